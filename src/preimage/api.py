@@ -1,0 +1,196 @@
+"""The library's front door: names and paths in, results out. Every function here is also a sub-command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preimage import runs, zoo
+from preimage.config import Settings, load_preset, make_settings, preset_names
+from preimage.decoders import TABLES
+from preimage.errors import RunError
+from preimage.evaluation import Contender, Evaluation, fit_baselines
+from preimage.evaluation import evaluate as evaluate_contenders
+from preimage.figures import difference, sheet
+from preimage.images import Fit, Photos
+from preimage.interfaces import Inverter, Representation, ignore, never
+from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters, save_inverters
+from preimage.pairs import EncodedPhotos
+from preimage.representations import REPRESENTATIONS
+from preimage.runs import Reporter, Run
+
+Sources = str | Path | Iterable[str | Path]
+
+SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel
+
+
+def is_path(name: str | Path) -> bool:
+    """A plain name means what ships; anything with a slash, or a safetensors file, is a path."""
+    text = str(name)
+    return isinstance(name, Path) or "/" in text or "\\" in text or text.endswith(".safetensors")
+
+
+def load_inverter(name: str | Path) -> Inverter:
+    """A trained inverter: a shipped one by name (`"hog"`), a run folder (`"./runs/hog"`), or a file of inverters.
+
+    Raises `UnknownNameError`, `RunError` or `WeightsError`.
+    """
+    return next(iter(load_contenders(name).values()))
+
+
+def load_contenders(name: str | Path) -> dict[str, Inverter]:
+    """An inverter and, where they were kept with it, its baselines; the main one first."""
+    if not is_path(name):
+        return zoo.load_shipped(str(name))
+    if Path(name).is_file():
+        return load_inverters(name)
+    return {"upconv": runs.load_inverter(name)}
+
+
+def train(
+    preset: str,
+    images: Sources,
+    run: str | Path,
+    *,
+    validation: Sources = (),
+    overrides: Iterable[str] = (),
+    seed: int = 0,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> Run:
+    """Train an inverter on photographs into a new run folder.
+
+    `preset` names the settings to start from; `overrides` are texts such as `"training.minutes=30"`. Raises
+    `PreimageError` with advice for anything a caller can mend.
+    """
+    settings = training_settings(preset, images, validation, overrides, seed)
+    return runs.train(settings, run, device=device, reporter=reporter, should_stop=should_stop)
+
+
+def training_settings(
+    preset: str, images: Sources, validation: Sources = (), overrides: Iterable[str] = (), seed: int = 0
+) -> Settings:
+    """What `train` would run with."""
+    overrides = list(overrides)
+    tables = load_preset(preset)
+    budgets = {"training.steps", "training.epochs", "training.minutes"}
+    if budgets & {override.partition("=")[0].strip() for override in overrides}:
+        for budget in ("steps", "epochs", "minutes"):  # a budget given replaces the preset's
+            tables["training"].pop(budget, None)
+    tables["photos"] = {"train": as_texts(images), "validation": as_texts(validation)}
+    return make_settings(tables | {"seed": seed}, overrides)
+
+
+def as_texts(sources: Sources) -> list[str]:
+    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
+
+
+def evaluate(
+    inverter: str | Path | Inverter,
+    images: Sources,
+    *,
+    train_images: Sources | None = None,
+    fit: Fit = "crop",
+    device: str = "cpu",
+    limit: int | None = None,
+    on_progress: Callable[[int, int], None] = ignore,
+) -> Evaluation:
+    """An inverter beside its baselines and its control, on photographs it has not seen.
+
+    Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
+    ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
+    photographs. `limit` takes the first so many photographs.
+    """
+    kept = {"upconv": inverter} if isinstance(inverter, Inverter) else load_contenders(inverter)
+    main = next(iter(kept.values()))
+    representation = main.representation
+    photos = Photos.open(images, representation.image_size, fit)
+    if limit is not None:
+        photos = photos.subset(range(min(limit, len(photos))))
+    photos.load()
+
+    trained_on = "its training photographs"
+    if train_images is None and not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir():
+        train_images = Run.open(inverter).settings.photos.train
+        trained_on = ", ".join(train_images)
+    contenders = [Contender(main, trained_on)]
+    if train_images is not None:
+        train_photos = Photos.open(train_images, representation.image_size, fit).load()
+        contenders += fit_baselines(representation, train_photos, ", ".join(as_texts(train_images)), device)
+    else:
+        pairs = EncodedPhotos(representation, photos, device=device)
+        others = f"the other {len(photos) - 1} evaluated photographs"
+        if "mean-image" not in kept:
+            mean = MeanImage(representation).fit(pairs)
+            contenders.append(Contender(mean, f"the {len(photos)} evaluated photographs"))
+        contenders += [Contender(baseline, trained_on) for name, baseline in kept.items() if baseline is not main]
+        contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
+    words = ", ".join(as_texts(images))
+    return evaluate_contenders(contenders, photos, words, device=device, on_progress=on_progress)
+
+
+def export(run: str | Path, file: str | Path, *, half: bool = True, device: str = "cpu") -> Path:
+    """A finished run -> one file of inverters: the trained one, the mean image and the ridge of its photographs."""
+    inverter = runs.load_inverter(run)
+    settings = Run.open(run).settings
+    photos = Photos.open(settings.photos.train, inverter.representation.image_size, settings.photos.fit).load()
+    baselines = fit_baselines(inverter.representation, photos, "", device)
+    small = [c.inverter for c in baselines if c.inverter.name != Nearest.name]
+    return write_inverters([inverter, *small], Path(file), half)
+
+
+def write_inverters(inverters: list[Inverter], file: Path, half: bool) -> Path:
+    if file.suffix != ".safetensors":
+        raise RunError(f"inverters are written to a .safetensors file, not {file}")
+    save_inverters(inverters, file, torch.float16 if half else torch.float32)
+    return file
+
+
+def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
+    """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
+    ids, images = next(photos.batches(len(photos)))
+    features = inverter.representation.encode(images.to(device))
+    reconstructions = inverter.invert(features).cpu()
+    sheet(sheet_columns(inverter.representation, images, features.cpu(), reconstructions), file, captions=ids)
+
+
+def sheet_columns(
+    representation: Representation, images: Tensor, features: Tensor, reconstructions: Tensor
+) -> dict[str, Tensor]:
+    """What stands side by side on a sheet, by title."""
+    columns = {"photograph": images}
+    if (seen := representation.draw(features)) is not None:
+        columns[f"what {representation.name} sees"] = seen
+    return columns | {"reconstruction": reconstructions, "difference": difference(images, reconstructions)}
+
+
+def sample_files() -> list[Path]:
+    """Free photographs that come with scikit-image: an astronaut, a cat, a cup of coffee, a rocket."""
+    folder = Path(str(resources.files("skimage") / "data"))
+    return [folder / name for name in SAMPLES]
+
+
+def sample_photos(image_size: int = 256) -> Photos:
+    """The sample photographs, decoded to `image_size` pixels."""
+    return Photos.open(sample_files(), image_size)
+
+
+def catalogue() -> dict[str, Any]:
+    """Everything there is a name for."""
+
+    def first_line(kind: type) -> str:
+        return (kind.__doc__ or "").strip().splitlines()[0]
+
+    return {
+        "representations": {name: first_line(kind) for name, kind in REPRESENTATIONS.items()},
+        "decoders": {name: table.description for name, table in TABLES.items()},
+        "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
+        "presets": preset_names(),
+        "shipped": {name: zoo.summary(name) for name in zoo.shipped()},
+    }

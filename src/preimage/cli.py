@@ -1,0 +1,509 @@
+"""The command line: one sub-command is one function of `preimage.api`.
+
+Results go to stdout, progress and notes to stderr. A mistake of the user's is a message and exit code 2, never a
+traceback. torch is imported only by the commands that compute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from preimage.errors import FeatureError, PreimageError, SettingsError
+
+if TYPE_CHECKING:
+    from preimage.evaluation import Evaluation
+    from preimage.interfaces import Inverter, Representation
+    from preimage.runs import Reporter
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=("Shows what a visual representation keeps: turns features back into pictures and measures the result."),
+)
+out = Console()
+err = Console(stderr=True)
+
+Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders, tar shards or globs of them.")]
+SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
+ImagesOption = Annotated[list[str], typer.Option("--images", help=SOURCES)]
+TrainImages = Annotated[list[str], typer.Option(help="Photographs for the baselines; a run knows its own.")]
+Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
+FitOption = Annotated[str, typer.Option("--fit", help="'crop' the centre square, or squeeze the 'whole' photograph.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+def main() -> None:
+    """The entry point of the `preimage` command."""
+    try:
+        app()
+    except PreimageError as error:
+        fail(str(error))
+    except OSError as error:
+        if os.environ.get("PREIMAGE_DEBUG"):
+            raise
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def fail(message: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def note(text: str) -> None:
+    err.print(escape(text), highlight=False, soft_wrap=True)
+
+
+# --- what there is ----------------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    """Representations, decoders, inverters, presets, and what ships with the package."""
+    from preimage import api
+
+    catalogue = api.catalogue()
+    if as_json:
+        print(json.dumps(catalogue, indent=2))
+        return
+    for kind in ("representations", "decoders", "inverters"):
+        table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
+        for name, description in catalogue[kind].items():
+            table.add_row(name, description)
+        out.print(table, "")
+    out.print(f"presets: {', '.join(catalogue['presets'])}\n")
+    table = Table(
+        "shipped",
+        "size",
+        "trained on",
+        "NRE",
+        title="inverters that come with the package",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for name, entry in catalogue["shipped"].items():
+        table.add_row(
+            name,
+            f"{entry['size_bytes'] / 2**20:.1f} MiB",
+            entry["trained_on"],
+            f"{entry['nre']:.3f} ± {entry['nre_sem']:.3f} (n={entry['n']})",
+        )
+    out.print(table)
+
+
+# --- encode and invert ------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def encode(
+    images: Images,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write; its settings go beside it.")],
+    representation: Name = "hog",
+    fit: FitOption = "crop",
+    settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+    device: Device = None,
+) -> None:
+    """Features of photographs: an array (N, ...) and, beside it, their shape and settings as JSON."""
+    import numpy as np
+
+    from preimage.pairs import EncodedPhotos
+
+    chosen = representation_of(representation, settings)
+    photos = open_photos(images, chosen.image_size, fit)
+    pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
+    features = np.concatenate([batch.features.cpu().numpy() for batch in pairs])
+    if output.suffix != ".npy":
+        raise SettingsError(f"features are written as .npy, not {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    np.save(output, features)
+    sidecar(output).write_text(
+        json.dumps(
+            {
+                "representation": {"name": chosen.name, **chosen.settings},
+                "fingerprint": chosen.fingerprint,
+                "shape": features.shape,
+                "ids": photos.ids,
+                "fit": fit,
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+    print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {sidecar(output).name}")
+
+
+@app.command()
+def invert(
+    images: Annotated[list[Path] | None, typer.Argument(help="Photographs to encode and invert.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("out"),
+    representation: Name = "hog",
+    run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Invert saved features (.npy) instead of photographs.")] = None,
+    fit: FitOption = "crop",
+    device: Device = None,
+) -> None:
+    """Features back into pictures: out/NAME.hog.png, and NAME.sheet.png beside the photograph."""
+    from preimage import api
+
+    inverter = api.load_inverter(Path(run) if run else representation)
+    if (images is None) == (features is None):
+        raise SettingsError("give either photographs or --features, not both and not neither")
+    output.mkdir(parents=True, exist_ok=True)
+    if features is not None:
+        invert_features(inverter, features, output, pick_device(device))
+    else:
+        assert images is not None
+        invert_photos(inverter, images, output, fit, pick_device(device))
+
+
+def invert_photos(inverter: Inverter, images: list[Path], output: Path, fit: str, device: str) -> None:
+    from preimage.api import sheet_columns
+    from preimage.figures import sheet
+    from preimage.images import save_image
+    from preimage.pairs import EncodedPhotos
+
+    name = inverter.representation.name
+    photos = open_photos(images, inverter.representation.image_size, fit)
+    for batch in EncodedPhotos(inverter.representation, photos, batch_size=16, device=device):
+        reconstructions = inverter.invert(batch.features).cpu()
+        columns = sheet_columns(inverter.representation, batch.images.cpu(), batch.features.cpu(), reconstructions)
+        for index, stem in enumerate(file_stems(batch.ids)):
+            save_image(reconstructions[index], output / f"{stem}.{name}.png")
+            sheet({title: each[index : index + 1] for title, each in columns.items()}, output / f"{stem}.sheet.png")
+            print(output / f"{stem}.{name}.png")
+            print(output / f"{stem}.sheet.png")
+
+
+def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -> None:
+    import torch
+
+    from preimage.images import save_image
+
+    name = inverter.representation.name
+    array, described = read_features(file)
+    if described and described["fingerprint"] != inverter.representation.fingerprint:
+        raise FeatureError(
+            f"{file} was made by {described['representation']}, but the inverter reads "
+            f"{ {'name': name, **inverter.representation.settings} }: encode again with the inverter's settings"
+        )
+    features = torch.from_numpy(array)
+    if features.ndim == len(inverter.representation.feature_shape):
+        features = features[None]
+    names = file_stems(described["ids"]) if described else [f"{file.stem}-{i:04d}" for i in range(len(features))]
+    for start in range(0, len(features), 16):
+        reconstructions = inverter.invert(features[start : start + 16].to(device)).cpu()
+        for stem, back in zip(names[start : start + 16], reconstructions, strict=True):
+            save_image(back, output / f"{stem}.{name}.png")
+            print(output / f"{stem}.{name}.png")
+
+
+def read_features(file: Path) -> tuple[Any, dict[str, Any] | None]:
+    """A .npy array as float32, and what `encode` wrote beside it, if it did."""
+    import numpy as np
+
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FeatureError(f"{file} cannot be read as a .npy array: {error}") from error
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise FeatureError(f"{file} holds {array.dtype}, expected numbers")
+    described = json.loads(sidecar(file).read_text()) if sidecar(file).exists() else None
+    return array.astype(np.float32), described
+
+
+def sidecar(file: Path) -> Path:
+    return file.with_name(file.name + ".json")
+
+
+# --- train and evaluate -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    preset: Annotated[str | None, typer.Argument(help="hog, ...: the preset to start from.")] = None,
+    images: ImagesOption = [],  # noqa: B006
+    val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
+    run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes, made steps by timing a few.")] = None,
+    settings: Overrides = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    device: Device = None,
+) -> None:
+    """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first."""
+    from preimage import api, runs
+
+    stop = stop_on_signals()
+    with progress_bar() as bar:
+        reporter = make_reporter(bar)
+        if resume is not None:
+            if preset or images or val or run or settings or steps or epochs or minutes:
+                raise SettingsError("--resume goes on with a run's own settings: it takes no others")
+            result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
+        else:
+            if preset is None or not images or run is None:
+                raise SettingsError("to train, name a preset, --images and --run; or --resume a run")
+            budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
+            overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
+            result = api.train(
+                preset,
+                images,
+                run,
+                validation=val,
+                overrides=overrides,
+                seed=seed,
+                device=device,
+                reporter=reporter,
+                should_stop=stop,
+            )
+    total = result.settings.training.steps
+    if result.step != total:
+        note(f"stopped at step {result.step} of {total}; go on with: preimage train --resume {result.folder}")
+        sys.exit(130)
+    print(f"{result.folder}: {total} steps done. Next: preimage evaluate {as_argument(result.folder)} --images ...")
+
+
+def as_argument(folder: Path) -> str:
+    """A path as the commands take it: with a slash, so that it is no shipped name."""
+    return str(folder) if "/" in str(folder) else f"./{folder}"
+
+
+def stop_on_signals() -> Callable[[], bool]:
+    """The first Ctrl-C (or SIGTERM) asks for a checkpoint at the next step; the second stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        note("stopping after this step, with a checkpoint; once more to stop at once")
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return lambda: bool(asked)
+
+
+@app.command()
+def evaluate(
+    inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
+    images: ImagesOption,
+    train_images: TrainImages = [],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(help="Only the first so many photographs.")] = None,
+    records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
+    fit: FitOption = "crop",
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """NRE, PSNR and SSIM beside the mean image, the nearest neighbour, ridge regression and the control."""
+    from preimage import api
+
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=None)
+        result = api.evaluate(
+            inverter,
+            images,
+            train_images=train_images or None,
+            fit=check_fit(fit),
+            device=pick_device(device),
+            limit=limit,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if records is not None:
+        records.write_text(result.records_csv())
+    print_evaluation(result, as_json)
+
+
+def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2))
+        return
+    table = Table(
+        "inverter",
+        "NRE (lower is better)",
+        "PSNR, dB",
+        "SSIM",
+        "n",
+        "fitted on",
+        box=None,
+        pad_edge=False,
+        title=f"{result.representation} on {result.images}: {result.n} photographs at {result.image_size} pixels, "
+        f"N = {result.pairwise_distance:.1f}",
+        title_justify="left",
+    )
+    for row in result.rows:
+        table.add_row(
+            row.inverter,
+            f"{row.nre:.3f} ± {row.nre_sem:.3f}",
+            f"{row.psnr:.2f} ± {row.psnr_sem:.2f}",
+            f"{row.ssim:.3f} ± {row.ssim_sem:.3f}",
+            str(row.n),
+            row.fitted_on,
+        )
+    out.print(table)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    full: Annotated[bool, typer.Option("--full", help="Keep float32 instead of float16.")] = False,
+    device: Device = None,
+) -> None:
+    """A run's inverter, with its mean image and ridge regression, as one file to pass on."""
+    from preimage import api
+
+    print(api.export(run, output, half=not full, device=pick_device(device)))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("demo"),
+    device: Device = None,
+) -> None:
+    """Invert four sample photographs with the shipped HOG inverter; writes a sheet and prints the table."""
+    from preimage import api
+
+    output.mkdir(parents=True, exist_ok=True)
+    where = pick_device(device)
+    result = api.evaluate("hog", api.sample_files(), device=where)
+    api.draw_sheet(api.load_inverter("hog"), api.sample_photos(), output / "hog.png", device=where)
+    print_evaluation(result)
+    print(f"\npictures: {output / 'hog.png'}")
+
+
+# --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def representation_of(name: str, overrides: list[str]) -> Representation:
+    from preimage.config import parse_override
+    from preimage.representations import get_representation
+
+    values = {}
+    for override in overrides:
+        section, key, value = parse_override(override)
+        if section not in ("", "representation"):
+            raise SettingsError(f"only settings of the representation can be set here, not {override!r}")
+        values[key] = value
+    return get_representation(name, **values)
+
+
+def open_photos(images: list[Path], image_size: int, fit: str) -> Any:
+    """The photographs a user named. Unreadable ones are refused if all were named as files, else passed over."""
+    from preimage.images import Photos, find_photos
+
+    found = find_photos(images)
+    for name in found.passed_over:
+        note(f"passed over {name}: not a picture")
+    photos = Photos(found.photos, image_size, check_fit(fit)).load(strict=all(path.is_file() for path in images))
+    for name, problem in photos.damaged.items():
+        note(f"passed over {name}: {problem}")
+    return photos
+
+
+def check_fit(fit: str) -> Any:
+    if fit not in ("crop", "whole"):
+        raise SettingsError(f"--fit is 'crop' or 'whole', not {fit!r}")
+    return fit
+
+
+def pick_device(device: str | None) -> str:
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def file_stems(ids: list[str]) -> list[str]:
+    """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
+    flat = [name.replace("/", "_").replace("\\", "_").replace(":", "_") for name in ids]
+    stems = [Path(name).stem for name in flat]
+    return stems if len(set(stems)) == len(stems) else flat
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        bar_add = bar.add_task
+        bar.add_task = lambda *a, **k: bar_add(*a, **{"facts": "", **k})  # type: ignore[method-assign]
+        yield bar
+
+
+def make_reporter(bar: Progress) -> Reporter:
+    from preimage.runs import Plan, Reporter, Validation
+    from preimage.training import Progress as Step
+
+    class Terminal(Reporter):
+        """Tells the plan, then keeps a bar with images/s, loss, validation NRE and the time left."""
+
+        def planned(self, plan: Plan) -> None:
+            for name, problem in plan.damaged.items():
+                note(f"left out {name}: {problem}")
+            self.batch_size = plan.batch_size
+            self.nre = ""
+            left = plan.steps - plan.first_step
+            note(
+                f"{plan.photos} photographs ({len(plan.damaged)} unreadable left out), "
+                f"{plan.validation_photos} for validation\n"
+                f"decoder: {plan.cost.parameters / 1e6:.2f} M parameters, "
+                f"{plan.cost.flops / 1e9:.2f} GFLOP an inversion\n"
+                f"training: {left} steps of {plan.batch_size} on {plan.device} in {plan.precision}, "
+                f"about {plan.memory / 2**30:.1f} GiB, about {duration(left * plan.seconds_per_step)}"
+            )
+            self.task = bar.add_task("training", total=plan.steps, completed=plan.first_step)
+
+        def stepped(self, progress: Step) -> None:
+            bar.update(
+                self.task,
+                completed=progress.step,
+                facts=(f"{self.batch_size / progress.seconds:.0f} images/s  loss {progress.loss:.4f}  {self.nre}"),
+            )
+
+        def validated(self, validation: Validation) -> None:
+            self.nre = f"NRE {validation.nre:.3f}"
+            note(f"step {validation.step}: NRE {validation.nre:.4f} ± {validation.nre_sem:.4f} (n={validation.n})")
+
+    return Terminal()
+
+
+def duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What can go wrong because of something the user gave us. The command line prints these without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PreimageError(Exception):
+    """A mistake the reader can mend: says what was expected, what came, and what to do."""
+
+
+class UnknownNameError(PreimageError):
+    """A name that is in no table; suggests the nearest one and lists the choices."""
+
+    def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
+        available = sorted(choices)
+        nearest = get_close_matches(name, available, n=1)
+        suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        super().__init__(f"no {kind} is called {name!r}.{suggestion} Available: {', '.join(available) or 'none'}")
+
+
+class ImageError(PreimageError):
+    """A file that is not a picture we can read, or a tensor that is not a batch of images."""
+
+
+class FeatureError(PreimageError):
+    """Features of the wrong shape or type, or not finite."""
+
+
+class SettingsError(PreimageError):
+    """A setting that is unknown, of the wrong type, out of range, or at odds with another."""
+
+
+class RunError(PreimageError):
+    """A run folder that is missing, damaged, finished, or made with other settings."""
+
+
+class WeightsError(PreimageError):
+    """A weights file that is missing, damaged, or of another network."""

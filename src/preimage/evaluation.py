@@ -1,0 +1,172 @@
+"""How good are reconstructions? One record per photograph and inverter, then mean, standard error and n: never a number
+without its baselines and its control."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preimage.errors import ImageError
+from preimage.images import Photos
+from preimage.interfaces import Inverter, Representation, ignore
+from preimage.inverters.linear import MeanImage, Ridge
+from preimage.inverters.retrieval import Nearest
+from preimage.metrics import METRICS, mean_pairwise_distance
+from preimage.pairs import EncodedPhotos
+
+CONTROL = "other-image"  # the inverter given the features of another photograph: what it makes up by itself
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photograph under one inverter."""
+
+    id: str
+    inverter: str
+    nre: float
+    psnr: float  # dB
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One inverter over all its photographs: means and their standard errors."""
+
+    inverter: str
+    n: int
+    fitted_on: str
+    nre: float
+    nre_sem: float
+    psnr: float
+    psnr_sem: float
+    ssim: float
+    ssim_sem: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out, with all that is needed to compute it again.
+
+    `pairwise_distance` is N, the mean distance between two of the photographs at `image_size` pixels: NRE = distance/N.
+    """
+
+    representation: str
+    images: str
+    n: int
+    image_size: int
+    pairwise_distance: float
+    rows: list[Row]
+    records: list[Record]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the records, as plain values."""
+        return {key: value for key, value in asdict(self).items() if key != "records"}
+
+    def records_csv(self) -> str:
+        """The records as CSV, one line each."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Record)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in self.records)
+        return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An inverter, and in words what it was fitted on."""
+
+    inverter: Inverter
+    fitted_on: str
+
+
+def fit_baselines(
+    representation: Representation, train_photos: Photos, fitted_on: str, device: str = "cpu"
+) -> list[Contender]:
+    """The mean image, ridge regression and the nearest neighbour, fitted on training photographs."""
+    pairs = EncodedPhotos(representation, train_photos, device=device)
+    kinds: list[Inverter] = [MeanImage(representation), Nearest(representation), Ridge(representation)]
+    return [Contender(kind.fit(pairs), f"{fitted_on} ({len(train_photos)} photographs)") for kind in kinds]
+
+
+def evaluate(
+    contenders: Sequence[Contender],
+    photos: Photos,
+    images: str,
+    *,
+    device: str = "cpu",
+    batch_size: int = 32,
+    on_progress: Callable[[int, int], None] = ignore,
+) -> Evaluation:
+    """Invert the features of every photograph with every contender; the first one also gets its control row.
+
+    All contenders share one representation. `images` says in words which photographs these are.
+    """
+    if len(photos) < 2:
+        raise ImageError(
+            "an evaluation needs at least two photographs: its errors are relative to the distance between them"
+        )
+    representation = contenders[0].inverter.representation
+    originals = torch.cat([batch for _, batch in photos.batches(batch_size)])
+    pairwise = mean_pairwise_distance(originals)
+    records: list[Record] = []
+    total = len(photos)
+    for start in range(0, total, batch_size):
+        ids = photos.ids[start : start + batch_size]
+        batch = originals[start : start + batch_size].to(device)
+        neighbours = originals.roll(-1, dims=0)[start : start + batch_size].to(device)
+        features = representation.encode(batch)
+        for contender in contenders:
+            inverter = contender.inverter
+            records += measure(ids, inverter.name, batch, inverter.invert(features), pairwise)
+        foreign = contenders[0].inverter.invert(representation.encode(neighbours))
+        records += measure(ids, CONTROL, batch, foreign, pairwise)
+        on_progress(min(start + batch_size, total), total)
+    fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
+    fitted_on[CONTROL] = f"as {contenders[0].inverter.name}; features of another photograph"
+    return Evaluation(
+        representation.name,
+        images,
+        total,
+        representation.image_size,
+        pairwise,
+        [summarise(records, name, words) for name, words in fitted_on.items()],
+        records,
+    )
+
+
+def measure(
+    ids: list[str], inverter: str, photographs: Tensor, reconstructions: Tensor, pairwise: float
+) -> list[Record]:
+    """The metrics of a batch, one record each."""
+    values = {name: metric.measure(photographs, reconstructions).tolist() for name, metric in METRICS.items()}
+    return [
+        Record(ids[i], inverter, values["distance"][i] / pairwise, values["psnr"][i], values["ssim"][i])
+        for i in range(len(ids))
+    ]
+
+
+def summarise(records: Sequence[Record], inverter: str, fitted_on: str) -> Row:
+    """The row of one inverter."""
+    own = [record for record in records if record.inverter == inverter]
+    means = {}
+    for metric in ("nre", "psnr", "ssim"):
+        values = [getattr(record, metric) for record in own]
+        means[metric], means[f"{metric}_sem"] = mean_and_sem(values)
+    return Row(inverter, len(own), fitted_on, **means)
+
+
+def mean_and_sem(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error (NaN for a single value)."""
+    count = len(values)
+    mean = sum(values) / count
+    if count < 2:
+        return mean, math.nan
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return mean, math.sqrt(variance / count)

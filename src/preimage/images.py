@@ -1,0 +1,481 @@
+"""Photographs in: folders, files, tar shards, parquet and hub data, all through one decoder. Pictures out: PNG.
+
+Listing is separate from decoding: `find_photos` says what there is, `Photos` reads it at one size. What a training step
+sees (order, flips, shifts, scales) is a pure function of (seed, step), whatever process or thread does the work.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import math
+import os
+import struct
+import tarfile
+import warnings
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from preimage.errors import ImageError, SettingsError
+
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
+Fit = Literal["crop", "whole"]
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
+)
+LARGEST_PHOTO = 200_000_000  # pixels; beyond this a file is taken for a decompression bomb
+
+
+# --- one photograph ---------------------------------------------------------------------------------------------------
+
+
+def decode(content: bytes, name: str, at_least: int | None = None) -> Image.Image:
+    """The bytes of a picture file -> an upright RGB image. Raises `ImageError` naming the file.
+
+    EXIF rotation is applied, transparency is laid over white, CMYK, palette, grey and 16-bit become 8-bit RGB. A JPEG
+    may be read at a reduced size whose sides are still twice `at_least` pixels or more.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a bad EXIF block is not the reader's problem; bombs are refused below
+            image = Image.open(io.BytesIO(content))
+            if image.width * image.height > LARGEST_PHOTO:
+                raise ImageError(f"{name} claims {image.width} x {image.height} pixels: refused as a bomb")
+            if at_least is not None and image.mode == "RGB":
+                image.draft("RGB", (2 * at_least, 2 * at_least))
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image), name)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not a picture that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} claims too many pixels: refused as a decompression bomb") from error
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        raise ImageError(f"{name} is damaged: {error}") from error
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Any of Pillow's modes -> 8-bit RGB."""
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow itself would cut off everything above 255
+        levels = np.asarray(image).astype(np.float64)
+        levels = levels / 257 if levels.max() > 255 else levels
+        return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floating-point pixels of unknown range: save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize(image: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
+    """An image -> (size, size, 3): its short side resized and the centre cropped, or the whole of it resized."""
+    if fit == "crop":
+        square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    else:
+        square = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square)
+
+
+def to_tensor(pixels: Pixels | Sequence[Pixels]) -> Tensor:
+    """8-bit pictures (N, H, W, 3), or a list of them -> images (N, 3, H, W) in [0, 1], channels last in memory."""
+    array = pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)
+    return torch.from_numpy(array).permute(0, 3, 1, 2).float().div_(255)
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """Images (N, 3, H, W) in [0, 1] -> 8-bit pictures (N, H, W, 3)."""
+    levels = images.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """One image (3, H, W) in [0, 1] -> an 8-bit file; the suffix says the format."""
+    Image.fromarray(to_pixels(image[None])[0]).save(path)
+
+
+def grey(images: Tensor, scale: float = 255.0, rounded: bool = True) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1] -> grey (N, H, W) in [0, scale], with the weights of MATLAB's `rgb2gray`.
+
+    `rounded` rounds to the 256 levels of an 8-bit image.
+    """
+    red, green, blue = images.unbind(1)
+    levels = (0.299 * 255) * red + (0.587 * 255) * green + (0.114 * 255) * blue
+    if rounded:
+        levels = levels.round()
+    return levels if scale == 255 else levels * (scale / 255)
+
+
+# --- finding photographs ----------------------------------------------------------------------------------------------
+
+
+class Photo(Protocol):
+    """A photograph that has not been decoded: `id` is unique in its collection, `label` its class where known."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def label(self) -> int | None: ...
+    def read(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class FilePhoto:
+    """A file, or (with `length`) a member of an uncompressed tar shard: `length` bytes from `offset`."""
+
+    id: str
+    path: Path
+    label: int | None = None
+    offset: int = 0
+    length: int = -1
+
+    def read(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                return file.read(self.length)
+        except OSError as error:
+            raise ImageError(f"cannot read {self.path}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class RowPhoto:
+    """A row of a `datasets` table, whose image column is left undecoded."""
+
+    id: str
+    table: Any
+    row: int
+    column: str
+    label: int | None = None
+
+    def read(self) -> bytes:
+        cell = self.table[self.row][self.column]
+        if cell["bytes"] is not None:
+            return bytes(cell["bytes"])
+        return Path(cell["path"]).read_bytes()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search turned up: photographs in a fixed order, and the names of files that are no pictures."""
+
+    photos: list[Photo]
+    passed_over: list[str]
+
+
+def find_photos(sources: str | Path | Iterable[str | Path]) -> Found:
+    """Photographs from folders, files, globs, tar shards, parquet files, or `hub:NAME[:SPLIT]` (downloads).
+
+    Raises `ImageError` where a source is missing or holds no photograph at all.
+    """
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    photos: list[Photo] = []
+    passed_over: list[str] = []
+    for source in sources:
+        for place in expand(source):
+            found = find_in(place)
+            photos += found.photos
+            passed_over += found.passed_over
+    if not photos:
+        seen = f"; passed over {', '.join(passed_over[:5])}" if passed_over else ""
+        raise ImageError(f"no photographs in {', '.join(map(str, sources))}{seen}")
+    return Found(with_unique_ids(photos), passed_over)
+
+
+def expand(source: str | Path) -> list[str]:
+    """A glob -> the sorted paths it names; anything else -> itself."""
+    text = str(Path(source).expanduser()) if not str(source).startswith("hub:") else str(source)
+    if text.startswith("hub:") or Path(text).exists() or not glob.has_magic(text):
+        return [text]
+    matches = sorted(glob.glob(text, recursive=True))
+    if not matches:
+        raise ImageError(f"nothing matches {text}")
+    return matches
+
+
+def find_in(place: str) -> Found:
+    """One folder, file, shard, parquet file or hub name."""
+    path = Path(place)
+    if place.startswith("hub:") or path.suffix == ".parquet":
+        return Found(list(table_photos(place)), [])
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        pictures = [p for p in files if p.suffix.lower() in SUFFIXES]
+        shards = [found for p in files if p.suffix == ".tar" for found in [shard_photos(p)]]
+        own: list[Photo] = [FilePhoto(p.relative_to(path).as_posix(), p) for p in pictures]
+        return Found(
+            own + [photo for shard in shards for photo in shard.photos],
+            [str(p) for p in files if p.suffix.lower() not in SUFFIXES | {".tar"}],
+        )
+    if not path.exists():
+        raise ImageError(f"there is no file or folder {place}")
+    if path.suffix == ".tar":
+        return shard_photos(path)
+    if path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
+        raise ImageError(f"{place} is a compressed archive: unpack it to a plain .tar first")
+    if path.suffix.lower() in {".heic", ".heif"}:
+        raise ImageError(f"{place}: HEIC is not supported; export the photograph as JPEG")
+    return Found([FilePhoto(path.name, path)], [])
+
+
+def shard_photos(path: Path) -> Found:
+    """The photographs of an uncompressed WebDataset shard, each labelled by its `.cls` neighbour if it has one."""
+    pictures: list[FilePhoto] = []
+    labels: dict[str, int] = {}
+    passed_over = []
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for member in shard:
+                folder, _, base = member.name.rpartition("/")
+                stem, _, suffix = base.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                suffix = "." + suffix.lower()
+                if not member.isfile() or base.startswith("."):
+                    continue
+                if suffix in SUFFIXES:
+                    pictures.append(FilePhoto(key, path, None, member.offset_data, member.size))
+                elif suffix == ".cls":
+                    content = shard.extractfile(member)
+                    labels[key] = int(content.read()) if content else -1
+                elif suffix not in {".json", ".txt"}:
+                    passed_over.append(f"{path}:{member.name}")
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise ImageError(f"{path} is not an uncompressed tar shard, or is damaged: {error}") from error
+    return Found([replace(p, label=labels.get(p.id)) for p in pictures], passed_over)
+
+
+def table_photos(place: str) -> Iterator[RowPhoto]:
+    """The photographs of a parquet file or of a data set on the Hugging Face hub, undecoded."""
+    import datasets
+
+    if place.startswith("hub:"):
+        name, _, split = place.removeprefix("hub:").partition(":")
+        table = datasets.load_dataset(name, split=split or "train")
+    else:
+        try:
+            table = datasets.Dataset.from_parquet(place)
+        except Exception as error:  # pyarrow and datasets raise many kinds for a damaged file
+            raise ImageError(f"{place} cannot be read as parquet: {error}") from error
+    column = image_column(table.features, place)
+    table = table.cast_column(column, datasets.Image(decode=False))
+    labels = table["label"] if "label" in table.column_names else [None] * len(table)
+    for row in range(len(table)):
+        label = labels[row]
+        yield RowPhoto(f"{Path(place).name}:{row:07d}", table, row, column, label if isinstance(label, int) else None)
+
+
+def image_column(features: Any, place: str) -> str:
+    """The column that holds pictures: by its type, else one called `image` or `img`."""
+    for name, kind in features.items():
+        if type(kind).__name__ == "Image":
+            return str(name)
+    for name in ("image", "img", "jpg", "png"):
+        if name in features:
+            return name
+    raise ImageError(f"{place} has no image column; its columns are {', '.join(features)}")
+
+
+def with_unique_ids(photos: list[Photo]) -> list[Photo]:
+    """Where two sources use one id, put the file or shard before it."""
+    counts = Counter(photo.id for photo in photos)
+    return [
+        replace(photo, id=f"{photo.path}:{photo.id}")
+        if isinstance(photo, FilePhoto) and counts[photo.id] > 1
+        else photo
+        for photo in photos
+    ]
+
+
+# --- reading photographs ----------------------------------------------------------------------------------------------
+
+
+class Photos:
+    """Photographs decoded to one size, `image_size` x `image_size`, kept in memory where they fit.
+
+    Unreadable photographs are left out when `load` meets them and listed in `damaged` (id -> why); without `load` each
+    photograph is decoded when asked for, and a damaged one raises `ImageError`.
+    """
+
+    def __init__(self, photos: Sequence[Photo], image_size: int, fit: Fit = "crop") -> None:
+        self.photos = list(photos)
+        self.image_size = image_size
+        self.fit: Fit = fit
+        self.damaged: dict[str, str] = {}
+        self._memory: Pixels | None = None
+
+    @classmethod
+    def open(cls, sources: str | Path | Iterable[str | Path], image_size: int, fit: Fit = "crop") -> Photos:
+        """The photographs of folders, files, globs, shards ...: see `find_photos`."""
+        return cls(find_photos(sources).photos, image_size, fit)
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @property
+    def ids(self) -> list[str]:
+        return [photo.id for photo in self.photos]
+
+    @property
+    def labels(self) -> list[int | None]:
+        return [photo.label for photo in self.photos]
+
+    @property
+    def fingerprint(self) -> str:
+        """Which photographs, in which order, at which size; the pixels themselves are not read."""
+        content = "\n".join([f"{self.image_size} {self.fit}", *self.ids])
+        return f"{zlib.crc32(content.encode()):08x}-{len(self)}"
+
+    def pixels(self, index: int) -> Pixels:
+        """One photograph (image_size, image_size, 3)."""
+        if self._memory is not None:
+            picture: Pixels = self._memory[index]
+            return picture
+        photo = self.photos[index]
+        image = decode(photo.read(), photo.id, at_least=self.image_size)
+        return resize(image, self.image_size, self.fit)
+
+    def load(self, memory_limit: int = 8 << 30, strict: bool = False) -> Photos:
+        """Decode all once, keep them if they fit in `memory_limit` bytes, drop (or, `strict`, raise at) bad files."""
+        size = len(self) * self.image_size**2 * 3
+        memory = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8) if size <= memory_limit else None
+
+        def read(index: int) -> str | None:
+            try:
+                picture = self.pixels(index)
+            except ImageError as error:
+                if strict:
+                    raise
+                return str(error)
+            if memory is not None:
+                memory[index] = picture
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            problems = list(pool.map(read, range(len(self))))
+        good = [index for index, problem in enumerate(problems) if problem is None]
+        self.damaged = {self.photos[i].id: problem for i, problem in enumerate(problems) if problem is not None}
+        if not good:
+            raise ImageError(f"none of the {len(self)} photographs can be read; the first: {problems[0]}")
+        if self.damaged:
+            self.photos = [self.photos[index] for index in good]
+            memory = memory[good] if memory is not None else None
+        self._memory = memory
+        return self
+
+    def subset(self, indices: Iterable[int]) -> Photos:
+        """Some of the photographs, in the given order."""
+        chosen = list(indices)
+        part = Photos([self.photos[index] for index in chosen], self.image_size, self.fit)
+        part._memory = None if self._memory is None else self._memory[chosen]
+        return part
+
+    def batches(self, batch_size: int = 32) -> Iterator[tuple[list[str], Tensor]]:
+        """(ids, images (N, 3, S, S) in [0, 1]) in order; the last batch may be smaller."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(self), batch_size):
+                chosen = range(start, min(start + batch_size, len(self)))
+                yield self.ids[start : start + batch_size], to_tensor(list(pool.map(self.pixels, chosen)))
+
+
+# --- what a training step sees ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to a training photograph: mirrored half the time, and a square part of it brought to full size.
+
+    The part's side is between `min_scale` and 1 times the photograph's; shift and scale also break the phase of the
+    JPEG blocks, which in photographs of 256 pixels coincide with HOG's cells.
+    """
+
+    flip: bool = True
+    min_scale: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= 1:
+            raise SettingsError(f"min_scale is in (0, 1], got {self.min_scale}")
+
+    def apply(self, picture: Pixels, generator: np.random.Generator) -> Pixels:
+        """One photograph (S, S, 3) -> one of the same size; draws from `generator` whether or not it uses the draws."""
+        size = picture.shape[0]
+        scale, left, top, mirrored = generator.random(4)
+        if self.flip and mirrored < 0.5:
+            picture = picture[:, ::-1]
+        if self.min_scale == 1:
+            return picture
+        side = size * (self.min_scale + (1 - self.min_scale) * scale)
+        x, y = left * (size - side), top * (size - side)
+        part = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
+        return np.asarray(part)
+
+
+@dataclass(frozen=True)
+class TrainingStream:
+    """Batches of training photographs by step. Every epoch is a new permutation; batches run on across epochs.
+
+    `rank` of `num_ranks` processes gets its contiguous share of every global batch, so that the photographs of a step
+    do not depend on how many processes there are.
+    """
+
+    photos: Photos
+    batch_size: int
+    seed: int
+    augmentation: Augmentation = Augmentation()
+    rank: int = 0
+    num_ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.num_ranks:
+            raise SettingsError(f"batch_size={self.batch_size} cannot be shared evenly by {self.num_ranks} processes")
+
+    def members(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, index of the photograph) of every picture in this rank's share of a step."""
+        share = self.batch_size // self.num_ranks
+        first = step * self.batch_size + self.rank * share
+        places = [divmod(place, len(self.photos)) for place in range(first, first + share)]
+        return [(epoch, int(epoch_order(self.seed, epoch, len(self.photos))[place])) for epoch, place in places]
+
+    def picture(self, epoch: int, index: int) -> Pixels:
+        """One augmented photograph, a pure function of (seed, epoch, photograph)."""
+        photo_id = zlib.crc32(self.photos.photos[index].id.encode())
+        generator = np.random.default_rng((self.seed, epoch, photo_id))
+        return self.augmentation.apply(self.photos.pixels(index), generator)
+
+    def batches(self, first_step: int, num_workers: int | None = None, ahead: int = 3) -> Iterator[Tensor]:
+        """Images (N, 3, S, S) in [0, 1] from `first_step` on, without end; threads work `ahead` steps in advance."""
+        workers = num_workers or os.cpu_count() or 1
+        with ThreadPoolExecutor(workers, thread_name_prefix="photos") as pool:
+            queue: deque[list[Future[Pixels]]] = deque()
+            step = first_step
+            try:
+                while True:
+                    while len(queue) < ahead:
+                        queue.append([pool.submit(self.picture, *member) for member in self.members(step)])
+                        step += 1
+                    yield to_tensor([future.result() for future in queue.popleft()])
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, num_photos: int) -> npt.NDArray[np.int64]:
+    """The order in which an epoch visits the photographs."""
+    return np.random.default_rng((seed, epoch)).permutation(num_photos)
+
+
+def steps_per_epoch(num_photos: int, batch_size: int) -> int:
+    """Steps until every photograph has been seen once."""
+    return math.ceil(num_photos / batch_size)

@@ -1,0 +1,168 @@
+"""READ FIRST. The two directions, and what every implementation promises.
+
+    features        = representation.encode(images)       # images (N, 3, H, W), RGB float32 in [0, 1]
+    reconstructions = inverter.invert(features)           # (N, 3, H, W) in [0, 1]
+
+A trained network, gradient descent, the nearest neighbour and the mean image are all inverters: same calls, same
+images, same metrics. Whatever a representation needs beyond RGB in [0, 1] (grey, BGR, mean subtraction, 0..255) it
+does inside `encode`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from preimage.errors import FeatureError, ImageError, PreimageError
+
+
+class Representation(ABC):
+    """A map from images to features (Phi in the paper). Subclasses are frozen dataclasses, their fields the settings.
+
+    `encode` computes on the device the images are on, and treats every image on its own.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # raised when the same settings begin to give other features
+    differentiable: ClassVar[bool] = False
+    image_size: int  # pixels; photographs are brought to image_size x image_size
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] -> features (N, *feature_shape)."""
+
+    @abstractmethod
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        """The shape of one image's features; raises `ImageError` for a size that cannot be encoded."""
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """The shape of the features of one image of the representation's own size."""
+        return self.feature_shape_at(self.image_size, self.image_size)
+
+    def draw(self, features: Tensor) -> Tensor | None:  # noqa: ARG002 (by default there is nothing to draw)
+        """Features -> pictures (N, 3, H, W) for people to look at; None where there is no established picture."""
+        return None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything needed to build this representation again, as plain values."""
+        if not is_dataclass(self):
+            raise NotImplementedError(f"{type(self).__name__} is not a dataclass: override `settings`")
+        return asdict(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the features could: a hash of name, version and settings."""
+        content = json.dumps([self.name, self.version, self.settings], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some photographs with their features: `ids` (N), `images` (N, 3, H, W) in [0, 1], `features` (N, ...)."""
+
+    ids: list[str]
+    images: Tensor
+    features: Tensor
+
+
+class Pairs(Protocol):
+    """Photographs and their features, in batches and in a fixed order; iterating again starts over."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __len__(self) -> int:
+        """How many photographs."""
+        ...
+
+
+class Inverter(ABC):
+    """A map from features back to images. Fitted on pairs, saved as one safetensors file."""
+
+    name: ClassVar[str]
+    representation: Representation
+    settings: dict[str, Any]  # what the constructor takes beside the representation
+
+    @abstractmethod
+    def fit(self, pairs: Pairs) -> Self:
+        """Learn from photographs and their features."""
+
+    @abstractmethod
+    def invert(self, features: Tensor) -> Tensor:
+        """Features (N, *feature_shape) -> reconstructions (N, 3, H, W) in [0, 1]; raises `FeatureError`."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What was learnt, by name; `restore` takes it back."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Tensor]) -> Self:
+        """Take back what `state` gave."""
+
+
+def ignore(*_: object) -> None:
+    """The callback of someone who does not listen."""
+
+
+def never() -> bool:
+    """The question that is always answered no."""
+    return False
+
+
+class NotFittedError(PreimageError):
+    """An inverter was asked to invert before it had learnt anything."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the inverter {name!r} has not been fitted: call .fit(pairs), or load a trained one with "
+            "preimage.load_inverter"
+        )
+
+
+def check_images(images: Tensor) -> None:
+    """Raise `ImageError` unless this is a batch of RGB images (N, 3, H, W), floating point, in [0, 1]."""
+    if not isinstance(images, Tensor):
+        raise ImageError(f"expected a torch tensor of images (N, 3, H, W), got {type(images).__name__}")
+    if images.ndim != 4 or images.shape[1] != 3:
+        hint = "; add a batch dimension with images[None]" if images.ndim == 3 else ""
+        raise ImageError(f"expected images of shape (N, 3, H, W), got {tuple(images.shape)}{hint}")
+    if images.shape[0] == 0 or 0 in images.shape[2:]:
+        raise ImageError(f"expected at least one image and one pixel, got shape {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ImageError(f"expected float pixel values in [0, 1], got {images.dtype}; divide 8-bit images by 255")
+    low, high = (bound.item() for bound in torch.aminmax(images.detach()))
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        advice = "; divide 8-bit images by 255" if high > 1 else ""
+        raise ImageError(f"expected pixel values in [0, 1], got [{low:.4g}, {high:.4g}]{advice}")
+
+
+def check_features(features: Tensor, feature_shape: Iterable[int | None]) -> None:
+    """Raise `FeatureError` unless this is a finite float batch (N, *feature_shape); None stands for any length."""
+    expected = tuple(feature_shape)
+    if not isinstance(features, Tensor):
+        raise FeatureError(f"expected a torch tensor of features, got {type(features).__name__}")
+    described = "(N, " + ", ".join("any" if length is None else str(length) for length in expected) + ")"
+    if features.ndim != len(expected) + 1 or any(
+        want not in (None, have) for want, have in zip(expected, features.shape[1:], strict=True)
+    ):
+        hint = "; add a batch dimension with features[None]" if features.ndim == len(expected) else ""
+        raise FeatureError(f"expected features of shape {described}, got {tuple(features.shape)}{hint}")
+    if not features.is_floating_point():
+        raise FeatureError(f"expected floating-point features, got {features.dtype}")
+    if not torch.isfinite(features).all():
+        bad = (~torch.isfinite(features.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
+        rows = f"{bad[:8]}{'...' if len(bad) > 8 else ''}"
+        raise FeatureError(f"features must be finite; rows {rows} hold NaN or infinity")
+
+
+def field_names(kind: type) -> list[str]:
+    """The settings a frozen dataclass takes."""
+    return [field.name for field in fields(kind)]

@@ -1,0 +1,72 @@
+"""Every inverter by name, and the one file they are kept in. A new one is one new file and one line here.
+
+A file of inverters is safetensors: tensors named `inverter.tensor`, and in its metadata, as JSON, the representation
+and the settings of every inverter. Reading one runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from preimage.errors import UnknownNameError, WeightsError
+from preimage.interfaces import Inverter
+from preimage.inverters.linear import MeanImage, Ridge
+from preimage.inverters.retrieval import Nearest
+from preimage.inverters.upconv import UpConv
+from preimage.representations import get_representation
+
+INVERTERS: dict[str, type[Any]] = {kind.name: kind for kind in (UpConv, MeanImage, Nearest, Ridge)}
+
+FORMAT = 1
+
+
+def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write fitted inverters of one representation; floating-point tensors are stored as `dtype`."""
+    representation = inverters[0].representation
+    tensors = {
+        f"{inverter.name}.{name}": (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        for inverter in inverters
+        for name, value in inverter.state().items()
+    }
+    description = {
+        "format": FORMAT,
+        "representation": {"name": representation.name, **representation.settings},
+        "fingerprint": representation.fingerprint,
+        "inverters": {inverter.name: inverter.settings for inverter in inverters},
+    }
+    save_file(tensors, file, metadata={"preimage": json.dumps(description)})
+
+
+def load_inverters(file: str | Path) -> dict[str, Inverter]:
+    """The inverters of a file by name, the main one first; raises `WeightsError` where the file is none of ours."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            description = json.loads((content.metadata() or {}).get("preimage", "null"))
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{file} is missing, damaged, or not a file of inverters: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise WeightsError(f"{file} was not written by this version of preimage: save the inverter again")
+    representation = get_representation(**description["representation"])
+    if representation.fingerprint != description["fingerprint"]:
+        raise WeightsError(
+            f"{file} belongs to another version of the representation {representation.name!r}: "
+            "its features have changed since, train again"
+        )
+    inverters = {}
+    for name, settings in description["inverters"].items():
+        if name not in INVERTERS:
+            raise UnknownNameError("inverter", name, INVERTERS)
+        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        inverters[name] = INVERTERS[name](representation, **settings).restore(own)
+    return inverters
+
+
+__all__ = ["INVERTERS", "MeanImage", "Nearest", "Ridge", "UpConv", "load_inverters", "save_inverters"]

@@ -1,0 +1,68 @@
+"""The nearest neighbour: the training photograph whose features lie closest. A network must do better than remember."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from preimage.interfaces import Inverter, NotFittedError, Pairs, Representation, check_features
+
+CHUNK = 256  # remembered photographs compared at a time
+
+
+class Nearest(Inverter):
+    """Features -> the remembered photograph at the least Euclidean distance in feature space.
+
+    Features are kept as float16, photographs as 8 bits. `skip_same` passes over photographs whose features are the very
+    same: leave-one-out, when it remembers the photographs it is judged on.
+    """
+
+    name: ClassVar[str] = "nearest"
+
+    def __init__(self, representation: Representation, skip_same: bool = False) -> None:
+        self.representation = representation
+        self.settings: dict[str, Any] = {"skip_same": skip_same}
+        self.features: Tensor | None = None  # (n, D) float16
+        self.images: Tensor | None = None  # (n, 3, H, W) uint8
+
+    def fit(self, pairs: Pairs) -> Self:
+        features, images = [], []
+        for batch in pairs:
+            features.append(batch.features.flatten(1).half().cpu())
+            images.append(batch.images.mul(255).round().to("cpu", torch.uint8))
+        self.features, self.images = torch.cat(features), torch.cat(images)
+        return self
+
+    def invert(self, features: Tensor) -> Tensor:
+        if self.images is None:
+            raise NotFittedError(self.name)
+        check_features(features, self.representation.feature_shape)
+        return self.images[self.nearest(features)].to(features.device).float() / 255
+
+    def nearest(self, features: Tensor) -> Tensor:
+        """The index (N,) of the closest remembered photograph."""
+        assert self.features is not None
+        wanted = features.flatten(1).half().float()
+        least = torch.full((len(wanted),), torch.inf, device=wanted.device)
+        index = torch.zeros(len(wanted), dtype=torch.long)
+        for start, chunk in enumerate(torch.split(self.features, CHUNK)):
+            known = chunk.to(wanted.device).float()
+            squares = wanted.square().sum(1)[:, None] + known.square().sum(1)[None] - 2 * wanted @ known.T
+            if self.settings["skip_same"]:
+                squares[squares <= 1e-5 * wanted.square().sum(1)[:, None]] = torch.inf
+            nearest = squares.min(dim=1)
+            closer = nearest.values < least
+            least = torch.where(closer, nearest.values, least)
+            index = torch.where(closer.cpu(), nearest.indices.cpu() + start * CHUNK, index)
+        return index
+
+    def state(self) -> dict[str, Tensor]:
+        if self.features is None or self.images is None:
+            raise NotFittedError(self.name)
+        return {"features": self.features, "images": self.images}
+
+    def restore(self, state: dict[str, Tensor]) -> Self:
+        self.features, self.images = state["features"].half(), state["images"]
+        return self

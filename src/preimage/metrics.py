@@ -1,0 +1,65 @@
+"""Pure per-image measures: (photographs, reconstructions), both (N, 3, H, W) in [0, 1], to one number each, (N,)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SSIM_WINDOW = 7  # pixels, uniform: scikit-image's default
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure with the company a number needs."""
+
+    measure: Callable[[Tensor, Tensor], Tensor]
+    unit: str
+    better: str  # "lower" or "higher"
+
+
+def distance(photographs: Tensor, reconstructions: Tensor) -> Tensor:
+    """Euclidean distances (N,) over all pixel values."""
+    distances: Tensor = torch.linalg.vector_norm((photographs - reconstructions).flatten(1), dim=1)
+    return distances
+
+
+def psnr(photographs: Tensor, reconstructions: Tensor) -> Tensor:
+    """Peak signal-to-noise ratios in dB for a range of 1; infinite for equal images."""
+    return -10 * (photographs - reconstructions).square().flatten(1).mean(dim=1).log10()
+
+
+def ssim(photographs: Tensor, reconstructions: Tensor) -> Tensor:
+    """Structural similarities by scikit-image: uniform window of 7 pixels, range 1, mean over the channels."""
+    from skimage.metrics import structural_similarity
+
+    def one(pair: tuple[Tensor, Tensor]) -> float:
+        a, b = (image.cpu().numpy() for image in pair)
+        value = structural_similarity(a, b, win_size=SSIM_WINDOW, data_range=1.0, channel_axis=0)  # type: ignore[no-untyped-call]
+        return float(value)
+
+    with ThreadPoolExecutor() as pool:
+        return torch.tensor(list(pool.map(one, zip(photographs, reconstructions, strict=True))))
+
+
+METRICS: dict[str, Metric] = {
+    "distance": Metric(distance, "pixel values in [0, 1]", "lower"),
+    "psnr": Metric(psnr, "dB", "higher"),
+    "ssim": Metric(ssim, "", "higher"),
+}
+
+
+def mean_pairwise_distance(images: Tensor) -> float:
+    """N of the paper: the mean Euclidean distance between two different images (paper.md, 5)."""
+    flat = images.flatten(1)
+    gram = torch.zeros(len(flat), len(flat), dtype=torch.float64)
+    for columns in torch.split(flat, 1 << 15, dim=1):
+        part = columns.double().cpu()
+        gram += part @ part.T
+    squares = gram.diagonal()
+    distances = (squares[:, None] + squares[None, :] - 2 * gram).clamp(min=0).sqrt()
+    count = len(flat) * (len(flat) - 1)
+    return float(distances.sum() / count) if count else float("nan")

@@ -1,0 +1,516 @@
+"""A run folder: everything one training writes, and all that is needed to go on with it or to use what it learnt.
+
+    settings.json      what was asked for, with the budget in steps
+    provenance.json    what it ran on: versions, hardware, fingerprints of encoder and photographs, cost
+    checkpoint/        checkpoint.json names the one safetensors file beside it (weights, average, Adam's moments)
+    train.jsonl        a line every few steps and one for each validation
+    records.csv, summary.json, figures/
+
+A checkpoint takes effect by one rename, of checkpoint.json: whenever the process dies, the folder holds a whole one.
+Logs are cut back to the checkpoint's step when a run is resumed. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from preimage import training
+from preimage.config import Settings, make_settings
+from preimage.decoders import Cost, Decoder, cost
+from preimage.errors import RunError
+from preimage.evaluation import Contender, evaluate
+from preimage.images import Photos, TrainingStream, steps_per_epoch
+from preimage.interfaces import Representation, never
+from preimage.inverters.linear import MeanImage
+from preimage.inverters.upconv import UpConv
+from preimage.metrics import distance, mean_pairwise_distance
+from preimage.pairs import EncodedPhotos
+from preimage.training import Progress, TrainingState
+
+LOG_EVERY = 50  # steps
+PREPARATION_PHOTOS = 256  # photographs that tell the decoder the features' scale and the mean colour
+
+
+class Run:
+    """A run folder on disk. `create` makes one, `open` finds one; nothing here trains."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings_file = folder / "settings.json"
+        self.provenance_file = folder / "provenance.json"
+        self.checkpoint_file = folder / "checkpoint" / "checkpoint.json"
+        self.log_file = folder / "train.jsonl"
+        self.records_file = folder / "records.csv"
+        self.summary_file = folder / "summary.json"
+        self.figures = folder / "figures"
+
+    @classmethod
+    def create(cls, folder: str | Path) -> Run:
+        """A new, empty run folder; raises `RunError` where there already is something."""
+        run = cls(Path(folder))
+        if run.settings_file.exists():
+            raise RunError(
+                f"{folder} already holds a run: go on with it by `preimage train --resume {folder}`, "
+                "or name another folder"
+            )
+        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+            raise RunError(f"{folder} exists and is not a run: name a new folder")
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """An existing run folder; raises `RunError` where there is none."""
+        run = cls(Path(folder))
+        if not run.settings_file.is_file():
+            raise RunError(f"{folder} is not a run: it has no settings.json")
+        return run
+
+    @property
+    def settings(self) -> Settings:
+        return make_settings(read_json(self.settings_file))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return read_json(self.provenance_file)
+
+    @property
+    def step(self) -> int:
+        """Steps taken up to the checkpoint; 0 before the first."""
+        return int(read_json(self.checkpoint_file)["step"]) if self.checkpoint_file.exists() else 0
+
+    def save_checkpoint(self, state: TrainingState, seconds: float) -> None:
+        """Write the state beside the last checkpoint, then let it take effect by one rename."""
+        folder = self.checkpoint_file.parent
+        tensors = folder / f"state-{state.step:08d}.safetensors"
+        try:
+            folder.mkdir(exist_ok=True)
+            save_file(pack(state), tensors)
+            sync(tensors)
+            write_json(
+                self.checkpoint_file, {"step": state.step, "tensors": tensors.name, "seconds": round(seconds, 1)}
+            )
+        except (OSError, SafetensorError) as error:
+            tensors.unlink(missing_ok=True)
+            raise RunError(
+                f"cannot write the checkpoint of step {state.step}: {error}. The one of step {self.step} is "
+                f"kept: go on with `preimage train --resume {self.folder}`"
+            ) from error
+        for old in folder.glob("state-*.safetensors"):
+            if old != tensors:
+                old.unlink()
+
+    def load_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the checkpoint; raises `RunError` where there is none or it is damaged."""
+        if not self.checkpoint_file.exists():
+            raise RunError(f"{self.folder} has no checkpoint yet")
+        file = self.checkpoint_file.parent / read_json(self.checkpoint_file)["tensors"]
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{file} is missing or damaged: {error}") from error
+
+    def log(self, record: dict[str, Any]) -> None:
+        with self.log_file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def log_records(self) -> list[dict[str, Any]]:
+        """The log's lines; a last line cut short by a crash is left out."""
+        records = []
+        if self.log_file.exists():
+            for line in self.log_file.read_text().splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    records.append(json.loads(line))
+        return records
+
+    def cut_log(self, step: int) -> None:
+        """Forget what the log says of steps after `step`."""
+        kept = [record for record in self.log_records() if record["step"] <= step]
+        replace_text(self.log_file, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def pack(state: TrainingState) -> dict[str, Tensor]:
+    """A training state -> named tensors."""
+    tensors = {f"decoder.{name}": value for name, value in state.decoder.state_dict().items()}
+    if state.average is not None:
+        tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def unpack(tensors: dict[str, Tensor], state: TrainingState, step: int) -> None:
+    """Named tensors -> into a fresh training state of the same decoder."""
+    state.decoder.load_state_dict(select(tensors, "decoder."))
+    if state.average is not None:
+        state.average.load_state_dict(select(tensors, "average."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in select(tensors, "adam.").items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = value
+    if moments:
+        state.optimizer.load_state_dict(
+            {"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]}
+        )
+    state.step = step
+
+
+def select(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+# --- training into a run folder ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Validation:
+    """NRE of the averaged weights on the validation photographs at some step."""
+
+    step: int
+    nre: float
+    nre_sem: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will be, told before it begins."""
+
+    photos: int
+    damaged: dict[str, str]
+    validation_photos: int
+    device: str
+    precision: str
+    cost: Cost
+    memory: int  # bytes: weights, their average, gradients, moments, activations of one batch
+    batch_size: int  # over all processes
+    steps: int
+    first_step: int
+    seconds_per_step: float
+
+
+class Reporter:
+    """What a training tells while it runs; this one keeps silent. The command line draws a progress bar."""
+
+    def planned(self, plan: Plan) -> None: ...
+    def stepped(self, progress: Progress) -> None: ...
+    def validated(self, validation: Validation) -> None: ...
+
+
+def train(
+    settings: Settings,
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> Run:
+    """Train an inverter into a new run folder. Under `accelerate launch` every process calls this alike."""
+    accelerator = make_accelerator(settings, device)
+    if accelerator.is_main_process:
+        Run.create(folder)
+    accelerator.wait_for_everyone()
+    return _train(Run(Path(folder)), settings, accelerator, reporter or Reporter(), should_stop)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> Run:
+    """Go on with a run where its checkpoint stands, with its own settings. A finished run is left as it is."""
+    run = Run.open(folder)
+    settings = run.settings
+    if settings.training.steps is not None and run.step >= settings.training.steps:
+        raise RunError(f"{folder} is finished: {run.step} of {run.step} steps")
+    return _train(run, settings, make_accelerator(settings, device), reporter or Reporter(), should_stop)
+
+
+def make_accelerator(settings: Settings, device: str | None) -> Accelerator:
+    """accelerate's view of this process: its device, its rank, and the precision to multiply in."""
+    wanted = torch.device(device) if device else None
+    if wanted is not None and wanted.type == "cuda" and not torch.cuda.is_available():
+        raise RunError("device 'cuda' was asked for, but PyTorch sees no GPU")
+    cpu = wanted.type == "cpu" if wanted else not torch.cuda.is_available()
+    target = wanted or torch.device("cpu" if cpu else "cuda")
+    precision = training.resolve_precision(settings.training.precision, target)
+    return Accelerator(cpu=cpu, mixed_precision="bf16" if precision == "bfloat16" else "no")
+
+
+def _train(
+    run: Run, settings: Settings, accelerator: Accelerator, reporter: Reporter, should_stop: Callable[[], bool]
+) -> Run:
+    representation = settings.get_representation()
+    photos = Photos.open(settings.photos.train, representation.image_size, settings.photos.fit).load()
+    validation = None
+    if settings.photos.validation:
+        validation = Photos.open(settings.photos.validation, representation.image_size, settings.photos.fit).load()
+
+    inverter = UpConv(representation, settings.decoder.name, settings.decoder.width, settings.seed)
+    decoder = inverter.network
+    assert isinstance(decoder, Decoder)
+    first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))[1]
+    decoder.prepare(representation.encode(first), first)
+
+    stream = TrainingStream(
+        photos,
+        settings.training.batch_size,
+        settings.seed,
+        settings.augmentation,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    trial = next(encoded(stream, representation, accelerator, 0))
+    pace = training.seconds_per_step(decoder, trial, settings.training, accelerator)
+    settings = with_steps(settings, len(photos), pace)
+    steps = settings.training.steps
+    assert steps is not None
+
+    state = training.start(decoder, settings.training)
+    seconds_before = 0.0
+    if run.checkpoint_file.exists():
+        checkpoint = read_json(run.checkpoint_file)
+        check_same_photos(run, photos)
+        unpack(run.load_tensors(), state, checkpoint["step"])
+        seconds_before = checkpoint["seconds"]
+    plan = Plan(
+        photos=len(photos),
+        damaged=photos.damaged,
+        validation_photos=len(validation) if validation else 0,
+        device=str(accelerator.device),
+        precision=accelerator.mixed_precision,
+        cost=cost(decoder, representation.feature_shape),
+        memory=memory_needed(decoder, trial[0]),
+        batch_size=settings.training.batch_size,
+        steps=steps,
+        first_step=state.step,
+        seconds_per_step=pace,
+    )
+    if accelerator.is_main_process:
+        write_json(run.settings_file, dataclasses.asdict(settings))
+        write_json(run.provenance_file, provenance(representation, photos, plan, accelerator))
+        run.cut_log(state.step)
+        reporter.planned(plan)
+
+    began = time.monotonic()
+    window: list[Progress] = []
+
+    def on_step(progress: Progress) -> None:
+        window.append(progress)
+        reporter.stepped(progress)
+        if progress.step % LOG_EVERY == 0 and accelerator.is_main_process:
+            run.log(summarise(window))
+            window.clear()
+
+    def on_evaluate(state: TrainingState) -> None:
+        if validation is None:
+            return
+        inverter.use(state.best)
+        result = validate(inverter, validation, accelerator, state.step)
+        if accelerator.is_main_process:
+            run.log(dataclasses.asdict(result) | {"seconds": round(seconds_before + time.monotonic() - began, 1)})
+            reporter.validated(result)
+
+    def on_checkpoint(state: TrainingState) -> None:
+        if accelerator.is_main_process:
+            if window:
+                run.log(summarise(window))
+                window.clear()
+            run.save_checkpoint(state, seconds_before + time.monotonic() - began)
+        accelerator.wait_for_everyone()
+
+    training.train(
+        state,
+        encoded(stream, representation, accelerator, state.step),
+        steps,
+        settings.training,
+        accelerator,
+        on_step=on_step,
+        on_evaluate=on_evaluate,
+        on_checkpoint=on_checkpoint,
+        should_stop=should_stop,
+    )
+    if state.step == steps and accelerator.is_main_process:
+        finish(run, inverter.use(state.best), photos, validation, seconds_before + time.monotonic() - began)
+    accelerator.wait_for_everyone()
+    return run
+
+
+def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None, seconds: float) -> None:
+    """Write what a finished run amounts to: summary.json, and the validation records beside those of the mean image."""
+    summary: dict[str, Any] = {"steps": run.step, "seconds": round(seconds, 1), "photos": len(photos)}
+    if validation is not None and len(validation) > 1:
+        mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos))
+        contenders = [Contender(inverter, "the run's photographs"), Contender(mean, "the run's photographs")]
+        evaluation = evaluate(contenders, validation, ", ".join(run.settings.photos.validation))
+        replace_text(run.records_file, evaluation.records_csv())
+        summary |= evaluation.to_json()
+    write_json(run.summary_file, summary)
+
+
+def load_inverter(folder: str | Path) -> UpConv:
+    """The inverter of a run as its last checkpoint has it (the averaged weights where they are kept)."""
+    run = Run.open(folder)
+    settings = run.settings
+    inverter = UpConv(settings.get_representation(), settings.decoder.name, settings.decoder.width)
+    tensors = run.load_tensors()
+    averaged = select(tensors, "average.module.")
+    return inverter.restore(averaged or select(tensors, "decoder."))
+
+
+def encoded(
+    stream: TrainingStream, representation: Representation, accelerator: Accelerator, first_step: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(features, images) by step, on the training device; features are computed there, in float32."""
+    for images in stream.batches(first_step):
+        images = images.to(accelerator.device, non_blocking=True)
+        with torch.no_grad():
+            features = representation.encode(images)
+        yield features, images
+
+
+def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> Settings:
+    """The settings with their budget written out in steps, once and for all."""
+    budget = settings.training
+    if budget.steps is not None:
+        return settings
+    if budget.minutes is not None:
+        steps = int(budget.minutes * 60 / seconds_per_step)
+    else:
+        steps = round((budget.epochs or 10) * steps_per_epoch(num_photos, budget.batch_size))
+    return dataclasses.replace(settings, training=dataclasses.replace(budget, steps=max(1, steps)))
+
+
+def validate(inverter: UpConv, photos: Photos, accelerator: Accelerator, step: int) -> Validation:
+    """NRE over the validation photographs, shared out among the processes."""
+    mine = photos.subset(range(accelerator.process_index, len(photos), accelerator.num_processes))
+    distances: list[float] = []
+    for _, images in mine.batches():
+        images = images.to(accelerator.device)
+        distances += distance(images, inverter.invert(inverter.representation.encode(images))).tolist()
+    everyone = torch.tensor(gather_object(distances), dtype=torch.float64)
+    nre = everyone / pairwise_distance_of(photos)
+    return Validation(step, float(nre.mean()), float(nre.std() / len(nre) ** 0.5), len(nre))
+
+
+@lru_cache(maxsize=4)
+def pairwise_distance_of(photos: Photos) -> float:
+    """N of the NRE for these photographs at their size."""
+    return mean_pairwise_distance(torch.cat([images for _, images in photos.batches()]))
+
+
+def memory_needed(decoder: Decoder, features: Tensor) -> int:
+    """Bytes a training step holds: weights five times (average, gradient, two moments), and what backward will need.
+
+    The latter is counted as autograd keeps it for one image, times the images of the batch.
+    """
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        decoder(features[:1])
+    weights = sum(parameter.nbytes for parameter in decoder.parameters())
+    return 5 * weights + len(features) * max(0, sum(kept.values()) - weights)
+
+
+def provenance(representation: Representation, photos: Photos, plan: Plan, accelerator: Accelerator) -> dict[str, Any]:
+    """What a run was made with, as plain values."""
+    return {
+        "preimage": version("preimage"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": device_name(accelerator.device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "precision": plan.precision,
+        "representation_fingerprint": representation.fingerprint,
+        "photos_fingerprint": photos.fingerprint,
+        "photos": plan.photos,
+        "damaged": plan.damaged,
+        "validation_photos": plan.validation_photos,
+        "parameters": plan.cost.parameters,
+        "flops_per_inversion": plan.cost.flops,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
+
+
+def check_same_photos(run: Run, photos: Photos) -> None:
+    """A resumed run must see the photographs it began with, or its order means nothing."""
+    before = run.provenance["photos_fingerprint"]
+    if photos.fingerprint != before:
+        raise RunError(
+            f"the training photographs of {run.folder} have changed since it began "
+            f"(fingerprint {before} then, {photos.fingerprint} now): put them back, or begin a new run"
+        )
+
+
+def summarise(window: list[Progress]) -> dict[str, Any]:
+    """One log line for some steps: means, and the last step and rate."""
+    return {
+        "step": window[-1].step,
+        "loss": sum(p.loss for p in window) / len(window),
+        "rate": window[-1].rate,
+        "gradient_norm": sum(p.gradient_norm for p in window) / len(window),
+        "seconds_per_step": sum(p.seconds for p in window) / len(window),
+        "waiting": sum(p.waiting for p in window) / max(1e-9, sum(p.seconds for p in window)),
+    }
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; raises `RunError` where the file is missing or damaged."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{file} is missing or damaged: {error}") from error
+    return content
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    replace_text(file, json.dumps(content, indent=2) + "\n")
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file so that at every moment either the old or the new content is there, whole."""
+    beside = file.with_name(file.name + ".new")
+    beside.write_text(text)
+    sync(beside)
+    beside.replace(file)
+
+
+def sync(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())

@@ -1,0 +1,238 @@
+"""The one training loop. It validates and saves through callbacks, and knows no files.
+
+accelerate gives device, autocast, distributed data parallel and gathering; order, schedule and checkpoints are ours,
+because a resumed run must continue exactly where it stopped. Everything that varies with the step (photographs,
+learning rate) is a pure function of the step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from preimage.errors import PreimageError, SettingsError
+from preimage.interfaces import ignore, never
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a decoder is trained. Give one budget: `steps`, `epochs` or `minutes` (turned into steps by timing a few)."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch_size: int = 32  # over all processes
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    ema_decay: float = 0.999  # 0 turns weight averaging off
+    clip_norm: float = 1.0  # 0 turns gradient clipping off
+    precision: Precision = "auto"
+    compile: bool = False
+    evaluate_every: int = 1000  # steps
+    checkpoint_every: int = 500  # steps
+
+    def __post_init__(self) -> None:
+        budgets = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
+        if len(budgets) > 1 and budgets != ["steps", "minutes"] and budgets != ["steps", "epochs"]:
+            raise SettingsError(f"give one budget, not {' and '.join(budgets)}")
+        for name in (*budgets, "batch_size", "learning_rate", "evaluate_every", "checkpoint_every"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
+        for name in ("warmup_steps", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is not negative, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise SettingsError(f"ema_decay is in [0, 1), got {self.ema_decay}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise SettingsError(f"precision is 'auto', 'float32' or 'bfloat16', got {self.precision!r}")
+
+
+def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then half a cosine down to zero at the last step."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """`auto` takes bfloat16 where the hardware multiplies it fast: CUDA since Ampere, CPUs with AMX."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device.type == "cpu" and has_fast_bfloat16() else "float32"
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU has AMX tiles; without them bfloat16 is emulated and slower than float32."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())
+
+
+class DivergedError(PreimageError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class TrainingState:
+    """All that a training run consists of at a step: `step` gradient steps have been taken."""
+
+    decoder: nn.Module
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @property
+    def best(self) -> nn.Module:
+        """The weights to use: the moving average where there is one."""
+        if self.average is None:
+            return self.decoder
+        averaged: nn.Module = self.average.module
+        return averaged
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop reports after a step."""
+
+    step: int
+    loss: float  # mean squared error of one batch, pixels in [0, 1]
+    rate: float  # learning rate
+    gradient_norm: float
+    seconds: float  # of the whole step
+    waiting: float  # seconds of it spent waiting for photographs
+
+
+def start(decoder: nn.Module, settings: TrainingSettings) -> TrainingState:
+    """Step 0: the optimiser and the average of a decoder's weights."""
+    decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = None
+    if settings.ema_decay:
+        average = AveragedModel(decoder, multi_avg_fn=moving_average(settings.ema_decay))
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999))
+    return TrainingState(decoder, average, optimizer)
+
+
+def moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """Exponential averaging whose memory grows with the run: a tenth of the steps taken, up to 1 / (1 - decay)."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        count = float(num_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + count) / (10 + count)))
+
+    return update
+
+
+def train(
+    state: TrainingState,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    steps: int,
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    *,
+    on_step: Callable[[Progress], None] = ignore,
+    on_evaluate: Callable[[TrainingState], None] = ignore,
+    on_checkpoint: Callable[[TrainingState], None] = ignore,
+    should_stop: Callable[[], bool] = never,
+) -> TrainingState:
+    """Train from `state.step` to `steps` on `batches` of (features, images); returns the state where it stopped.
+
+    Minimises the mean squared error: the optimum is the expected pre-image, E[x | features]. `on_checkpoint` is only
+    called while every loss so far was finite; `DivergedError` is raised otherwise. `should_stop` is asked after each
+    step.
+    """
+    device = accelerator.device
+    state.decoder.to(device)
+    if state.average is not None:
+        state.average.to(device)
+    move_optimizer(state.optimizer, device)
+    network = torch.compile(state.decoder) if settings.compile else state.decoder
+    network, optimizer = accelerator.prepare(network, state.optimizer)
+    network.train()
+
+    previous_loss: Tensor | None = None
+    while state.step < steps:
+        began = time.perf_counter()
+        features, images = next(batches)
+        waited = time.perf_counter() - began
+
+        rate = learning_rate(state.step, steps, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with accelerator.autocast():
+            reconstructions = network(features)
+        loss = F.mse_loss(reconstructions.float(), match_size(images, reconstructions))
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+        gradient_norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
+        optimizer.step()
+        if state.average is not None:
+            state.average.update_parameters(state.decoder)
+        state.step += 1
+
+        # Looking at the loss of the step before keeps a GPU busy; a checkpoint looks at the current one as well.
+        last = state.step == steps
+        stopping = should_stop()
+        due = last or stopping or state.step % settings.checkpoint_every == 0
+        if due or previous_loss is None:
+            previous_loss = loss.detach()
+        value = previous_loss.item()
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss became {value} at step {state.step}: training stopped. The last good checkpoint is kept; "
+                "try a lower learning_rate, a longer warmup_steps, or precision=float32"
+            )
+        previous_loss = loss.detach()
+        on_step(Progress(state.step, value, rate, gradient_norm.item(), time.perf_counter() - began, waited))
+        if last or state.step % settings.evaluate_every == 0:
+            on_evaluate(state)
+            network.train()
+        if due:
+            on_checkpoint(state)
+        if stopping:
+            break
+    return state
+
+
+def match_size(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """The target at the decoder's size (paper.md, 3): scaled down with antialiasing where the decoder is smaller."""
+    if images.shape[2:] == reconstructions.shape[2:]:
+        return images
+    return F.interpolate(images, reconstructions.shape[2:], mode="bilinear", antialias=True)
+
+
+def move_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Bring restored moments to the device of the weights (Adam keeps its step counts on the CPU)."""
+    for moments in optimizer.state.values():
+        for name, value in moments.items():
+            if name != "step":
+                moments[name] = value.to(device)
+
+
+def seconds_per_step(
+    decoder: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    repeats: int = 8,
+) -> float:
+    """The median time of a training step, measured on a copy of the decoder that is then thrown away."""
+    times: list[float] = []
+    trial = start(copy.deepcopy(decoder), settings)
+    forever = iter(lambda: batch, None)
+    train(trial, forever, repeats + 2, settings, accelerator, on_step=lambda progress: times.append(progress.seconds))
+    return sorted(times[2:])[repeats // 2]

@@ -1,0 +1,52 @@
+"""The paper's own feature library, called through ctypes: an exact oracle. Debian: apt-get install libvlfeat1."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+UOCTTI = 1
+
+Floats = npt.NDArray[np.float32]
+
+
+def load() -> ctypes.CDLL:
+    """The library, or skip the test that needs it."""
+    candidates = [ctypes.util.find_library("vl"), *map(str, Path("/usr/lib").glob("*/libvl.so*"))]
+    for candidate in filter(None, candidates):
+        try:
+            return ctypes.CDLL(candidate)
+        except OSError:
+            continue
+    pytest.skip("VLFeat is not installed (Debian: apt-get install libvlfeat1 libvlfeat-dev)")
+
+
+def hog(grey_image: Floats, cell_size: int = 8, num_orientations: int = 9) -> Floats:
+    """Grey image (H, W) -> UoCTTI features (3K + 4, h, w) from `vl_hog_extract`."""
+    library = load()
+    library.vl_hog_new.restype = ctypes.c_void_p
+    for getter in (library.vl_hog_get_width, library.vl_hog_get_height, library.vl_hog_get_dimension):
+        getter.restype = ctypes.c_size_t
+    size = ctypes.c_size_t
+    handle = ctypes.c_void_p(library.vl_hog_new(UOCTTI, size(num_orientations), 0))
+    try:
+        pixels = np.ascontiguousarray(grey_image, dtype=np.float32)
+        height, width = pixels.shape
+        library.vl_hog_put_image(
+            handle, pixels.ctypes.data_as(ctypes.c_void_p), size(width), size(height), size(1), size(cell_size)
+        )
+        shape = (
+            library.vl_hog_get_dimension(handle),
+            library.vl_hog_get_height(handle),
+            library.vl_hog_get_width(handle),
+        )
+        features = np.empty(shape, dtype=np.float32)
+        library.vl_hog_extract(handle, features.ctypes.data_as(ctypes.c_void_p))
+        return features
+    finally:
+        library.vl_hog_delete(handle)
