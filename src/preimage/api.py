@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from preimage import runs, zoo
 from preimage.config import Settings, load_preset, make_settings, preset_names
@@ -16,9 +15,8 @@ from preimage.decoders import TABLES
 from preimage.errors import RunError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.figures import difference, sheet
 from preimage.images import Fit, Photos
-from preimage.interfaces import Inverter, Representation, ignore, never
+from preimage.interfaces import Inverter, ignore, never
 from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters, save_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import REPRESENTATIONS
@@ -150,24 +148,6 @@ def write_inverters(inverters: list[Inverter], file: Path, half: bool) -> Path:
         raise RunError(f"inverters are written to a .safetensors file, not {file}")
     save_inverters(inverters, file, torch.float16 if half else torch.float32)
     return file
-
-
-def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
-    """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
-    ids, images = next(photos.batches(len(photos)))
-    features = inverter.representation.encode(images.to(device))
-    reconstructions = inverter.invert(features).cpu()
-    sheet(sheet_columns(inverter.representation, images, features.cpu(), reconstructions), file, captions=ids)
-
-
-def sheet_columns(
-    representation: Representation, images: Tensor, features: Tensor, reconstructions: Tensor
-) -> dict[str, Tensor]:
-    """What stands side by side on a sheet, by title."""
-    columns = {"photograph": images}
-    if (seen := representation.draw(features)) is not None:
-        columns[f"what {representation.name} sees"] = seen
-    return columns | {"reconstruction": reconstructions, "difference": difference(images, reconstructions)}
 
 
 def sample_files() -> list[Path]:

@@ -178,7 +178,7 @@ def invert(
 
 
 def invert_photos(inverter: Inverter, images: list[Path], output: Path, fit: str, device: str) -> None:
-    from preimage.api import sheet_columns
+    from preimage.evaluation import sheet_columns
     from preimage.figures import sheet
     from preimage.images import save_image
     from preimage.pairs import EncodedPhotos
@@ -385,11 +385,12 @@ def demo(
 ) -> None:
     """Invert four sample photographs with the shipped HOG inverter; writes a sheet and prints the table."""
     from preimage import api
+    from preimage.evaluation import draw_sheet
 
     output.mkdir(parents=True, exist_ok=True)
     where = pick_device(device)
     result = api.evaluate("hog", api.sample_files(), device=where)
-    api.draw_sheet(api.load_inverter("hog"), api.sample_photos(), output / "hog.png", device=where)
+    draw_sheet(api.load_inverter("hog"), api.sample_photos(), output / "hog.png", device=where)
     print_evaluation(result)
     print(f"\npictures: {output / 'hog.png'}")
 

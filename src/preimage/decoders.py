@@ -166,6 +166,12 @@ def build_decoder(name: str, feature_shape: Sequence[int], width: float = 1.0, s
         raise UnknownNameError("decoder", name, TABLES)
     if not width > 0:
         raise SettingsError(f"width is a positive factor, got {width}")
+    try:
+        with torch.device("meta"):
+            Decoder(TABLES[name], feature_shape, width)(torch.empty(1, *feature_shape))
+    except RuntimeError as error:
+        size = " x ".join(map(str, feature_shape[1:]))
+        raise SettingsError(f"the streams of decoder {name!r} do not meet for a feature map of {size}") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Decoder(TABLES[name], feature_shape, width)

@@ -8,12 +8,14 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from preimage.errors import ImageError
+from preimage.figures import difference, sheet
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters.linear import MeanImage, Ridge
@@ -170,3 +172,21 @@ def mean_and_sem(values: Sequence[float]) -> tuple[float, float]:
         return mean, math.nan
     variance = sum((value - mean) ** 2 for value in values) / (count - 1)
     return mean, math.sqrt(variance / count)
+
+
+def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
+    """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
+    ids, images = next(photos.batches(len(photos)))
+    features = inverter.representation.encode(images.to(device))
+    reconstructions = inverter.invert(features).cpu()
+    sheet(sheet_columns(inverter.representation, images, features.cpu(), reconstructions), file, captions=ids)
+
+
+def sheet_columns(
+    representation: Representation, images: Tensor, features: Tensor, reconstructions: Tensor
+) -> dict[str, Tensor]:
+    """What stands side by side on a sheet, by title."""
+    columns = {"photograph": images}
+    if (seen := representation.draw(features)) is not None:
+        columns[f"what {representation.name} sees"] = seen
+    return columns | {"reconstruction": reconstructions, "difference": difference(images, reconstructions)}

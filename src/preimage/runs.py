@@ -36,7 +36,8 @@ from preimage import training
 from preimage.config import Settings, make_settings
 from preimage.decoders import Cost, Decoder, cost
 from preimage.errors import RunError
-from preimage.evaluation import Contender, evaluate
+from preimage.evaluation import Contender, draw_sheet, evaluate
+from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
 from preimage.interfaces import Representation, never
 from preimage.inverters.linear import MeanImage
@@ -46,11 +47,12 @@ from preimage.pairs import EncodedPhotos
 from preimage.training import Progress, TrainingState
 
 LOG_EVERY = 50  # steps
+SHEET_PHOTOS = 8  # the first validation photographs, drawn at each validation
 PREPARATION_PHOTOS = 256  # photographs that tell the decoder the features' scale and the mean colour
 
 
 class Run:
-    """A run folder on disk. `create` makes one, `open` finds one; nothing here trains."""
+    """A run folder on disk. `new` names one to be made, `open` finds one; nothing here trains."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,8 +65,8 @@ class Run:
         self.figures = folder / "figures"
 
     @classmethod
-    def create(cls, folder: str | Path) -> Run:
-        """A new, empty run folder; raises `RunError` where there already is something."""
+    def new(cls, folder: str | Path) -> Run:
+        """A run that does not exist yet; raises `RunError` where there already is something."""
         run = cls(Path(folder))
         if run.settings_file.exists():
             raise RunError(
@@ -73,10 +75,6 @@ class Run:
             )
         if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
             raise RunError(f"{folder} exists and is not a run: name a new folder")
-        try:
-            run.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
         return run
 
     @classmethod
@@ -229,10 +227,9 @@ def train(
 ) -> Run:
     """Train an inverter into a new run folder. Under `accelerate launch` every process calls this alike."""
     accelerator = make_accelerator(settings, device)
-    if accelerator.is_main_process:
-        Run.create(folder)
+    run = Run.new(folder)
     accelerator.wait_for_everyone()
-    return _train(Run(Path(folder)), settings, accelerator, reporter or Reporter(), should_stop)
+    return _train(run, settings, accelerator, reporter or Reporter(), should_stop)
 
 
 def resume(
@@ -285,7 +282,8 @@ def _train(
         accelerator.num_processes,
     )
     trial = next(encoded(stream, representation, accelerator, 0))
-    pace = training.seconds_per_step(decoder, trial, settings.training, accelerator)
+    own_pace = training.seconds_per_step(decoder, trial, settings.training, accelerator)
+    pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
     settings = with_steps(settings, len(photos), pace)
     steps = settings.training.steps
     assert steps is not None
@@ -311,6 +309,7 @@ def _train(
         seconds_per_step=pace,
     )
     if accelerator.is_main_process:
+        run.folder.mkdir(parents=True, exist_ok=True)
         write_json(run.settings_file, dataclasses.asdict(settings))
         write_json(run.provenance_file, provenance(representation, photos, plan, accelerator))
         run.cut_log(state.step)
@@ -334,6 +333,13 @@ def _train(
         if accelerator.is_main_process:
             run.log(dataclasses.asdict(result) | {"seconds": round(seconds_before + time.monotonic() - began, 1)})
             reporter.validated(result)
+            run.figures.mkdir(exist_ok=True)
+            draw_sheet(
+                inverter,
+                validation.subset(range(min(SHEET_PHOTOS, len(validation)))),
+                run.figures / f"sheet-{state.step:08d}.png",
+                str(accelerator.device),
+            )
 
     def on_checkpoint(state: TrainingState) -> None:
         if accelerator.is_main_process:
@@ -369,6 +375,11 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
         evaluation = evaluate(contenders, validation, ", ".join(run.settings.photos.validation))
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()
+    validations = [record for record in run.log_records() if "nre" in record]
+    if validations:
+        steps, errors = [v["step"] for v in validations], [v["nre"] for v in validations]
+        run.figures.mkdir(exist_ok=True)
+        curve({"validation": (steps, errors)}, run.figures / "curve.png", "step", "NRE (lower is better)")
     write_json(run.summary_file, summary)
 
 
@@ -402,7 +413,9 @@ def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> 
         steps = int(budget.minutes * 60 / seconds_per_step)
     else:
         steps = round((budget.epochs or 10) * steps_per_epoch(num_photos, budget.batch_size))
-    return dataclasses.replace(settings, training=dataclasses.replace(budget, steps=max(1, steps)))
+    return dataclasses.replace(
+        settings, training=dataclasses.replace(budget, steps=max(1, steps), epochs=None, minutes=None)
+    )
 
 
 def validate(inverter: UpConv, photos: Photos, accelerator: Accelerator, step: int) -> Validation:

@@ -38,6 +38,8 @@ class TrainingSettings:
     warmup_steps: int = 200
     ema_decay: float = 0.999  # 0 turns weight averaging off
     clip_norm: float = 1.0  # 0 turns gradient clipping off
+    grid_period: int = 0  # pixels between feature places, to keep their grid out of the pictures; 0 lets it be
+    grid_weight: float = 20.0
     precision: Precision = "auto"
     compile: bool = False
     evaluate_every: int = 1000  # steps
@@ -45,7 +47,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         budgets = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
-        if len(budgets) > 1 and budgets != ["steps", "minutes"] and budgets != ["steps", "epochs"]:
+        if len(budgets) > 1:
             raise SettingsError(f"give one budget, not {' and '.join(budgets)}")
         for name in (*budgets, "batch_size", "learning_rate", "evaluate_every", "checkpoint_every"):
             if not getattr(self, name) > 0:
@@ -164,7 +166,7 @@ def train(
     network, optimizer = accelerator.prepare(network, state.optimizer)
     network.train()
 
-    previous_loss: Tensor | None = None
+    pending: tuple[Tensor, Tensor] | None = None  # error and gradient norm of the step before
     while state.step < steps:
         began = time.perf_counter()
         features, images = next(batches)
@@ -175,29 +177,28 @@ def train(
             group["lr"] = rate
         with accelerator.autocast():
             reconstructions = network(features)
-        loss = F.mse_loss(reconstructions.float(), match_size(images, reconstructions))
+        loss, error = losses(reconstructions.float(), images, settings)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)
-        gradient_norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
         optimizer.step()
         if state.average is not None:
             state.average.update_parameters(state.decoder)
         state.step += 1
 
-        # Looking at the loss of the step before keeps a GPU busy; a checkpoint looks at the current one as well.
-        last = state.step == steps
-        stopping = should_stop()
+        last, stopping = state.step == steps, agreed(should_stop(), accelerator)
         due = last or stopping or state.step % settings.checkpoint_every == 0
-        if due or previous_loss is None:
-            previous_loss = loss.detach()
-        value = previous_loss.item()
-        if not math.isfinite(value):
+        # Looking at the numbers of the step before keeps a GPU busy; before a checkpoint the current ones count.
+        current = (error.detach(), norm.detach())
+        value, gradient_norm = (number.item() for number in (current if due or pending is None else pending))
+        pending = current
+        if not (math.isfinite(value) and math.isfinite(gradient_norm)):
             raise DivergedError(
-                f"the loss became {value} at step {state.step}: training stopped. The last good checkpoint is kept; "
-                "try a lower learning_rate, a longer warmup_steps, or precision=float32"
+                f"the loss became {value:.3g} and its gradient {gradient_norm:.3g} at step {state.step}: training "
+                "stopped. The last good checkpoint is kept; try a lower learning_rate, more warmup_steps, or "
+                "precision=float32"
             )
-        previous_loss = loss.detach()
-        on_step(Progress(state.step, value, rate, gradient_norm.item(), time.perf_counter() - began, waited))
+        on_step(Progress(state.step, value, rate, gradient_norm, time.perf_counter() - began, waited))
         if last or state.step % settings.evaluate_every == 0:
             on_evaluate(state)
             network.train()
@@ -208,11 +209,37 @@ def train(
     return state
 
 
-def match_size(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """The target at the decoder's size (paper.md, 3): scaled down with antialiasing where the decoder is smaller."""
-    if images.shape[2:] == reconstructions.shape[2:]:
-        return images
-    return F.interpolate(images, reconstructions.shape[2:], mode="bilinear", antialias=True)
+def losses(reconstructions: Tensor, images: Tensor, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
+    """What is minimised, and the mean squared error in it; the target is brought to the decoder's size."""
+    if images.shape[2:] != reconstructions.shape[2:]:
+        images = F.interpolate(images, reconstructions.shape[2:], mode="bilinear", antialias=True)
+    error = F.mse_loss(reconstructions, images)
+    if not settings.grid_period:
+        return error, error
+    return error + settings.grid_weight * grid_energy(reconstructions - images, settings.grid_period), error
+
+
+def agreed(stop: bool, accelerator: Accelerator) -> bool:
+    """Whether any process wants to stop; all must leave the loop at the same step."""
+    if accelerator.num_processes == 1:
+        return stop
+    votes: Tensor = accelerator.reduce(torch.tensor(float(stop), device=accelerator.device))
+    return bool(votes.item())
+
+
+def grid_energy(residuals: Tensor, period: int, tiles: int = 8) -> Tensor:
+    """The part of residuals (N, C, H, W) that repeats every `period` pixels, as a mean square over all pixels.
+
+    Averaged over squares of `tiles` x `tiles` periods, without the squares' mean colours: what an up-convolution leaves
+    of its own rhythm. It is a quadratic form of the residual, so giving it weight leaves the optimum of the mean
+    squared error, E[x | features], where it is; it only is found sooner.
+    """
+    side = period * tiles
+    height, width = (length // side for length in residuals.shape[2:])
+    squares = residuals[:, :, : height * side, : width * side]
+    squares = squares.reshape(*residuals.shape[:2], height, tiles, period, width, tiles, period)
+    pattern = squares.mean(dim=(3, 6))  # (N, C, height, period, width, period)
+    return (pattern - pattern.mean(dim=(3, 5), keepdim=True)).square().mean()
 
 
 def move_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

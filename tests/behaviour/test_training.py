@@ -1,0 +1,270 @@
+"""Training learns, stops, resumes, and is the same however it was interrupted or shared out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from preimage import api, runs, training
+from preimage.errors import RunError, SettingsError
+from preimage.runs import Plan, Reporter, Run, Validation
+from preimage.training import Progress, TrainingSettings, grid_energy, learning_rate
+
+TINY = [
+    "representation.image_size=64", "decoder.width=0.05", "training.batch_size=8", "training.precision=float32",
+    "training.warmup_steps=5", "training.checkpoint_every=10", "training.evaluate_every=20", "training.ema_decay=0.9",
+]  # fmt: skip
+
+
+def train_tiny(crops: Path, run: Path, *more: str, **options: object) -> Run:
+    return api.train("hog", crops, run, validation=crops, overrides=[*TINY, *more], device="cpu", **options)  # type: ignore[arg-type]
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    (file,) = (run / "checkpoint").glob("state-*.safetensors")
+    return load_file(file)
+
+
+def assert_identical(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self.steps: list[Progress] = []
+        self.validations: list[Validation] = []
+
+    def planned(self, plan: Plan) -> None:
+        self.plans.append(plan)
+
+    def stepped(self, progress: Progress) -> None:
+        self.steps.append(progress)
+
+    def validated(self, validation: Validation) -> None:
+        self.validations.append(validation)
+
+
+@pytest.fixture(scope="module")
+def finished(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of 40 steps."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train_tiny(crops, folder, "training.steps=40")
+    return folder
+
+
+def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} >= {
+        "settings.json", "provenance.json", "checkpoint", "train.jsonl", "records.csv", "summary.json", "figures",
+    }  # fmt: skip
+    assert sorted(path.suffix for path in (finished / "checkpoint").iterdir()) == [".json", ".safetensors"]
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["steps"] == 40
+    assert [row["inverter"] for row in summary["rows"]] == ["upconv", "mean-image", "other-image"]
+    assert len((finished / "records.csv").read_text().splitlines()) == 1 + 3 * 64
+    assert list((finished / "figures").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_training_beats_the_mean_image_and_its_control(crops: Path, tmp_path: Path) -> None:
+    run = train_tiny(crops, tmp_path / "run", "training.steps=300", "decoder.width=0.1", "training.evaluate_every=300")
+    rows = {row["inverter"]: row["nre"] for row in json.loads(run.summary_file.read_text())["rows"]}
+    assert rows["upconv"] < 0.9 * rows["mean-image"]
+    assert rows["other-image"] > rows["mean-image"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(finished: Path, crops: Path, tmp_path: Path) -> None:
+    train_tiny(crops, tmp_path / "again", "training.steps=40")
+    assert_identical(weights(finished), weights(tmp_path / "again"))
+    train_tiny(crops, tmp_path / "other", "training.steps=40", "seed=1")
+    assert any(not torch.equal(a, b) for a, b in zip(weights(finished).values(), weights(tmp_path / "other").values()))  # noqa: B905
+
+
+@pytest.mark.parametrize("stop_at", [1, 13, 20])
+def test_stopping_and_resuming_ends_with_identical_weights(
+    finished: Path, crops: Path, tmp_path: Path, stop_at: int
+) -> None:
+    listener = Listener()
+    run = train_tiny(
+        crops, tmp_path / "run", "training.steps=40", reporter=listener,
+        should_stop=lambda: len(listener.steps) + 1 >= stop_at,
+    )  # fmt: skip
+    assert run.step == stop_at
+    runs.resume(run.folder, device="cpu")
+    assert_identical(weights(finished), weights(run.folder))
+    logged = [record["step"] for record in run.log_records() if "loss" in record]
+    assert logged == sorted(set(logged))
+
+
+def start_in_background(crops: Path, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "preimage.cli", "train"]
+    if (folder / "settings.json").exists():
+        command += ["--resume", str(folder)]
+    else:
+        settings = [argument for setting in [*TINY, "training.checkpoint_every=5"] for argument in ("--set", setting)]
+        command += [
+            "hog",
+            "--images",
+            str(crops),
+            "--val",
+            str(crops),
+            "--run",
+            str(folder),
+            "--steps",
+            "40",
+            *settings,
+        ]
+    return subprocess.Popen([*command, "--device", "cpu"], env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_resumes_to_identical_weights(crops: Path, tmp_path: Path, finished: Path) -> None:
+    """SIGKILL at several moments, whatever is being written just then."""
+    folder, delays = tmp_path / "run", iter([0.0, 0.05, 0.15, 0.4])
+    for delay in delays:
+        process = start_in_background(crops, folder)
+        before = latest_step(folder)
+        deadline = time.monotonic() + 60
+        while latest_step(folder) <= before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    if Run(folder).step < 40:
+        assert start_in_background(crops, folder).wait() == 0
+    assert_identical(weights(finished), weights(folder))
+
+
+def latest_step(folder: Path) -> int:
+    return Run(folder).step if (folder / "checkpoint").exists() else 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(finished: Path, crops: Path, tmp_path: Path) -> None:
+    """`accelerate launch --num_processes 2` with the same global batch."""
+    settings = [argument for setting in TINY for argument in ("--set", setting)]
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "preimage.cli", "train", "hog",
+        "--images", str(crops), "--val", str(crops), "--run", str(tmp_path / "run"),
+        "--steps", "40", "--device", "cpu", *settings,
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["processes"] == 2
+    one, two = weights(finished), weights(tmp_path / "run")
+    for name, value in one.items():
+        if name.startswith("decoder."):
+            torch.testing.assert_close(two[name], value, atol=2e-4, rtol=1e-3)
+    nre = [json.loads((run / "summary.json").read_text())["rows"][0]["nre"] for run in (finished, tmp_path / "run")]
+    assert nre[0] == pytest.approx(nre[1], abs=1e-3)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(finished: Path, crops: Path) -> None:
+    with pytest.raises(RunError, match="already holds a run"):
+        train_tiny(crops, finished, "training.steps=40")
+    with pytest.raises(RunError, match="is not a run: name a new folder"):
+        train_tiny(crops, crops, "training.steps=40")
+
+
+def test_resuming_what_cannot_be_resumed_explains_itself(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is finished: 40 of 40 steps"):
+        runs.resume(finished)
+    with pytest.raises(RunError, match="is not a run"):
+        runs.resume(tmp_path)
+
+
+def test_resuming_with_other_photographs_is_refused(crops: Path, tmp_path: Path) -> None:
+    import shutil
+
+    photos = tmp_path / "photos"
+    shutil.copytree(crops, photos)
+    run = train_tiny(photos, tmp_path / "run", "training.steps=40", should_stop=lambda: True)
+    next(photos.iterdir()).unlink()
+    with pytest.raises(RunError, match="have changed"):
+        runs.resume(run.folder, device="cpu")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    crops: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = runs.save_file
+
+    def full(tensors: dict[str, Tensor], file: Path) -> None:
+        if "00000030" in file.name:
+            file.write_bytes(b"half a file")
+            raise OSError(28, "No space left on device")
+        real(tensors, file)
+
+    monkeypatch.setattr(runs, "save_file", full)
+    with pytest.raises(RunError, match=r"No space left.*step 20 is kept"):
+        train_tiny(crops, tmp_path / "run", "training.steps=40")
+    monkeypatch.undo()
+    assert Run(tmp_path / "run").step == 20
+    runs.resume(tmp_path / "run", device="cpu")
+    assert_identical(weights(finished), weights(tmp_path / "run"))
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(crops: Path, tmp_path: Path) -> None:
+    with pytest.raises(training.DivergedError, match="lower learning_rate"):
+        train_tiny(
+            crops, tmp_path / "run", "training.steps=40", "training.learning_rate=1e30", "training.clip_norm=0",
+            "training.warmup_steps=20",
+        )  # fmt: skip
+    for file in (tmp_path / "run").glob("checkpoint/*.safetensors"):
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(file).values())
+
+
+def test_minutes_become_steps(crops: Path, tmp_path: Path) -> None:
+    listener = Listener()
+    run = train_tiny(crops, tmp_path / "run", "training.minutes=0.02", reporter=listener, should_stop=lambda: True)
+    (plan,) = listener.plans
+    assert run.settings.training.steps == plan.steps == max(1, int(0.02 * 60 / plan.seconds_per_step))
+    assert run.settings.training.minutes is None
+
+
+def test_the_plan_tells_the_cost(crops: Path, tmp_path: Path) -> None:
+    listener = Listener()
+    train_tiny(crops, tmp_path / "run", "training.steps=1", reporter=listener)
+    (plan,) = listener.plans
+    assert plan.photos == plan.validation_photos == 64
+    assert plan.cost.parameters > 0
+    assert plan.cost.flops > 0
+    assert plan.memory > 5 * 4 * plan.cost.parameters
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    settings = TrainingSettings(steps=100, learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == pytest.approx(1.0)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+def test_grid_energy_sees_a_repeating_pattern_and_nothing_else() -> None:
+    pattern = 0.1 * torch.randn(1, 3, 8, 8)
+    pattern -= pattern.mean(dim=(2, 3), keepdim=True)
+    grid = pattern.repeat(2, 1, 16, 16)
+    assert grid_energy(grid, 8) == pytest.approx(pattern.square().mean().item(), rel=1e-4)
+    assert grid_energy(torch.rand(2, 3, 1, 1).expand(2, 3, 128, 128), 8) == pytest.approx(0, abs=1e-10)
+    noise = torch.randn(8, 3, 128, 128)
+    assert grid_energy(noise, 8) == pytest.approx(1 / 64, rel=0.1)  # what chance leaves of it over 64 periods
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"ema_decay is in \[0, 1\)"):
+        TrainingSettings(steps=1, ema_decay=1.0)
+    with pytest.raises(SettingsError, match="steps is positive"):
+        TrainingSettings(steps=0)

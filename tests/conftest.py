@@ -1,0 +1,72 @@
+"""Fixtures: free photographs from scikit-image, and the shared research photographs where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: more threads only get in each other's way
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import pytest
+import torch
+from torch import Tensor
+
+from preimage.images import Photos, find_photos
+
+SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_seed() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def samples() -> Photos:
+    """Four free photographs at 256 pixels."""
+    from preimage.api import sample_photos
+
+    return sample_photos().load()
+
+
+@pytest.fixture(scope="session")
+def sample_images(samples: Photos) -> Tensor:
+    return next(samples.batches(len(samples)))[1]
+
+
+@pytest.fixture(scope="session")
+def shared_photos() -> Path:
+    """The folder of research photographs; tests that need it are skipped elsewhere."""
+    if not SHARED_PHOTOS.is_dir():
+        pytest.skip("needs the research photographs, which are not part of the repository")
+    return SHARED_PHOTOS
+
+
+@pytest.fixture(scope="session")
+def validation(shared_photos: Path) -> Photos:
+    """The first 200 validation photographs."""
+    found = find_photos(shared_photos / "val-00000.tar")
+    return Photos(found.photos[:200], 256).load()
+
+
+@pytest.fixture(scope="session")
+def crops(tmp_path_factory: pytest.TempPathFactory, samples: Photos) -> Path:
+    """A folder of 64 small pictures cut from the sample photographs: enough for a tiny training."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("crops")
+    for index in range(len(samples)):
+        picture = Image.fromarray(samples.pixels(index))
+        for place in range(16):
+            x, y = place % 4 * 64, place // 4 * 64
+            picture.crop((x, y, x + 64, y + 64)).save(folder / f"{index}-{place:02d}.png")
+    return folder

@@ -1,0 +1,103 @@
+"""What every inverter promises, checked for every name in the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from preimage.errors import FeatureError, WeightsError
+from preimage.images import Photos
+from preimage.interfaces import Inverter, NotFittedError
+from preimage.inverters import INVERTERS, load_inverters, save_inverters
+from preimage.pairs import EncodedPhotos
+from preimage.representations import HOG
+from preimage.training import TrainingSettings
+
+SMALL = HOG(image_size=64)
+
+QUICK: dict[str, dict[str, Any]] = {"upconv": {"width": 0.05}}
+
+
+def make(name: str) -> Inverter:
+    inverter: Inverter = INVERTERS[name](SMALL, **QUICK.get(name, {}))
+    return inverter
+
+
+def fit(inverter: Inverter, pairs: EncodedPhotos) -> Inverter:
+    if inverter.name == "upconv":
+        return inverter.fit(pairs, TrainingSettings(steps=5, precision="float32"))  # type: ignore[call-arg]
+    return inverter.fit(pairs)
+
+
+@pytest.fixture(scope="module")
+def pairs(crops: Path) -> EncodedPhotos:
+    return EncodedPhotos(SMALL, Photos.open(crops, 64).load())
+
+
+@pytest.fixture(scope="module")
+def features(pairs: EncodedPhotos) -> Tensor:
+    return next(iter(pairs)).features[:5]
+
+
+@pytest.fixture(params=sorted(INVERTERS), scope="module")
+def fitted(request: pytest.FixtureRequest, pairs: EncodedPhotos) -> Inverter:
+    return fit(make(request.param), pairs)
+
+
+@pytest.mark.parametrize("name", sorted(INVERTERS))
+def test_unfitted_use_explains_itself(name: str, features: Tensor) -> None:
+    with pytest.raises(NotFittedError, match=r"call \.fit"):
+        make(name).invert(features)
+    with pytest.raises(NotFittedError):
+        make(name).state()
+
+
+def test_reconstructions_are_images(fitted: Inverter, features: Tensor) -> None:
+    images = fitted.invert(features)
+    assert images.shape == (5, 3, 64, 64)
+    assert 0 <= images.min() <= images.max() <= 1
+
+
+def test_each_feature_is_inverted_on_its_own(fitted: Inverter, features: Tensor) -> None:
+    alone = torch.cat([fitted.invert(one[None]) for one in features])
+    torch.testing.assert_close(fitted.invert(features), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_fitting_twice_gives_the_same(fitted: Inverter, pairs: EncodedPhotos, features: Tensor) -> None:
+    again = fit(make(fitted.name), pairs)
+    assert torch.equal(fitted.invert(features), again.invert(features))
+
+
+def test_saving_and_loading_changes_nothing(fitted: Inverter, features: Tensor, tmp_path: Path) -> None:
+    save_inverters([fitted], tmp_path / "inverter.safetensors")
+    loaded = load_inverters(tmp_path / "inverter.safetensors")
+    assert list(loaded) == [fitted.name]
+    assert loaded[fitted.name].representation == SMALL
+    assert torch.equal(fitted.invert(features), loaded[fitted.name].invert(features))
+
+
+def test_features_of_another_shape_are_refused(fitted: Inverter, features: Tensor) -> None:
+    with pytest.raises(FeatureError, match=r"expected features of shape \(N, 31, 8, 8\)"):
+        fitted.invert(features[:, :, :4])
+    with pytest.raises(FeatureError, match="add a batch dimension"):
+        fitted.invert(features[0])
+
+
+def test_features_that_are_not_finite_are_refused_by_row(fitted: Inverter, features: Tensor) -> None:
+    broken = features.clone()
+    broken[3, 0, 0, 0] = torch.nan
+    with pytest.raises(FeatureError, match=r"rows \[3\] hold NaN"):
+        fitted.invert(broken)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.safetensors"
+    text.write_text("these are not weights")
+    with pytest.raises(WeightsError, match="not a file of inverters"):
+        load_inverters(text)
+    with pytest.raises(WeightsError, match="missing"):
+        load_inverters(tmp_path / "nothing.safetensors")

@@ -1,0 +1,145 @@
+"""The command line as its users meet it, mistakes included."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preimage.api import sample_files
+
+
+def preimage(*arguments: object, check: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command; it must end with the exit code `check`, and never with a traceback."""
+    command = [sys.executable, "-m", "preimage.cli", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=None)
+    assert result.returncode == check, result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def cat() -> Path:
+    return sample_files()[1]
+
+
+@pytest.fixture(scope="module")
+def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run made by the command."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    result = preimage(
+        "train", "hog", "--images", crops, "--val", crops, "--run", folder, "--steps", 20, "--seed", 3,
+        "--set", "representation.image_size=64", "--set", "decoder.width=0.05", "--set", "training.batch_size=8",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert str(folder) in result.stdout
+    for expected in ("64 photographs", "M parameters", "GFLOP", "GiB", "step 20: NRE"):
+        assert expected in result.stderr
+    return folder
+
+
+@pytest.mark.parametrize("command", ["list", "encode", "invert", "train", "evaluate", "export", "demo"])
+def test_every_command_has_help(command: str) -> None:
+    assert "--help" in preimage(command, "--help").stdout
+
+
+def test_list_names_everything(run: Path) -> None:
+    text = preimage("list").stdout
+    for name in ("hog", "paper-hog", "upconv", "mean-image", "nearest", "ridge"):
+        assert name in text
+    content = json.loads(preimage("list", "--json").stdout)
+    assert set(content) == {"representations", "decoders", "inverters", "presets", "shipped"}
+
+
+def test_encode_writes_features_and_their_settings(cat: Path, tmp_path: Path) -> None:
+    preimage("encode", cat, "-r", "hog", "-o", tmp_path / "cat.npy", "--set", "cell_size=16")
+    features = np.load(tmp_path / "cat.npy")
+    described = json.loads((tmp_path / "cat.npy.json").read_text())
+    assert features.shape == tuple(described["shape"]) == (1, 31, 16, 16)
+    assert described["representation"]["cell_size"] == 16
+    assert described["ids"] == ["chelsea.png"]
+
+
+def test_invert_with_ones_own_run(run: Path, cat: Path, tmp_path: Path) -> None:
+    preimage("invert", cat, "--run", run, "-o", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "chelsea.hog.png").size == (64, 64)
+    assert Image.open(tmp_path / "out" / "chelsea.sheet.png").width > 4 * 200
+
+
+def test_inverting_saved_features_gives_the_same_picture(run: Path, cat: Path, tmp_path: Path) -> None:
+    preimage("encode", cat, "-o", tmp_path / "cat.npy", "--set", "image_size=64")
+    preimage("invert", "--features", tmp_path / "cat.npy", "--run", run, "-o", tmp_path / "a")
+    preimage("invert", cat, "--run", run, "-o", tmp_path / "b")
+    a, b = (np.asarray(Image.open(tmp_path / name / "chelsea.hog.png")) for name in "ab")
+    np.testing.assert_array_equal(a, b)
+
+
+def test_features_of_other_settings_are_refused(run: Path, cat: Path, tmp_path: Path) -> None:
+    preimage("encode", cat, "-o", tmp_path / "cat.npy", "--set", "image_size=64", "--set", "pixel_scale=1.0")
+    result = preimage("invert", "--features", tmp_path / "cat.npy", "--run", run, "-o", tmp_path / "a", check=2)
+    assert "encode again" in result.stderr
+
+
+def test_evaluate_prints_a_table_and_json(run: Path, crops: Path, tmp_path: Path) -> None:
+    records = tmp_path / "records.csv"
+    text = preimage("evaluate", run, "--images", crops, "--limit", 12, "--records", records).stdout
+    content = json.loads(preimage("evaluate", run, "--images", crops, "--limit", 12, "--json").stdout)
+    assert [row["inverter"] for row in content["rows"]] == ["upconv", "mean-image", "nearest", "ridge", "other-image"]
+    assert content["n"] == 12
+    assert all(row["inverter"] in text for row in content["rows"])
+    assert len(records.read_text().splitlines()) == 1 + 5 * 12
+
+
+def test_an_exported_run_is_an_inverter(run: Path, cat: Path, crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    preimage("export", run, "-o", file)
+    preimage("invert", cat, "--run", file, "-o", tmp_path / "out")
+    rows = json.loads(preimage("evaluate", file, "--images", crops, "--limit", 4, "--json").stdout)["rows"]
+    assert [row["inverter"] for row in rows] == ["upconv", "mean-image", "ridge", "nearest", "other-image"]
+
+
+def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.open(cat).save(folder / "cat.png")
+    Image.new("RGB", (3, 3), "red").save(folder / "tiny.png")
+    (folder / "notes.txt").write_text("dear diary")
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff torn")
+    result = preimage("invert", folder, "--run", run, "-o", tmp_path / "out")
+    assert "passed over" in result.stderr
+    assert "notes.txt" in result.stderr
+    assert "torn.jpg" in result.stderr
+    assert (tmp_path / "out" / "cat.hog.png").exists()
+    assert (tmp_path / "out" / "tiny.hog.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["encode", "x.jpg", "-r", "hogg", "-o", "x.npy"], "Did you mean 'hog'"),
+        (["encode", "nowhere.jpg", "-o", "x.npy"], "there is no file or folder nowhere.jpg"),
+        (["encode", __file__, "-o", "x.npy"], "is not a picture"),
+        (["invert", "x.jpg", "-r", "hogg"], "no shipped inverter is called 'hogg'"),
+        (["invert", "x.jpg", "--run", "runs/nothing"], "is not a run"),
+        (["invert"], "either photographs or --features"),
+        (["train", "hogg", "--images", "x", "--run", "r"], "Did you mean 'hog'"),
+        (["train", "hog"], "name a preset, --images and --run"),
+        (["train", "hog", "--images", "nowhere/*.tar", "--run", "r"], "nothing matches nowhere/*.tar"),
+        (["train", "hog", "--images", "x", "--run", "r", "--set", "training.stepz=3"], "Did you mean 'steps'"),
+        (["train", "hog", "--images", "x", "--run", "r", "--steps", "3", "--minutes", "1"], "one budget"),
+        (["train", "--resume", "runs/nothing"], "is not a run"),
+        (["evaluate", "./runs/nothing", "--images", "x"], "is not a run"),
+        (["evaluate", "hogg", "--images", "x"], "no shipped inverter is called 'hogg'"),
+    ],
+)
+def test_mistakes_get_a_message_and_exit_code_2(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in preimage(*arguments, check=2).stderr
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,62 @@
+"""Settings: presets, overrides, and what is said when they are wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from preimage.config import load_preset, make_settings, preset_names
+from preimage.errors import SettingsError, UnknownNameError
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid(name: str) -> None:
+    settings = make_settings(load_preset(name))
+    assert settings.get_representation().feature_shape
+
+
+def test_settings_survive_being_written_and_read() -> None:
+    import dataclasses
+
+    settings = make_settings(load_preset("hog"), ["photos.train=a.tar", "seed=3"])
+    assert make_settings(dataclasses.asdict(settings)) == settings
+
+
+def test_overrides_are_typed() -> None:
+    overrides = [
+        "training.steps=7",
+        "training.learning_rate=1",
+        "decoder.name=paper-hog",
+        "representation.cell_size=16",
+    ]
+    preset = load_preset("hog")
+    del preset["training"]["epochs"]
+    settings = make_settings(preset, overrides)
+    assert settings.training.steps == 7
+    assert isinstance(settings.training.learning_rate, float)
+    assert settings.get_representation().feature_shape == (31, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "words"),
+    [
+        ("training.stepz=7", UnknownNameError, "Did you mean 'steps'"),
+        ("trainig.steps=7", UnknownNameError, "Did you mean 'training'"),
+        ("sed=7", UnknownNameError, "Did you mean 'seed'"),
+        ("training.steps=many", SettingsError, "training.steps is int, got 'many'"),
+        ("training.batch_size=0", SettingsError, "batch_size is positive, got 0"),
+        ("training.precision=float8", SettingsError, "'float32'"),
+        ("training.compile=1", SettingsError, "training.compile is bool, got 1"),
+        ("augmentation.min_scale=2", SettingsError, "min_scale"),
+        ("representation.cell_size=7", SettingsError, "does not divide"),
+        ("representation.name=hogg", UnknownNameError, "Did you mean 'hog'"),
+        ("training.batch_size", SettingsError, "expected key=value"),
+    ],
+)
+def test_mistakes_are_named(override: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        make_settings(load_preset("hog"), [override])
+
+
+def test_two_budgets_are_one_too_many() -> None:
+    with pytest.raises(SettingsError, match="one budget"):
+        make_settings(load_preset("hog"), ["training.minutes=3", "training.epochs=4"])

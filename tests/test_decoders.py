@@ -1,0 +1,89 @@
+"""The layer tables are the paper's, and a decoder's cost is what it says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from preimage.decoders import TABLES, build_decoder, cost
+from preimage.errors import SettingsError, UnknownNameError
+
+HOG_SHAPE = (31, 32, 32)
+
+
+def test_the_papers_hog_network_layer_by_layer() -> None:
+    """Sizes as in paper.md, 2: out = channels x height x width after every layer."""
+    decoder = build_decoder("paper-hog", HOG_SHAPE)
+    sizes: list[tuple[int, ...]] = []
+    for module in decoder.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(lambda _m, _i, output: sizes.append(tuple(output.shape[1:])))
+    with torch.no_grad():
+        images = decoder(torch.rand(1, *HOG_SHAPE))
+    assert sizes == [
+        (256, 16, 16), (512, 8, 8), (1024, 4, 4), (512, 8, 8), (256, 16, 16), (128, 32, 32),
+        (128, 32, 32), (128, 32, 32),
+        (256, 32, 32), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256),
+    ]  # fmt: skip
+    assert images.shape == (1, 3, 256, 256)
+
+
+def test_the_papers_hog_network_has_20_million_parameters() -> None:
+    assert cost(build_decoder("paper-hog", HOG_SHAPE), HOG_SHAPE).parameters == pytest.approx(20.5e6, rel=0.01)
+
+
+def test_flops_by_hand() -> None:
+    """One 3 x 3 convolution costs 2 x 9 x in x out per pixel; convB2 alone is that over 32 x 32."""
+    full = cost(build_decoder("paper-hog", HOG_SHAPE), HOG_SHAPE).flops
+    expected = 0
+    for kernel, channels, out, side in [
+        (5, 31, 256, 16), (5, 256, 512, 8), (3, 512, 1024, 4), (5, 31, 128, 32), (3, 128, 128, 32),
+        (3, 256, 256, 32), (3, 256, 128, 32),
+        # an up-convolution of kernel 4 meets 4 x 4 weights for every pixel that goes in
+        (4, 1024, 512, 4), (4, 512, 256, 8), (4, 256, 128, 16), (4, 128, 64, 32), (4, 64, 32, 64), (4, 32, 3, 128),
+    ]:  # fmt: skip
+        expected += 2 * kernel**2 * channels * out * side**2
+    assert full == expected
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_width_scales_the_channels(name: str) -> None:
+    narrow, wide = (build_decoder(name, HOG_SHAPE, width) for width in (0.25, 0.5))
+    assert cost(narrow, HOG_SHAPE).parameters < 0.4 * cost(wide, HOG_SHAPE).parameters
+    assert narrow(torch.rand(2, *HOG_SHAPE)).shape == (2, 3, 256, 256)
+
+
+def test_a_fresh_decoder_keeps_the_scale_of_its_input() -> None:
+    decoder = build_decoder("paper-hog", HOG_SHAPE, width=0.25)
+    decoder.prepare(torch.rand(16, *HOG_SHAPE), torch.full((16, 3, 256, 256), 0.4))
+    with torch.no_grad():
+        images = decoder(torch.rand(4, *HOG_SHAPE))
+    assert images.mean() == pytest.approx(0.4, abs=0.05)
+    assert 0.01 < images.std() < 0.3
+
+
+def test_features_of_any_scale_and_dead_channels_are_standardised() -> None:
+    decoder = build_decoder("paper-hog", (3, 32, 32), width=0.05)
+    features = torch.randn(8, 3, 32, 32) * torch.tensor([1e3, 1e-3, 0]).view(1, 3, 1, 1) + 5
+    decoder.prepare(features, torch.rand(8, 3, 256, 256))
+    standardised = decoder.standardise(features)
+    deviations = standardised.transpose(0, 1).flatten(1).std(dim=1)
+    torch.testing.assert_close(deviations, torch.tensor([1.0, 1.0, 0.0]), atol=1e-2, rtol=1e-2)
+
+
+def test_the_seed_decides_the_weights() -> None:
+    first, same, other = (build_decoder("paper-hog", HOG_SHAPE, 0.05, seed).output.weight for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'paper-hog'"):
+        build_decoder("paper-hg", HOG_SHAPE)
+    with pytest.raises(SettingsError, match="width"):
+        build_decoder("paper-hog", HOG_SHAPE, width=0)
+    with pytest.raises(SettingsError, match="feature maps"):
+        build_decoder("paper-hog", (4096,))
+    with pytest.raises(SettingsError, match="12 x 12"):
+        build_decoder("paper-hog", (31, 12, 12))

@@ -1,0 +1,138 @@
+"""Evaluation on answers known by hand, and the company every number keeps."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import Self
+
+import pytest
+import torch
+from torch import Tensor
+
+import preimage
+from preimage.errors import ImageError
+from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, mean_and_sem
+from preimage.images import Photos
+from preimage.interfaces import Inverter, Pairs
+from preimage.inverters import MeanImage, Nearest, Ridge
+from preimage.metrics import mean_pairwise_distance
+from preimage.pairs import EncodedPhotos
+from preimage.representations import HOG
+
+
+class Perfect(Inverter):
+    """Knows the photographs by heart."""
+
+    name = "perfect"
+
+    def __init__(self, photos: Photos) -> None:
+        self.representation = HOG()
+        self.memory = Nearest(self.representation).fit(EncodedPhotos(self.representation, photos))
+
+    def fit(self, pairs: Pairs) -> Self:
+        return self
+
+    def invert(self, features: Tensor) -> Tensor:
+        return self.memory.invert(features)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> Self:
+        return self
+
+
+@pytest.fixture(scope="module")
+def result(samples: Photos) -> Evaluation:
+    perfect = Perfect(samples)
+    contenders = [Contender(perfect, "heart"), *fit_baselines(HOG(), samples, "the samples")]
+    return evaluate(contenders, samples, "samples")
+
+
+def test_a_perfect_inverter_has_no_error_and_its_control_does(result: Evaluation) -> None:
+    rows = {row.inverter: row for row in result.rows}
+    assert rows["perfect"].nre == 0
+    assert math.isinf(rows["perfect"].psnr)
+    assert rows["perfect"].ssim == 1
+    assert rows["other-image"].nre == pytest.approx(1, abs=0.35)
+    assert "another photograph" in rows["other-image"].fitted_on
+
+
+def test_every_row_has_its_company(result: Evaluation) -> None:
+    assert [row.inverter for row in result.rows] == ["perfect", "mean-image", "nearest", "ridge", "other-image"]
+    for row in result.rows:
+        assert row.n == result.n == 4
+        assert row.fitted_on
+        assert row.nre_sem >= 0
+
+
+def test_nre_is_distance_over_the_mean_pairwise_distance(result: Evaluation, sample_images: Tensor) -> None:
+    assert result.pairwise_distance == pytest.approx(mean_pairwise_distance(sample_images))
+    mean = MeanImage(HOG(), resolution=256)
+    mean.mean = sample_images.mean(dim=0)
+    by_hand = [torch.dist(image, mean.mean).item() / result.pairwise_distance for image in sample_images]
+    records = [record.nre for record in result.records if record.inverter == "mean-image"]
+    assert records == pytest.approx(by_hand, abs=0.01)
+
+
+def test_the_table_can_be_computed_again_from_its_records(result: Evaluation) -> None:
+    lines = list(csv.DictReader(io.StringIO(result.records_csv())))
+    assert len(lines) == len(result.rows) * result.n
+    for row in result.rows:
+        values = [float(line["nre"]) for line in lines if line["inverter"] == row.inverter]
+        assert mean_and_sem(values) == (pytest.approx(row.nre), pytest.approx(row.nre_sem))
+
+
+def test_json_has_the_agreed_shape(result: Evaluation) -> None:
+    content = result.to_json()
+    assert set(content) == {"representation", "images", "n", "image_size", "pairwise_distance", "rows"}
+    assert set(content["rows"][0]) >= {"inverter", "n", "fitted_on", "nre", "nre_sem", "psnr", "ssim"}
+
+
+def test_mean_and_standard_error_by_hand() -> None:
+    assert mean_and_sem([1, 2, 3]) == (2, pytest.approx(1 / math.sqrt(3)))
+    assert math.isnan(mean_and_sem([1])[1])
+
+
+def test_one_photograph_is_not_enough(samples: Photos) -> None:
+    with pytest.raises(ImageError, match="at least two"):
+        evaluate([Contender(Perfect(samples), "")], samples.subset([0]), "one")
+
+
+def test_the_nearest_neighbour_can_leave_itself_out(samples: Photos, sample_images: Tensor) -> None:
+    pairs = EncodedPhotos(HOG(), samples)
+    features = HOG().encode(sample_images)
+    torch.testing.assert_close(Nearest(HOG()).fit(pairs).invert(features), sample_images)
+    others = Nearest(HOG(), skip_same=True).fit(pairs).nearest(features)
+    distances = torch.cdist(features.flatten(1), features.flatten(1)).fill_diagonal_(torch.inf)
+    assert others.tolist() == distances.argmin(dim=1).tolist()
+
+
+def test_ridge_finds_a_linear_map(crops: pytest.TempPathFactory) -> None:
+    """Where pixels are a linear function of the features, ridge regression is right to the size of its thumbnail."""
+    from preimage.inverters.linear import Regression
+
+    x, truth = torch.randn(500, 20), torch.randn(20, 7)
+    regression = Regression(20, 7)
+    for part in x.split(100):
+        regression.add(part, part @ truth + 3)
+    weight, bias = regression.solve()
+    torch.testing.assert_close(weight, truth, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(bias, torch.full((7,), 3.0), atol=1e-2, rtol=1e-2)
+
+
+def test_ridge_beats_the_mean_image_on_photographs_it_has_not_seen(validation: Photos) -> None:
+    hog = HOG()
+    known, unknown = validation.subset(range(160)), validation.subset(range(160, 200))
+    baselines = [Contender(kind(hog).fit(EncodedPhotos(hog, known)), "") for kind in (Ridge, MeanImage)]
+    rows = {row.inverter: row for row in evaluate(baselines, unknown, "validation").rows}
+    assert rows["ridge"].nre < rows["mean-image"].nre
+
+
+def test_evaluate_takes_an_inverter_object(samples: Photos) -> None:
+    files = preimage.api.sample_files()  # type: ignore[attr-defined]
+    result = preimage.evaluate(Perfect(samples), files)
+    assert [row.inverter for row in result.rows] == ["perfect", "mean-image", "nearest", "other-image"]
+    assert "other 3 evaluated" in result.rows[2].fitted_on

@@ -1,0 +1,256 @@
+"""Every kind of picture file becomes the same upright RGB; every kind of source gives the same photographs."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from preimage.errors import ImageError, SettingsError
+from preimage.images import (
+    Augmentation,
+    Photos,
+    TrainingStream,
+    decode,
+    find_photos,
+    resize,
+    to_pixels,
+    to_tensor,
+)
+
+
+@pytest.fixture(scope="module")
+def picture(samples: Photos) -> Image.Image:
+    """A photograph that is neither square nor symmetric."""
+    return Image.fromarray(samples.pixels(1)[:160])
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def greatest_difference(decoded: Image.Image, original: Image.Image) -> int:
+    assert decoded.mode == "RGB"
+    assert decoded.size == original.size
+    return int(np.abs(np.asarray(decoded).astype(int) - np.asarray(original.convert("RGB")).astype(int)).max())
+
+
+def test_a_rotated_phone_photo_comes_out_upright(picture: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show the file turned by 90 degrees clockwise
+    content = encoded(picture.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
+    assert greatest_difference(decode(content, "phone.png"), picture) == 0
+
+
+def test_cmyk_keeps_its_colours(picture: Image.Image) -> None:
+    content = encoded(picture.convert("CMYK"), "JPEG", quality=98)
+    assert greatest_difference(decode(content, "print.jpg"), picture) < 40
+    colours = np.asarray(decode(content, "print.jpg")).mean(axis=(0, 1)) - np.asarray(picture).mean(axis=(0, 1))
+    assert np.abs(colours).max() < 2
+
+
+def test_a_palette_is_looked_up(picture: Image.Image) -> None:
+    palette = picture.quantize(64)
+    assert greatest_difference(decode(encoded(palette, "PNG"), "palette.png"), palette) == 0
+
+
+def test_transparency_is_laid_over_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    assert np.asarray(decode(encoded(clear, "PNG"), "clear.png")).min() == 255
+    key = Image.new("P", (4, 4), 0)
+    key.putpalette([10, 20, 30] * 256)
+    assert np.asarray(decode(encoded(key, "PNG", transparency=0), "key.png")).min() == 255
+
+
+def test_sixteen_bits_are_scaled_not_cut_off() -> None:
+    ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
+    decoded = np.asarray(decode(encoded(Image.fromarray(ramp), "PNG"), "ramp.png"))
+    np.testing.assert_array_equal(decoded[..., 0].ravel(), np.arange(256))
+
+
+def test_grey_becomes_three_equal_channels(picture: Image.Image) -> None:
+    decoded = np.asarray(decode(encoded(picture.convert("L"), "PNG"), "grey.png"))
+    assert (decoded[..., 0] == decoded[..., 1]).all()
+    assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    content = encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")
+    with pytest.raises(ImageError, match="floating-point"):
+        decode(content, "depth.tif")
+
+
+def test_a_decompression_bomb_is_refused() -> None:
+    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    with pytest.raises(ImageError, match="bomb"):
+        decode(bomb, "bomb.png")
+
+
+def test_a_truncated_file_is_named(picture: Image.Image) -> None:
+    content = encoded(picture, "JPEG")
+    with pytest.raises(ImageError, match=r"half\.jpg is damaged"):
+        decode(content[: len(content) // 2], "half.jpg")
+    with pytest.raises(ImageError, match=r"notes\.jpg is not a picture"):
+        decode(b"dear diary", "notes.jpg")
+
+
+def test_reading_a_jpeg_at_reduced_size_shows_the_same(samples: Photos) -> None:
+    large = Image.fromarray(samples.pixels(0)).resize((2048, 2048), Image.Resampling.BICUBIC)
+    content = encoded(large, "JPEG", quality=95)
+    whole, reduced = resize(decode(content, "a"), 128), resize(decode(content, "a", at_least=128), 128)
+    assert decode(content, "a", at_least=128).width == 256
+    assert np.abs(whole.astype(int) - reduced.astype(int)).mean() < 2
+
+
+def test_crop_takes_the_centre_and_whole_takes_everything() -> None:
+    stripes = Image.new("RGB", (300, 100), "red")
+    stripes.paste("blue", (100, 0, 200, 100))
+    assert (resize(stripes, 100, "crop")[:, 5:-5] == (0, 0, 255)).all()
+    assert (resize(stripes, 90, "whole")[:, :25] == (255, 0, 0)).all()
+
+
+def test_pixels_and_tensors_are_each_others_inverse(samples: Photos) -> None:
+    pixels = samples.pixels(0)[None]
+    assert (to_pixels(to_tensor(pixels)) == pixels).all()
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: Image.Image) -> Path:
+    (tmp_path / "inner").mkdir()
+    picture.save(tmp_path / "b.png")
+    picture.save(tmp_path / "inner" / "a.JPG", "JPEG")
+    (tmp_path / "notes.txt").write_text("dear diary")
+    (tmp_path / ".hidden.png").write_text("")
+    return tmp_path
+
+
+def shard_of(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as shard:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            shard.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_a_folder_is_searched_and_text_is_passed_over(folder: Path) -> None:
+    found = find_photos(folder)
+    assert [photo.id for photo in found.photos] == ["b.png", "inner/a.JPG"]
+    assert found.passed_over == [str(folder / "notes.txt")]
+
+
+def test_shards_pair_photographs_with_their_labels(tmp_path: Path, picture: Image.Image) -> None:
+    content = encoded(picture, "PNG")
+    shard_of(tmp_path / "s-0.tar", {"x.png": content, "x.cls": b"7", "y.png": content, "y.json": b"{}"})
+    shard_of(tmp_path / "s-1.tar", {"z.cls": b"12\n", "z.png": content})
+    photos = Photos.open(tmp_path / "s-*.tar", 64)
+    assert photos.ids == ["x", "y", "z"]
+    assert photos.labels == [7, None, 12]
+    assert (photos.pixels(2) == resize(picture, 64)).all()
+
+
+def test_the_same_id_in_two_shards_stays_apart(tmp_path: Path, picture: Image.Image) -> None:
+    for name in ("a.tar", "b.tar"):
+        shard_of(tmp_path / name, {"x.png": encoded(picture, "PNG")})
+    assert len(set(Photos.open(tmp_path, 64).ids)) == 2
+
+
+def test_compressed_and_damaged_shards_are_named(tmp_path: Path) -> None:
+    shard_of(tmp_path / "s.tar.gz", {"x.png": b""}, "w:gz")
+    with pytest.raises(ImageError, match="unpack it"):
+        find_photos(tmp_path / "s.tar.gz")
+    (tmp_path / "t.tar").write_bytes(b"not a shard" * 100)
+    with pytest.raises(ImageError, match=r"t\.tar is not an uncompressed tar shard"):
+        find_photos(tmp_path / "t.tar")
+
+
+def test_parquet_goes_through_the_same_decoder(tmp_path: Path, picture: Image.Image) -> None:
+    datasets = pytest.importorskip("datasets")
+    content = encoded(picture, "PNG")
+    table = datasets.Dataset.from_dict({"image": [{"bytes": content, "path": None}] * 2, "label": [3, 5]})
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "photos.parquet")
+    photos = Photos.open(tmp_path / "photos.parquet", 64)
+    assert photos.labels == [3, 5]
+    assert (photos.pixels(1) == resize(picture, 64)).all()
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(ImageError, match="cannot be read as parquet"):
+        find_photos(tmp_path / "broken.parquet")
+
+
+def test_missing_sources_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="there is no file or folder"):
+        find_photos(tmp_path / "nowhere")
+    with pytest.raises(ImageError, match="nothing matches"):
+        find_photos(tmp_path / "*.tar")
+    with pytest.raises(ImageError, match="no photographs in"):
+        find_photos(tmp_path)
+
+
+def test_a_damaged_photo_is_left_out_and_told(folder: Path) -> None:
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    photos = Photos.open(folder, 64).load()
+    assert photos.ids == ["b.png", "inner/a.JPG"]
+    assert list(photos.damaged) == ["broken.jpg"]
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        Photos.open(folder, 64).load(strict=True)
+
+
+def test_photos_too_many_for_memory_are_read_when_needed(folder: Path) -> None:
+    kept, reread = Photos.open(folder, 64).load(), Photos.open(folder, 64).load(memory_limit=10)
+    shutil.rmtree(folder / "inner")
+    assert kept.pixels(1).shape == (64, 64, 3)
+    with pytest.raises(ImageError, match="cannot read"):
+        reread.pixels(1)
+
+
+# --- what a training step sees ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(crops: Path) -> Photos:
+    return Photos.open(crops, 32).load()
+
+
+def test_every_epoch_sees_every_photo_once_in_another_order(many: Photos) -> None:
+    stream = TrainingStream(many, batch_size=10, seed=1)
+    seen = [member for step in range(32) for member in stream.members(step)][: 3 * len(many)]
+    epochs = [[index for epoch, index in seen if epoch == number] for number in range(3)]
+    assert all(sorted(epoch) == list(range(len(many))) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_a_step_is_the_same_however_it_is_computed(many: Photos) -> None:
+    stream = TrainingStream(many, batch_size=8, seed=1)
+    from_start = stream.batches(0, num_workers=1)
+    batches = [next(from_start) for _ in range(12)]
+    resumed = stream.batches(9, num_workers=4, ahead=1)
+    assert torch.equal(next(resumed), batches[9])
+
+
+def test_ranks_share_a_global_batch(many: Photos) -> None:
+    whole = TrainingStream(many, batch_size=8, seed=1)
+    parts = [TrainingStream(many, 8, 1, rank=rank, num_ranks=2) for rank in range(2)]
+    assert whole.members(5) == parts[0].members(5) + parts[1].members(5)
+    with pytest.raises(SettingsError, match="shared evenly"):
+        TrainingStream(many, 9, 1, num_ranks=2)
+
+
+def test_augmentation_changes_pictures_but_keeps_their_size(many: Photos) -> None:
+    picture = many.pixels(0)
+    for seed in range(5):
+        changed = Augmentation().apply(picture, np.random.default_rng(seed))
+        assert changed.shape == picture.shape
+        assert (changed != picture).any()
+    unchanged = Augmentation(flip=False, min_scale=1).apply(picture, np.random.default_rng(0))
+    assert (unchanged == picture).all()
