@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from preimage.decoders import TABLES, build_decoder, cost
+from preimage.decoders import TABLES, UpConv, build_decoder, cost
 from preimage.errors import SettingsError, UnknownNameError
 
 HOG_SHAPE = (31, 32, 32)
@@ -87,3 +87,27 @@ def test_what_does_not_fit_is_refused() -> None:
         build_decoder("paper-hog", (4096,))
     with pytest.raises(SettingsError, match="12 x 12"):
         build_decoder("paper-hog", (31, 12, 12))
+
+
+def test_a_smooth_up_convolution_is_an_up_convolution_and_a_blur() -> None:
+    smooth = UpConv(5, smooth=True).build(3, 5)
+    plain = UpConv(5).build(3, 5)
+    plain.load_state_dict(smooth.state_dict())
+    features = torch.rand(2, 3, 6, 6)
+    line = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
+    blur = (line[:, None] * line[None]).expand(5, 1, 3, 3)
+    assert plain.bias is not None
+    with torch.no_grad():
+        plain.bias.zero_()
+        expected = torch.nn.functional.conv2d(plain(features), blur, smooth.bias, padding=1, groups=5)
+        torch.testing.assert_close(smooth(features)[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_a_smooth_up_convolution_has_no_grid_of_its_own(kernel: int) -> None:
+    flat = torch.rand(1, 8, 1, 1).expand(1, 8, 10, 10)
+    with torch.no_grad():
+        smooth, plain = (UpConv(4, kernel, smooth).build(8, 4)(flat)[..., 4:-4, 4:-4] for smooth in (True, False))
+    assert smooth.shape == (1, 4, 12, 12)
+    assert smooth.std(dim=(2, 3)).max() < 1e-6
+    assert plain.std(dim=(2, 3)).max() > 1e-2

@@ -33,7 +33,7 @@ def test_an_error_of_a_tenth_everywhere() -> None:
 
 
 def test_mean_pairwise_distance_is_that_over_all_pairs(sample_images: Tensor) -> None:
-    pairs = [torch.dist(a, b).item() for a, b in itertools.combinations(sample_images, 2)]
+    pairs = [torch.dist(a.double(), b.double()).item() for a, b in itertools.combinations(sample_images, 2)]
     assert mean_pairwise_distance(sample_images) == pytest.approx(sum(pairs) / len(pairs), rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The library's front door: names and paths in, results out. Every function here is also a sub-command."""
+"""The library's front door: names and paths in, results out. What the sub-commands do, they do here."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from preimage import runs, zoo
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import TABLES
-from preimage.errors import RunError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos
 from preimage.interfaces import Inverter, ignore, never
-from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters, save_inverters
+from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import REPRESENTATIONS
 from preimage.runs import Reporter, Run
@@ -131,23 +128,6 @@ def evaluate(
         contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
     words = ", ".join(as_texts(images))
     return evaluate_contenders(contenders, photos, words, device=device, on_progress=on_progress)
-
-
-def export(run: str | Path, file: str | Path, *, half: bool = True, device: str = "cpu") -> Path:
-    """A finished run -> one file of inverters: the trained one, the mean image and the ridge of its photographs."""
-    inverter = runs.load_inverter(run)
-    settings = Run.open(run).settings
-    photos = Photos.open(settings.photos.train, inverter.representation.image_size, settings.photos.fit).load()
-    baselines = fit_baselines(inverter.representation, photos, "", device)
-    small = [c.inverter for c in baselines if c.inverter.name != Nearest.name]
-    return write_inverters([inverter, *small], Path(file), half)
-
-
-def write_inverters(inverters: list[Inverter], file: Path, half: bool) -> Path:
-    if file.suffix != ".safetensors":
-        raise RunError(f"inverters are written to a .safetensors file, not {file}")
-    save_inverters(inverters, file, torch.float16 if half else torch.float32)
-    return file
 
 
 def sample_files() -> list[Path]:

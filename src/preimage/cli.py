@@ -369,13 +369,15 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    licence: Annotated[str, typer.Option(help="What whoever gets the file may do with it.")] = "",
     full: Annotated[bool, typer.Option("--full", help="Keep float32 instead of float16.")] = False,
     device: Device = None,
 ) -> None:
-    """A run's inverter, with its mean image and ridge regression, as one file to pass on."""
-    from preimage import api
+    """A run's inverter, with its mean image and ridge regression, as one file to pass on, and a card of facts."""
+    from preimage import zoo
 
-    print(api.export(run, output, half=not full, device=pick_device(device)))
+    card = zoo.export(run, output, licence=licence, half=not full, device=pick_device(device))
+    print(f"{output}: {card['size_bytes'] / 2**20:.1f} MiB, card in {output.with_suffix('.json').name}")
 
 
 @app.command()

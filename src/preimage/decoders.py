@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,16 +35,36 @@ class Conv:
 
 @dataclass(frozen=True)
 class UpConv:
-    """An up-convolution: twice the size. Kernel 4 pads 1; kernel 5 pads 2 and adds 1 to the output (paper.md, 1)."""
+    """An up-convolution: twice the size. Kernel 4 pads 1; kernel 5 pads 2 and adds 1 to the output (paper.md, 1).
+
+    Its even and odd pixels come from different weights, which shows as a grid; `smooth` blurs it away.
+    """
 
     channels: int
     kernel: int = 4
+    smooth: bool = False
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        kind = SmoothConvTranspose2d if self.smooth else nn.ConvTranspose2d
         odd = self.kernel % 2
-        return nn.ConvTranspose2d(
-            in_channels, out_channels, self.kernel, stride=2, padding=(self.kernel - 1) // 2, output_padding=odd
-        )
+        return kind(in_channels, out_channels, self.kernel, 2, padding=(self.kernel - 1) // 2, output_padding=odd)
+
+
+class SmoothConvTranspose2d(nn.ConvTranspose2d):
+    """A transposed convolution whose output is blurred by (1, 2, 1) in both directions, in one operation.
+
+    The blur has a zero where even and odd pixels differ, so a flat input gives a flat output (away from the border).
+    It is applied to the kernel, which grows by one pixel all round; its norm is 1, so that variances stay as they are.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]
+        line = torch.tensor([1.0, 2.0, 1.0], device=self.weight.device, dtype=self.weight.dtype) / math.sqrt(6)
+        kernels = self.weight.flatten(0, 1)[:, None]
+        blurred = F.conv2d(kernels, (line[:, None] * line[None, :])[None, None], padding=2)
+        weight = blurred.view(*self.weight.shape[:2], *blurred.shape[2:])
+        assert not isinstance(self.padding, str)
+        padding = [side + 1 for side in self.padding]
+        return F.conv_transpose2d(features, weight, self.bias, self.stride, padding, self.output_padding)
 
 
 Layer = Conv | UpConv
@@ -68,7 +89,20 @@ PAPER_HOG = Table(
     joint=(Conv(256), Conv(128), UpConv(64), UpConv(32), UpConv(3)),
 )
 
-TABLES: dict[str, Table] = {"paper-hog": PAPER_HOG}
+
+def smoothed(table: Table, description: str) -> Table:
+    """A table with all its up-convolutions made smooth."""
+
+    def smooth(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+        return tuple(replace(layer, smooth=True) if isinstance(layer, UpConv) else layer for layer in layers)
+
+    return Table(description, tuple(map(smooth, table.streams)), smooth(table.joint))
+
+
+TABLES: dict[str, Table] = {
+    "paper-hog": PAPER_HOG,
+    "smooth-hog": smoothed(PAPER_HOG, "paper-hog with a blur in every up-convolution, against the grid"),
+}
 
 
 class Standardise(nn.Module):

@@ -5,47 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-CELL = 2.56  # inches: at 100 dots an inch a picture of 256 pixels is shown pixel by pixel
+# All lengths are in dots, so that every pixel of a picture becomes the same whole number of dots.
+SIDE = 512
+GAP = 12
+TITLE = 70
+CAPTION = 60
+DOTS_PER_INCH = 200
 
 
-def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (), note: str = "") -> None:
+def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = ()) -> None:
     """Columns of images (N, 3, H, W) in [0, 1], a title over each, one row per image with its caption on the left.
 
-    All pictures are shown at the size of the first column's.
+    All pictures are shown as wide as each other.
     """
-    size = next(iter(columns.values())).shape[2:]
-    count = len(next(iter(columns.values())))
-    cell_height = CELL * size[0] / size[1]
-    left, top, gap, bottom = (0.3 if captions else 0.05), 0.35, 0.06, (0.3 if note else 0.05)
-    width = left + len(columns) * (CELL + gap)
-    height = top + count * (cell_height + gap) + bottom
-    figure = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    first = next(iter(columns.values()))
+    rows, side = len(first), round(SIDE * first.shape[2] / first.shape[3])
+    left = CAPTION if captions else GAP
+    width, height = left + len(columns) * (SIDE + GAP), TITLE + rows * (side + GAP)
+    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor="white")
     for column, (title, images) in enumerate(columns.items()):
-        shown = F.interpolate(images.float(), size, mode="nearest") if images.shape[2:] != size else images
-        x = left + column * (CELL + gap)
-        for row in range(count):
-            y = height - top - (row + 1) * cell_height - row * gap
-            axes = figure.add_axes((x / width, y / height, CELL / width, cell_height / height))
-            axes.imshow(shown[row].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+        x = left + column * (SIDE + GAP)
+        figure.text((x + SIDE / 2) / width, 1 - TITLE / 2 / height, title, ha="center", va="center", size=10)
+        for row, image in enumerate(images):
+            y = height - TITLE - row * (side + GAP) - side
+            axes = figure.add_axes((x / width, y / height, SIDE / width, side / height))
+            axes.imshow(image.permute(1, 2, 0).float().clamp(0, 1).numpy(), interpolation="nearest")
             axes.axis("off")
-            if row == 0:
-                figure.text((x + CELL / 2) / width, 1 - 0.22 / height, title, ha="center", size=11)
-            if column == 0 and captions:
-                figure.text(
-                    0.15 / width,
-                    (y + cell_height / 2) / height,
-                    captions[row],
-                    rotation=90,
-                    ha="center",
-                    va="center",
-                    size=9,
-                )
-    if note:
-        figure.text(left / width, 0.1 / height, note, size=8, color="0.35")
+    for row, caption in enumerate(captions):
+        y = height - TITLE - row * (side + GAP) - side / 2
+        figure.text(CAPTION / 2 / width, y / height, caption, rotation=90, ha="center", va="center", size=8)
     figure.savefig(path)
 
 

@@ -96,7 +96,12 @@ class Run:
     @property
     def step(self) -> int:
         """Steps taken up to the checkpoint; 0 before the first."""
-        return int(read_json(self.checkpoint_file)["step"]) if self.checkpoint_file.exists() else 0
+        return int(self.checkpoint["step"]) if self.checkpoint_file.exists() else 0
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """Of the last checkpoint: `step`, `seconds` of training so far, and the name of its `tensors`."""
+        return read_json(self.checkpoint_file)
 
     def save_checkpoint(self, state: TrainingState, seconds: float) -> None:
         """Write the state beside the last checkpoint, then let it take effect by one rename."""
@@ -123,7 +128,7 @@ class Run:
         """The tensors of the checkpoint; raises `RunError` where there is none or it is damaged."""
         if not self.checkpoint_file.exists():
             raise RunError(f"{self.folder} has no checkpoint yet")
-        file = self.checkpoint_file.parent / read_json(self.checkpoint_file)["tensors"]
+        file = self.checkpoint_file.parent / self.checkpoint["tensors"]
         try:
             return load_file(file)
         except (OSError, SafetensorError) as error:
@@ -291,7 +296,7 @@ def _train(
     state = training.start(decoder, settings.training)
     seconds_before = 0.0
     if run.checkpoint_file.exists():
-        checkpoint = read_json(run.checkpoint_file)
+        checkpoint = run.checkpoint
         check_same_photos(run, photos)
         unpack(run.load_tensors(), state, checkpoint["step"])
         seconds_before = checkpoint["seconds"]
@@ -439,18 +444,22 @@ def pairwise_distance_of(photos: Photos) -> float:
 def memory_needed(decoder: Decoder, features: Tensor) -> int:
     """Bytes a training step holds: weights five times (average, gradient, two moments), and what backward will need.
 
-    The latter is counted as autograd keeps it for one image, times the images of the batch.
+    The latter is what autograd keeps for a second image beyond the first, times the images of the batch.
     """
-    kept: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+    def kept(images: int) -> int:
+        storages: dict[int, int] = {}
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        decoder(features[:1])
+        def keep(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            decoder(features[:1].expand(images, -1, -1, -1))
+        return sum(storages.values())
+
     weights = sum(parameter.nbytes for parameter in decoder.parameters())
-    return 5 * weights + len(features) * max(0, sum(kept.values()) - weights)
+    return 5 * weights + len(features) * (kept(2) - kept(1))
 
 
 def provenance(representation: Representation, photos: Photos, plan: Plan, accelerator: Accelerator) -> dict[str, Any]:

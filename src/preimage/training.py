@@ -39,7 +39,7 @@ class TrainingSettings:
     ema_decay: float = 0.999  # 0 turns weight averaging off
     clip_norm: float = 1.0  # 0 turns gradient clipping off
     grid_period: int = 0  # pixels between feature places, to keep their grid out of the pictures; 0 lets it be
-    grid_weight: float = 20.0
+    grid_weight: float = 0.02
     precision: Precision = "auto"
     compile: bool = False
     evaluate_every: int = 1000  # steps
@@ -216,7 +216,8 @@ def losses(reconstructions: Tensor, images: Tensor, settings: TrainingSettings) 
     error = F.mse_loss(reconstructions, images)
     if not settings.grid_period:
         return error, error
-    return error + settings.grid_weight * grid_energy(reconstructions - images, settings.grid_period), error
+    some = reconstructions[: max(1, len(reconstructions) // 4)]  # a sample of the batch will do
+    return error + settings.grid_weight * grid_energy(some, settings.grid_period), error
 
 
 def agreed(stop: bool, accelerator: Accelerator) -> bool:
@@ -227,19 +228,19 @@ def agreed(stop: bool, accelerator: Accelerator) -> bool:
     return bool(votes.item())
 
 
-def grid_energy(residuals: Tensor, period: int, tiles: int = 8) -> Tensor:
-    """The part of residuals (N, C, H, W) that repeats every `period` pixels, as a mean square over all pixels.
+def grid_energy(images: Tensor, period: int) -> Tensor:
+    """How far the steepness of images (N, C, H, W) depends on the place within a grid of `period` pixels.
 
-    Averaged over squares of `tiles` x `tiles` periods, without the squares' mean colours: what an up-convolution leaves
-    of its own rhythm. It is a quadratic form of the residual, so giving it weight leaves the optimum of the mean
-    squared error, E[x | features], where it is; it only is found sooner.
+    The squared deviation from 1 of mean |x[i + 1] - x[i]| by i modulo `period` over its mean, for columns and for rows.
+    In photographs it is nearly 0; what a decoder leaves of the features' grid shows here.
     """
-    side = period * tiles
-    height, width = (length // side for length in residuals.shape[2:])
-    squares = residuals[:, :, : height * side, : width * side]
-    squares = squares.reshape(*residuals.shape[:2], height, tiles, period, width, tiles, period)
-    pattern = squares.mean(dim=(3, 6))  # (N, C, height, period, width, period)
-    return (pattern - pattern.mean(dim=(3, 5), keepdim=True)).square().mean()
+    energy = images.new_zeros(())
+    for lines in (images, images.transpose(2, 3)):
+        # Every fifth line is enough, and meets all places of the grid in turn.
+        steepness = lines[:, :, ::5].contiguous().diff(dim=3).abs().mean(dim=(0, 1, 2))
+        phases = steepness[: len(steepness) // period * period].view(-1, period).mean(dim=0)
+        energy = energy + (phases / phases.mean().clamp(min=1e-6) - 1).square().mean()
+    return energy
 
 
 def move_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

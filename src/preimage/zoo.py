@@ -1,16 +1,27 @@
-"""The inverters that come with the package: one safetensors file and one card (JSON) each, found by name."""
+"""The inverters that come with the package: one safetensors file and one card (JSON) each, found by name.
+
+A card says how its inverter was made and how good the file is as it stands, baselines and licence included. `export`
+writes both for any run.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from preimage.errors import UnknownNameError, WeightsError
+import torch
+
+from preimage import runs
+from preimage.errors import RunError, UnknownNameError, WeightsError
+from preimage.evaluation import Contender, evaluate, fit_baselines
+from preimage.images import Photos
 from preimage.interfaces import Inverter
-from preimage.inverters import load_inverters
+from preimage.inverters import Nearest, load_inverters, save_inverters
+from preimage.runs import Run, write_json
 
 FOLDER = Path(str(resources.files("preimage") / "zoo"))
 
@@ -52,3 +63,49 @@ def summary(name: str) -> dict[str, Any]:
         "nre_sem": row["nre_sem"],
         "n": row["n"],
     }
+
+
+def export(
+    run: str | Path, file: str | Path, *, licence: str = "", half: bool = True, device: str = "cpu"
+) -> dict[str, Any]:
+    """A run -> one file of inverters (the trained one, the mean image and the ridge of its photographs) and its card.
+
+    The card's table is measured on the file itself, weights rounded to float16 if `half`, on the run's validation
+    photographs; without any there is no table. Returns the card.
+    """
+    file = Path(file)
+    if file.suffix != ".safetensors":
+        raise RunError(f"inverters are written to a .safetensors file, not {file}")
+    inverter = runs.load_inverter(run)
+    representation, origin = inverter.representation, Run.open(run)
+    settings = origin.settings
+    train_photos = Photos.open(settings.photos.train, representation.image_size, settings.photos.fit).load()
+    words = f"the {len(train_photos)} training photographs"
+    baselines = fit_baselines(representation, train_photos, words, device)
+    nearest = next(contender for contender in baselines if contender.inverter.name == Nearest.name)
+    kept = [inverter, *(contender.inverter for contender in baselines if contender is not nearest)]
+    save_inverters(kept, file, torch.float16 if half else torch.float32)
+
+    provenance = origin.provenance
+    content: dict[str, Any] = {
+        "representation": {"name": representation.name, **representation.settings},
+        "sha256": sha256(file),
+        "size_bytes": file.stat().st_size,
+        "licence": licence,
+        "photos": {"n": len(train_photos), "fingerprint": provenance["photos_fingerprint"]},
+        "decoder": dataclasses.asdict(settings.decoder) | {"parameters": provenance["parameters"]},
+        "training": dataclasses.asdict(settings.training) | origin.checkpoint | {"seed": settings.seed},
+        "augmentation": dataclasses.asdict(settings.augmentation),
+        "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision", "processes")},
+        "curve": [
+            {key: record[key] for key in ("step", "nre", "nre_sem", "n", "seconds")}
+            for record in origin.log_records()
+            if "nre" in record
+        ],
+    }
+    if settings.photos.validation:
+        photos = Photos.open(settings.photos.validation, representation.image_size, settings.photos.fit).load()
+        contenders = [Contender(kept, words) for kept in load_inverters(file).values()] + [nearest]
+        content["evaluation"] = evaluate(contenders, photos, "the validation photographs", device=device).to_json()
+    write_json(file.with_suffix(".json"), content)
+    return content

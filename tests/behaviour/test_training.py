@@ -253,14 +253,12 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     assert rates[-1] < 1e-3
 
 
-def test_grid_energy_sees_a_repeating_pattern_and_nothing_else() -> None:
-    pattern = 0.1 * torch.randn(1, 3, 8, 8)
-    pattern -= pattern.mean(dim=(2, 3), keepdim=True)
-    grid = pattern.repeat(2, 1, 16, 16)
-    assert grid_energy(grid, 8) == pytest.approx(pattern.square().mean().item(), rel=1e-4)
-    assert grid_energy(torch.rand(2, 3, 1, 1).expand(2, 3, 128, 128), 8) == pytest.approx(0, abs=1e-10)
-    noise = torch.randn(8, 3, 128, 128)
-    assert grid_energy(noise, 8) == pytest.approx(1 / 64, rel=0.1)  # what chance leaves of it over 64 periods
+def test_grid_energy_sees_a_grid_and_nothing_else(sample_images: Tensor) -> None:
+    grid = torch.zeros_like(sample_images)
+    grid[..., ::8] = 0.05
+    assert grid_energy(sample_images, 8) < 0.01
+    assert grid_energy((sample_images + grid).clamp(0, 1), 8) > 10 * grid_energy(sample_images, 8)
+    assert torch.isfinite(grid_energy(torch.full((1, 3, 64, 64), 0.5), 8))
 
 
 def test_settings_out_of_range_are_refused() -> None:
