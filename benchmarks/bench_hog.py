@@ -2,8 +2,7 @@
 
     python benchmarks/bench_hog.py [--images 32] [--rounds 15]
 
-Prints the median time of an image for each, and its ratio to VLFeat's with the range over the rounds. With a GPU, also
-that there are no host round trips: the kernel launches of a batch do not grow with it.
+Prints the median time of an image for each, and its ratio to VLFeat's with the range over the rounds.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
             axes.imshow(image.permute(1, 2, 0).float().clamp(0, 1).numpy(), interpolation="nearest")
             axes.axis("off")
     for row, caption in enumerate(captions):
-        y = height - TITLE - row * (side + GAP) - side / 2
-        figure.text(CAPTION / 2 / width, y / height, caption, rotation=90, ha="center", va="center", size=8)
+        middle = height - TITLE - row * (side + GAP) - side / 2
+        figure.text(CAPTION / 2 / width, middle / height, caption, rotation=90, ha="center", va="center", size=8)
     figure.savefig(path)
 
 

@@ -128,7 +128,10 @@ class NotFittedError(PreimageError):
 
 
 def check_images(images: Tensor) -> None:
-    """Raise `ImageError` unless this is a batch of RGB images (N, 3, H, W), floating point, in [0, 1]."""
+    """Raise `ImageError` unless this is a batch of RGB images (N, 3, H, W), floating point, in [0, 1].
+
+    The range is checked on the CPU only.
+    """
     if not isinstance(images, Tensor):
         raise ImageError(f"expected a torch tensor of images (N, 3, H, W), got {type(images).__name__}")
     if images.ndim != 4 or images.shape[1] != 3:
@@ -138,6 +141,8 @@ def check_images(images: Tensor) -> None:
         raise ImageError(f"expected at least one image and one pixel, got shape {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ImageError(f"expected float pixel values in [0, 1], got {images.dtype}; divide 8-bit images by 255")
+    if images.device.type != "cpu":
+        return  # looking at values on a GPU would make it wait; photographs come from the CPU and were in range there
     low, high = (bound.item() for bound in torch.aminmax(images.detach()))
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
         advice = "; divide 8-bit images by 255" if high > 1 else ""

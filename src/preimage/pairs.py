@@ -26,5 +26,6 @@ class EncodedPhotos:
     def __iter__(self) -> Iterator[Batch]:
         for ids, images in self.photos.batches(self.batch_size):
             images = images.to(self.device)
-            with torch.no_grad():
-                yield Batch(ids, images, self.representation.encode(images))
+            with torch.no_grad():  # closed before the yield: whoever takes the batch may want gradients
+                features = self.representation.encode(images)
+            yield Batch(ids, images, features)

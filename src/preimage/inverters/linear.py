@@ -115,7 +115,8 @@ class Ridge(Inverter):
         thumbnails = torch.cat(targets)
         mean = thumbnails.mean(dim=0)
         components = min(self.settings["components"], *thumbnails.shape)
-        basis = torch.pca_lowrank(thumbnails - mean, components, center=False, niter=4)[2].T  # (components, pixels)
+        covariance = (thumbnails - mean).double().T @ (thumbnails - mean).double()
+        basis = torch.linalg.eigh(covariance).eigenvectors.T[-components:].float().contiguous()  # (components, pixels)
         regression = Regression(inputs[0].shape[1], len(basis))
         for x, y in zip(inputs, targets, strict=True):
             regression.add(x, (y - mean) @ basis.T)
@@ -211,7 +212,7 @@ class Regression:
         solutions = [self.solve_with(self.xx[0], self.xy[0], penalty * count, scale) for penalty in PENALTIES]
         best = min(range(len(PENALTIES)), key=lambda index: self.held_out_error(solutions[index]))
         everything = self.solve_with(self.xx.sum(0), self.xy.sum(0), PENALTIES[best] * self.xx[:, -1, -1].sum(), scale)
-        return everything[:-1].float(), everything[-1].float()
+        return everything[:-1].float().contiguous(), everything[-1].float()
 
     def solve_with(self, xx: Tensor, xy: Tensor, penalty: Tensor, scale: Tensor) -> Tensor:
         scaled = xx / scale[:, None] / scale[None, :]

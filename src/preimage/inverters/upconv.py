@@ -33,7 +33,9 @@ class UpConv(Inverter):
 
     def use(self, network: nn.Module) -> Self:
         """Invert with this trained network from now on."""
-        self.network, self.fitted = network, True
+        # The layout is part of the result, to the last bit, and channels last is the fast one.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.fitted = True
         return self
 
     def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
