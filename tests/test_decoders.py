@@ -10,6 +10,7 @@ from preimage.decoders import TABLES, UpConv, build_decoder, cost
 from preimage.errors import SettingsError, UnknownNameError
 
 HOG_SHAPE = (31, 32, 32)
+SHAPES = {"hog": HOG_SHAPE, "lbp": (58, 16, 16)}
 
 
 def test_the_papers_hog_network_layer_by_layer() -> None:
@@ -49,9 +50,10 @@ def test_flops_by_hand() -> None:
 
 @pytest.mark.parametrize("name", sorted(TABLES))
 def test_width_scales_the_channels(name: str) -> None:
-    narrow, wide = (build_decoder(name, HOG_SHAPE, width) for width in (0.25, 0.5))
-    assert cost(narrow, HOG_SHAPE).parameters < 0.4 * cost(wide, HOG_SHAPE).parameters
-    assert narrow(torch.rand(2, *HOG_SHAPE)).shape == (2, 3, 256, 256)
+    shape = SHAPES[name.rpartition("-")[2]]
+    narrow, wide = (build_decoder(name, shape, width) for width in (0.1, 0.2))
+    assert cost(narrow, shape).parameters < 0.4 * cost(wide, shape).parameters
+    assert narrow(torch.rand(2, *shape)).shape == (2, 3, 256, 256)
 
 
 def test_a_fresh_decoder_keeps_the_scale_of_its_input() -> None:

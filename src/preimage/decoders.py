@@ -89,6 +89,15 @@ PAPER_HOG = Table(
     joint=(Conv(256), Conv(128), UpConv(64), UpConv(32), UpConv(3)),
 )
 
+PAPER_LBP = Table(
+    description="The paper's for LBP: as for HOG, on cells of 16 pixels",
+    streams=(
+        (Conv(256, 5), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256)),
+        (Conv(128, 5), Conv(128, 3)),
+    ),
+    joint=(Conv(256), Conv(128), UpConv(128), UpConv(64), UpConv(32), UpConv(3)),
+)
+
 
 def smoothed(table: Table, description: str) -> Table:
     """A table with all its up-convolutions made smooth."""
@@ -101,7 +110,9 @@ def smoothed(table: Table, description: str) -> Table:
 
 TABLES: dict[str, Table] = {
     "paper-hog": PAPER_HOG,
+    "paper-lbp": PAPER_LBP,
     "smooth-hog": smoothed(PAPER_HOG, "paper-hog with a blur in every up-convolution, against the grid"),
+    "smooth-lbp": smoothed(PAPER_LBP, "paper-lbp with a blur in every up-convolution, against the grid"),
 }
 
 

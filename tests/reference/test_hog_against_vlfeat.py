@@ -9,7 +9,7 @@ from torch import Tensor
 
 from preimage.images import Photos, grey
 from preimage.representations import HOG
-from preimage.representations.hog import cell_histograms, normalise
+from preimage.representations.hog import normalise, oriented_histograms
 from reference import vlfeat
 
 pytestmark = pytest.mark.reference
@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 def greatest_difference(grey_images: Tensor, cell_size: int = 8, num_orientations: int = 9) -> float:
     """Between our features and VLFeat's, over a batch of grey images (N, H, W)."""
-    ours = normalise(cell_histograms(grey_images, cell_size, num_orientations)).numpy()
+    ours = normalise(oriented_histograms(grey_images, cell_size, num_orientations)).numpy()
     theirs = np.stack([vlfeat.hog(image.numpy(), cell_size, num_orientations) for image in grey_images])
     return float(np.abs(ours - theirs).max())
 

@@ -50,3 +50,26 @@ def hog(grey_image: Floats, cell_size: int = 8, num_orientations: int = 9) -> Fl
         return features
     finally:
         library.vl_hog_delete(handle)
+
+
+def lbp(grey_image: Floats, cell_size: int = 16) -> Floats:
+    """Grey image (H, W) -> uniform local binary patterns (58, h, w) from `vl_lbp_process`."""
+    library = load()
+    library.vl_lbp_new.restype = ctypes.c_void_p
+    size = ctypes.c_size_t
+    handle = ctypes.c_void_p(library.vl_lbp_new(0, 0))
+    try:
+        pixels = np.ascontiguousarray(grey_image, dtype=np.float32)
+        height, width = pixels.shape
+        features = np.zeros((58, height // cell_size, width // cell_size), dtype=np.float32)
+        library.vl_lbp_process(
+            handle,
+            features.ctypes.data_as(ctypes.c_void_p),
+            pixels.ctypes.data_as(ctypes.c_void_p),
+            size(width),
+            size(height),
+            size(cell_size),
+        )
+        return features
+    finally:
+        library.vl_lbp_delete(handle)

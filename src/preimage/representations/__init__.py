@@ -7,8 +7,9 @@ from typing import Any
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.interfaces import Representation, field_names
 from preimage.representations.hog import HOG
+from preimage.representations.lbp import LBP
 
-REPRESENTATIONS: dict[str, type[Representation]] = {kind.name: kind for kind in (HOG,)}
+REPRESENTATIONS: dict[str, type[Representation]] = {kind.name: kind for kind in (HOG, LBP)}
 
 
 def get_representation(name: str, **settings: Any) -> Representation:
@@ -25,4 +26,4 @@ def get_representation(name: str, **settings: Any) -> Representation:
         raise SettingsError(f"{name}: {error}") from error
 
 
-__all__ = ["HOG", "REPRESENTATIONS", "get_representation"]
+__all__ = ["HOG", "LBP", "REPRESENTATIONS", "get_representation"]

@@ -18,6 +18,7 @@ from torch import Tensor
 from preimage.errors import ImageError, SettingsError
 from preimage.images import grey
 from preimage.interfaces import Representation, check_features, check_images
+from preimage.representations.cells import cell_histograms
 
 EPSILON = 1e-4  # added to a block's energy: vl/hog.c
 CLAMP = 0.2  # no single edge may own a cell: Dalal & Triggs 2005
@@ -65,7 +66,7 @@ class HOG(Representation):
         check_images(images)
         self.feature_shape_at(*images.shape[2:])
         grey_images = grey(images, scale=self.pixel_scale, rounded=self.round_grey)
-        return normalise(cell_histograms(grey_images, self.cell_size, self.num_orientations))
+        return normalise(oriented_histograms(grey_images, self.cell_size, self.num_orientations))
 
     def draw(self, features: Tensor) -> Tensor:
         """The usual glyphs: in every cell a star of edges, each as bright as its undirected orientation is strong."""
@@ -77,35 +78,12 @@ class HOG(Representation):
         return (pictures / brightest[:, None, None, None]).clamp(0, 1).expand(-1, 3, -1, -1)
 
 
-def cell_histograms(grey_images: Tensor, cell_size: int, num_orientations: int) -> Tensor:
-    """Grey images (N, H, W) -> gradient energy by cell and directed orientation (N, 2K, H / cell, W / cell).
-
-    A pixel votes for its one nearest orientation, and bilinearly for the four cells around it. So all pixels between
-    the same four cell centres form a *bag*: the sum of their votes is one `embedding_bag`, with a table that holds for
-    each orientation and each place in the bag the four bilinear weights.
-    """
-    num_images, height, width = grey_images.shape
-    rows, columns = height // cell_size, width // cell_size
-    magnitude, orientation = gradients(grey_images, num_orientations)
-
-    # The cell centres cut the image into (rows + 1) x (columns + 1) bags; those at the border reach over the edge.
-    before, after = cell_size - cell_size // 2, cell_size // 2
-
-    def in_bags(values: Tensor) -> Tensor:
-        padded = F.pad(values, (before, after, before, after))
-        bags = padded.view(num_images, rows + 1, cell_size, columns + 1, cell_size).transpose(2, 3)
-        return bags.reshape(-1, cell_size * cell_size)
-
-    table, places = vote_table(cell_size, num_orientations, magnitude.device)
-    votes = F.embedding_bag(
-        in_bags(orientation) * cell_size**2 + places,
-        table.to(magnitude.dtype),
-        per_sample_weights=in_bags(magnitude),
-        mode="sum",
-    )
-    votes = votes.view(num_images, rows + 1, columns + 1, 2, 2, -1)  # (..., upper/lower cell, left/right cell, 2K)
-    histograms = votes[:, 1:, 1:, 0, 0] + votes[:, 1:, :-1, 0, 1] + votes[:, :-1, 1:, 1, 0] + votes[:, :-1, :-1, 1, 1]
-    return histograms.permute(0, 3, 1, 2)
+def oriented_histograms(grey_images: Tensor, cell_size: int, num_orientations: int) -> Tensor:
+    """Grey images (N, H, W) -> gradient magnitude by cell and directed orientation (N, 2K, H // cell, W // cell)."""
+    magnitude, codes = gradients(grey_images, num_orientations)
+    num_codes = 4 * (len(sector_tangents(num_orientations)) + 1)
+    orientations = [decode(code, num_orientations) for code in range(num_codes)]
+    return cell_histograms(codes, magnitude, cell_size, orientations, 2 * num_orientations)
 
 
 def gradients(grey_images: Tensor, num_orientations: int) -> tuple[Tensor, Tensor]:
@@ -146,22 +124,6 @@ def decode(code: int, num_orientations: int) -> int:
     sector, negative, mirrored = code // 4, code // 2 % 2, code % 2
     undirected = num_orientations - sector if mirrored else sector
     return (undirected + num_orientations * negative) % (2 * num_orientations)
-
-
-@lru_cache(maxsize=16)
-def vote_table(cell_size: int, num_orientations: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Table (codes * cell^2, 4 * 2K) of what a unit gradient gives to its four cells; places (cell^2,) within a bag."""
-    # A bag's first pixel lies half a pixel behind a cell centre (even cell_size) or upon it (odd).
-    second = (torch.arange(cell_size) + cell_size // 2 + 0.5) / cell_size - 0.5
-    weights = torch.stack([1 - second, second])  # (near/far cell, pixel)
-    corners = torch.einsum("ay,bx->yxab", weights, weights).reshape(cell_size**2, 4)
-
-    num_codes = 4 * (len(sector_tangents(num_orientations)) + 1)
-    table = torch.zeros(num_codes, cell_size**2, 4, 2 * num_orientations)
-    for code in range(num_codes):
-        table[code, :, :, decode(code, num_orientations)] = corners
-    places = torch.arange(cell_size**2, dtype=torch.int32)
-    return table.flatten(2).flatten(0, 1).to(device), places.to(device)
 
 
 def normalise(histograms: Tensor) -> Tensor:
