@@ -50,8 +50,18 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_list_names_everything(run: Path) -> None:
     text = preimage("list").stdout
-    for name in ("hog", "paper-hog", "upconv", "mean-image", "nearest", "ridge"):
-        assert name in text
+    names = [
+        "hog",
+        "lbp",
+        "efficientnet_lite0.stage3",
+        "paper-hog",
+        "smooth",
+        "upconv",
+        "mean-image",
+        "nearest",
+        "ridge",
+    ]
+    assert [name for name in names if name not in text] == []
     content = json.loads(preimage("list", "--json").stdout)
     assert set(content) == {"representations", "decoders", "inverters", "presets", "shipped"}
 

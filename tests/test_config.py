@@ -25,7 +25,7 @@ def test_overrides_are_typed() -> None:
     overrides = [
         "training.steps=7",
         "training.learning_rate=1",
-        "decoder.name=paper-hog",
+        "decoder.name=paper-lbp",
         "representation.cell_size=16",
     ]
     preset = load_preset("hog")

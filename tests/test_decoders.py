@@ -6,16 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from preimage.decoders import TABLES, UpConv, build_decoder, cost
+from preimage.decoders import DECODERS, UpConv, build_decoder, cost
 from preimage.errors import SettingsError, UnknownNameError
 
 HOG_SHAPE = (31, 32, 32)
-SHAPES = {"hog": HOG_SHAPE, "lbp": (58, 16, 16)}
+SHAPES = {
+    "smooth": HOG_SHAPE,
+    "paper-hog": HOG_SHAPE,
+    "paper-lbp": (58, 16, 16),
+    "paper-sift": (133, 64, 64),
+    "paper-map": (256, 8, 8),
+    "paper-vector": (64,),
+}
 
 
 def test_the_papers_hog_network_layer_by_layer() -> None:
     """Sizes as in paper.md, 2: out = channels x height x width after every layer."""
-    decoder = build_decoder("paper-hog", HOG_SHAPE)
+    decoder = build_decoder("paper-hog", HOG_SHAPE, 256)
     sizes: list[tuple[int, ...]] = []
     for module in decoder.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -31,12 +38,12 @@ def test_the_papers_hog_network_layer_by_layer() -> None:
 
 
 def test_the_papers_hog_network_has_20_million_parameters() -> None:
-    assert cost(build_decoder("paper-hog", HOG_SHAPE), HOG_SHAPE).parameters == pytest.approx(20.5e6, rel=0.01)
+    assert cost(build_decoder("paper-hog", HOG_SHAPE, 256), HOG_SHAPE).parameters == pytest.approx(20.5e6, rel=0.01)
 
 
 def test_flops_by_hand() -> None:
     """One 3 x 3 convolution costs 2 x 9 x in x out per pixel; convB2 alone is that over 32 x 32."""
-    full = cost(build_decoder("paper-hog", HOG_SHAPE), HOG_SHAPE).flops
+    full = cost(build_decoder("paper-hog", HOG_SHAPE, 256), HOG_SHAPE).flops
     expected = 0
     for kernel, channels, out, side in [
         (5, 31, 256, 16), (5, 256, 512, 8), (3, 512, 1024, 4), (5, 31, 128, 32), (3, 128, 128, 32),
@@ -48,16 +55,16 @@ def test_flops_by_hand() -> None:
     assert full == expected
 
 
-@pytest.mark.parametrize("name", sorted(TABLES))
+@pytest.mark.parametrize("name", sorted(DECODERS))
 def test_width_scales_the_channels(name: str) -> None:
-    shape = SHAPES[name.rpartition("-")[2]]
-    narrow, wide = (build_decoder(name, shape, width) for width in (0.1, 0.2))
+    shape = SHAPES[name]
+    narrow, wide = (build_decoder(name, shape, 256, width) for width in (0.1, 0.2))
     assert cost(narrow, shape).parameters < 0.4 * cost(wide, shape).parameters
-    assert narrow(torch.rand(2, *shape)).shape == (2, 3, 256, 256)
+    assert narrow(torch.rand(2, *shape)).shape[:2] == (2, 3)
 
 
 def test_a_fresh_decoder_keeps_the_scale_of_its_input() -> None:
-    decoder = build_decoder("paper-hog", HOG_SHAPE, width=0.25)
+    decoder = build_decoder("paper-hog", HOG_SHAPE, 256, width=0.25)
     decoder.prepare(torch.rand(16, *HOG_SHAPE), torch.full((16, 3, 256, 256), 0.4))
     with torch.no_grad():
         images = decoder(torch.rand(4, *HOG_SHAPE))
@@ -66,7 +73,7 @@ def test_a_fresh_decoder_keeps_the_scale_of_its_input() -> None:
 
 
 def test_features_of_any_scale_and_dead_channels_are_standardised() -> None:
-    decoder = build_decoder("paper-hog", (3, 32, 32), width=0.05)
+    decoder = build_decoder("paper-hog", (3, 32, 32), 256, width=0.05)
     features = torch.randn(8, 3, 32, 32) * torch.tensor([1e3, 1e-3, 0]).view(1, 3, 1, 1) + 5
     decoder.prepare(features, torch.rand(8, 3, 256, 256))
     standardised = decoder.standardise(features)
@@ -75,20 +82,72 @@ def test_features_of_any_scale_and_dead_channels_are_standardised() -> None:
 
 
 def test_the_seed_decides_the_weights() -> None:
-    first, same, other = (build_decoder("paper-hog", HOG_SHAPE, 0.05, seed).output.weight for seed in (0, 0, 1))
+    first, same, other = (
+        build_decoder("paper-hog", HOG_SHAPE, 256, 0.05, seed=seed).output.weight for seed in (0, 0, 1)
+    )
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'paper-hog'"):
-        build_decoder("paper-hg", HOG_SHAPE)
+        build_decoder("paper-hg", HOG_SHAPE, 256)
     with pytest.raises(SettingsError, match="width"):
-        build_decoder("paper-hog", HOG_SHAPE, width=0)
-    with pytest.raises(SettingsError, match="feature maps"):
-        build_decoder("paper-hog", (4096,))
-    with pytest.raises(SettingsError, match="12 x 12"):
-        build_decoder("paper-hog", (31, 12, 12))
+        build_decoder("paper-hog", HOG_SHAPE, 256, width=0)
+    with pytest.raises(SettingsError, match="'smooth' reads any"):
+        build_decoder("paper-hog", (4096,), 256)
+    with pytest.raises(SettingsError, match=r"vectors \(D,\) and feature maps"):
+        build_decoder("smooth", (7, 7), 256)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((96, 27, 27), 216), ((256, 13, 13), 208), ((384, 13, 13), 208), ((256, 6, 6), 192), ((4096,), 128)],
+)
+def test_the_papers_networks_for_alexnet_come_out_at_its_sizes(shape: tuple[int, ...], size: int) -> None:
+    decoder = build_decoder("paper-map" if len(shape) == 3 else "paper-vector", shape, 227, width=0.1)
+    assert decoder(torch.rand(1, *shape)).shape == (1, 3, size, size)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (8,),
+        (1000,),
+        (5000,),
+        (32, 112, 112),
+        (40, 28, 28),
+        (192, 7, 7),
+        (10, 5, 9),
+        (3, 1, 1),
+        (31, 37, 21),
+        (3, 224, 224),
+    ],
+)
+def test_ours_reads_features_of_any_shape(shape: tuple[int, ...]) -> None:
+    images = build_decoder("smooth", shape, 224, width=0.05)(torch.rand(2, *shape))
+    assert images.shape[:2] == (2, 3)
+    assert 112 < max(images.shape[2:]) <= 224
+
+
+def test_ours_is_the_papers_network_for_hog_but_for_the_blur() -> None:
+    ours, papers = (build_decoder(name, HOG_SHAPE, 256, 0.1) for name in ("smooth", "paper-hog"))
+    assert {name: value.shape for name, value in ours.state_dict().items()} == {
+        name: value.shape for name, value in papers.state_dict().items()
+    }
+
+
+def test_a_map_decoder_takes_maps_of_any_size() -> None:
+    decoder = build_decoder("smooth", HOG_SHAPE, 256, width=0.05)
+    assert decoder(torch.rand(1, 31, 37, 21)).shape == (1, 3, 296, 168)
+
+
+def test_probabilities_are_read_as_logarithms() -> None:
+    decoder = build_decoder("smooth", (1000,), 224, width=0.05, log=True)
+    probabilities = torch.softmax(5 * torch.randn(64, 1000), dim=1)
+    decoder.prepare(probabilities, torch.rand(64, 3, 224, 224))
+    assert decoder.standardise(probabilities).std() == pytest.approx(1, abs=0.05)
+    assert torch.isfinite(decoder(torch.zeros(1, 1000))).all()
 
 
 def test_a_smooth_up_convolution_is_an_up_convolution_and_a_blur() -> None:

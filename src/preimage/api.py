@@ -9,14 +9,14 @@ from typing import Any
 
 from preimage import runs, zoo
 from preimage.config import Settings, load_preset, make_settings, preset_names
-from preimage.decoders import TABLES
+from preimage.decoders import DECODERS
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos
-from preimage.interfaces import Inverter, ignore, never
+from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
 from preimage.pairs import EncodedPhotos
-from preimage.representations import REPRESENTATIONS
+from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.runs import Reporter, Run
 
 Sources = str | Path | Iterable[str | Path]
@@ -144,12 +144,20 @@ def sample_photos(image_size: int = 256) -> Photos:
 def catalogue() -> dict[str, Any]:
     """Everything there is a name for."""
 
-    def first_line(kind: type) -> str:
+    def first_line(kind: object) -> str:
         return (kind.__doc__ or "").strip().splitlines()[0]
 
+    def describe(representation: Representation) -> dict[str, Any]:
+        return {
+            "feature_shape": representation.feature_shape,
+            "image_size": representation.image_size,
+            "differentiable": representation.differentiable,
+            "source": representation.source,
+        }
+
     return {
-        "representations": {name: first_line(kind) for name, kind in REPRESENTATIONS.items()},
-        "decoders": {name: table.description for name, table in TABLES.items()},
+        "representations": {name: describe(get_representation(name)) for name in REPRESENTATIONS},
+        "decoders": {name: first_line(table) for name, table in DECODERS.items()},
         "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
         "presets": preset_names(),
         "shipped": {name: zoo.summary(name) for name in zoo.shipped()},

@@ -86,7 +86,24 @@ def list_command(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(catalogue, indent=2))
         return
-    for kind in ("representations", "decoders", "inverters"):
+    table = Table(
+        "name",
+        "features",
+        "of images",
+        "gradients",
+        "source",
+        title="representations",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for name, facts in catalogue["representations"].items():
+        size = " x ".join(map(str, facts["feature_shape"]))
+        table.add_row(
+            name, size, f"{facts['image_size']} px", "yes" if facts["differentiable"] else "no", facts["source"]
+        )
+    out.print(table, "")
+    for kind in ("decoders", "inverters"):
         table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
         for name, description in catalogue[kind].items():
             table.add_row(name, description)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.images import Augmentation, Fit
 from preimage.interfaces import Representation, field_names
-from preimage.representations import get_representation
+from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.training import TrainingSettings
 
 Section = TypeVar("Section")
@@ -24,7 +24,7 @@ Section = TypeVar("Section")
 class DecoderSettings:
     """Which layer table, and how wide."""
 
-    name: str = "paper-hog"
+    name: str = "smooth"
     width: float = 1.0
 
 
@@ -57,15 +57,17 @@ class Settings:
 
 
 def preset_names() -> list[str]:
-    """The presets that come with the package."""
+    """The presets that come with the package, of the paper's representations."""
     folder = resources.files("preimage") / "presets"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """The tables of a preset as nested dicts."""
+    """The tables of a preset as nested dicts; a representation without one has the default settings."""
     if name not in preset_names():
-        raise UnknownNameError("preset", name, preset_names())
+        if name not in REPRESENTATIONS:
+            raise UnknownNameError("preset or representation", name, {*preset_names(), *REPRESENTATIONS})
+        return {"representation": {"name": name}, "training": {"epochs": 30}}
     return tomllib.loads((resources.files("preimage") / "presets" / f"{name}.toml").read_text())
 
 

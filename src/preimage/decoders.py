@@ -1,15 +1,16 @@
 """Up-convolutional networks from features to images, written as layer tables.
 
-The tables are those of Dosovitskiy & Brox 2016: streams of layers that read the features side by side, then joint
-layers that read all streams. Every layer but the last is followed by a leaky ReLU of slope 0.2.
+A table is streams of layers that read the features side by side, then joint layers that read all streams. The paper's
+tables (Dosovitskiy & Brox 2016) are here as they were, beside ours. Every layer but the last is followed by a leaky
+ReLU of slope 0.2.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,37 @@ from torch.utils.flop_counter import FlopCounterMode
 from preimage.errors import SettingsError, UnknownNameError
 
 SLOPE = 0.2
+Shape = Sequence[int]
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Linear:
+    """All of the input to each of `channels` numbers."""
+
+    channels: int
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        return nn.Linear(in_channels, out_channels)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All of the input to each place of a map of `side` x `side` places."""
+
+    channels: int
+    side: int
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        shape = (out_channels, self.side, self.side)
+        return nn.Sequential(nn.Linear(in_channels, math.prod(shape)), nn.Unflatten(1, shape))
 
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution that keeps the size (or divides it by `stride`), then a leaky ReLU."""
+    """A convolution that keeps the size, or divides it by `stride`."""
 
     channels: int
     kernel: int = 3
@@ -67,67 +94,103 @@ class SmoothConvTranspose2d(nn.ConvTranspose2d):
         return F.conv_transpose2d(features, weight, self.bias, self.stride, padding, self.output_padding)
 
 
-Layer = Conv | UpConv
+Layer = Linear | Grid | Conv | UpConv
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Table:
     """Streams that all read the features, and the layers that read the streams' outputs, concatenated."""
 
-    description: str
     streams: tuple[tuple[Layer, ...], ...]
     joint: tuple[Layer, ...]
 
 
-# Sizes recalled by re-implementations; the bottleneck of A is 64 times smaller than the image, as the paper states.
-PAPER_HOG = Table(
-    description="The paper's for HOG: A sees far and finds the brightness, B keeps detail, J joins them",
-    streams=(
-        (Conv(256, 5, 2), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256), UpConv(128)),
-        (Conv(128, 5), Conv(128, 3)),
-    ),
-    joint=(Conv(256), Conv(128), UpConv(64), UpConv(32), UpConv(3)),
-)
-
-PAPER_LBP = Table(
-    description="The paper's for LBP: as for HOG, on cells of 16 pixels",
-    streams=(
-        (Conv(256, 5), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256)),
-        (Conv(128, 5), Conv(128, 3)),
-    ),
-    joint=(Conv(256), Conv(128), UpConv(128), UpConv(64), UpConv(32), UpConv(3)),
-)
+def doublings(side: int, image_size: int) -> int:
+    """How often a side can be doubled without getting larger than the image."""
+    return max(0, int(math.log2(image_size / side)))
 
 
-def smoothed(table: Table, description: str) -> Table:
-    """A table with all its up-convolutions made smooth."""
-
-    def smooth(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        return tuple(replace(layer, smooth=True) if isinstance(layer, UpConv) else layer for layer in layers)
-
-    return Table(description, tuple(map(smooth, table.streams)), smooth(table.joint))
+def paper_hog(_shape: Shape, _image_size: int) -> Table:
+    """The paper's for HOG: one stream sees far and finds the brightness, one keeps detail, the third joins them."""
+    far = (Conv(256, 5, 2), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256), UpConv(128))
+    detail = (Conv(128, 5), Conv(128, 3))
+    return Table((far, detail), (Conv(256), Conv(128), UpConv(64), UpConv(32), UpConv(3)))
 
 
-TABLES: dict[str, Table] = {
-    "paper-hog": PAPER_HOG,
-    "paper-lbp": PAPER_LBP,
-    "smooth-hog": smoothed(PAPER_HOG, "paper-hog with a blur in every up-convolution, against the grid"),
-    "smooth-lbp": smoothed(PAPER_LBP, "paper-lbp with a blur in every up-convolution, against the grid"),
+def paper_lbp(_shape: Shape, _image_size: int) -> Table:
+    """The paper's for LBP: as for HOG, on cells of 16 pixels."""
+    far = (Conv(256, 5), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256))
+    detail = (Conv(128, 5), Conv(128, 3))
+    return Table((far, detail), (Conv(256), Conv(128), UpConv(128), UpConv(64), UpConv(32), UpConv(3)))
+
+
+def paper_sift(_shape: Shape, _image_size: int) -> Table:
+    """The paper's for sparse SIFT: down to 4 x 4 and up again."""
+    down = (Conv(256, 5, 2), Conv(512, 3, 2), Conv(1024, 3, 2), Conv(2048, 3, 2), Conv(2048), Conv(1024))
+    return Table((down,), (UpConv(512), UpConv(256), UpConv(128), UpConv(64), UpConv(32), UpConv(3)))
+
+
+def paper_map(shape: Shape, image_size: int) -> Table:
+    """The paper's for AlexNet's convolutional layers: 192, 208 or 216 pixels for images of 227."""
+    ups = tuple(UpConv(channels, 5) for channels in (256, 128, 64, 32, 3))
+    return Table(((Conv(256), Conv(256), Conv(256)),), ups[-doublings(max(shape[1:]), image_size) :])
+
+
+def paper_vector(_shape: Shape, _image_size: int) -> Table:
+    """The paper's for AlexNet's fully connected layers: 128 pixels."""
+    ups = tuple(UpConv(channels, 5) for channels in (256, 128, 64, 32, 3))
+    return Table(((Linear(4096), Linear(4096), Grid(256, 4)),), ups)
+
+
+def smooth(shape: Shape, image_size: int) -> Table:
+    """Ours, for features of any shape: the paper's HOG network generalised, a blur in every up-convolution."""
+    if len(shape) == 1:
+        side = image_size // 32
+        ups = tuple(UpConv(channels, smooth=True) for channels in (256, 128, 64, 32, 3))
+        return Table(((Linear(1024), Grid(256, side)),), ups)
+    side = max(shape[1:])
+    downs = max(1, math.ceil(math.log2(side / 4)))  # to 4 x 4, where everything is in sight
+    widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
+    down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]
+    far: tuple[Layer, ...] = (*reversed(down), *(UpConv(channels, smooth=True) for channels in widths[1:]))
+    detail = (Conv(128, 5), Conv(128, 3))
+    steps = doublings(side, image_size)
+    ups = tuple(UpConv(max(32, 16 << place) if place else 3, smooth=True) for place in reversed(range(steps)))
+    return Table((far, detail), (Conv(256), Conv(128), *(ups or (Conv(3),))))
+
+
+DECODERS: dict[str, Callable[[Shape, int], Table]] = {
+    "smooth": smooth,
+    "paper-hog": paper_hog,
+    "paper-lbp": paper_lbp,
+    "paper-sift": paper_sift,
+    "paper-map": paper_map,
+    "paper-vector": paper_vector,
 }
 
 
-class Standardise(nn.Module):
-    """Features brought to mean 0 and deviation 1, channel by channel, by statistics `measure`d before training."""
+# --- networks ---------------------------------------------------------------------------------------------------------
 
-    def __init__(self, channels: int) -> None:
+
+class Standardise(nn.Module):
+    """Features brought to mean 0 and deviation 1, channel by channel, by statistics `measure`d before training.
+
+    With `log` it is their logarithm: probabilities near 1e-6 differ in nothing else.
+    """
+
+    def __init__(self, channels: int, log: bool = False) -> None:
         super().__init__()
+        self.log = log
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
         self.mean: Tensor
         self.deviation: Tensor
 
     def measure(self, features: Tensor) -> None:
-        by_channel = features.transpose(0, 1).flatten(1).double()
+        by_channel = self.scaled(features).transpose(0, 1).flatten(1).double()
         self.mean.copy_(by_channel.mean(dim=1))
         deviation = by_channel.std(dim=1)
         # A channel that never moves tells nothing; dividing by its rounding noise would make it shout.
@@ -135,22 +198,25 @@ class Standardise(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (features.ndim - 2)
-        return (features - self.mean.view(shape)) / self.deviation.view(shape)
+        return (self.scaled(features) - self.mean.view(shape)) / self.deviation.view(shape)
+
+    def scaled(self, features: Tensor) -> Tensor:
+        return features.clamp(min=1e-12).log() if self.log else features
 
 
 class Decoder(nn.Module):
-    """The network of a layer table: features (N, C, h, w) -> images (N, 3, H, W), not clamped.
+    """The network of a layer table: features (N, C, h, w) or (N, D) -> images (N, 3, H, W), not clamped.
 
-    `width` multiplies the number of channels of every layer but the last, rounded to a multiple of 8.
+    `width` multiplies the channels of every layer but the last, rounded to a multiple of 8. For feature maps it is
+    convolutional: it takes maps of other sizes too, and gives images of other sizes. Where streams come out at
+    different sizes, what the larger ones have in excess at the right and at the bottom is cut off.
     """
 
-    def __init__(self, table: Table, feature_shape: Sequence[int], width: float = 1.0) -> None:
+    def __init__(self, table: Table, channels: int, width: float = 1.0, log: bool = False) -> None:
         super().__init__()
-        if len(feature_shape) != 3:
-            raise SettingsError(f"this decoder reads feature maps (C, h, w), got shape {tuple(feature_shape)}")
-        self.standardise = Standardise(feature_shape[0])
-        self.streams = nn.ModuleList(chain(stream, feature_shape[0], width) for stream in table.streams)
-        joined = sum(scaled(stream[-1].channels, width) for stream in table.streams)
+        self.standardise = Standardise(channels, log)
+        self.streams = nn.ModuleList(chain(stream, channels, width) for stream in table.streams)
+        joined = sum(widened(stream[-1].channels, width) for stream in table.streams)
         self.joint = chain(table.joint, joined, width, last_is_output=True)
         initialise(self)
         with torch.no_grad():
@@ -166,7 +232,8 @@ class Decoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         standardised = self.standardise(features)
         streams = [stream(standardised) for stream in self.streams]
-        images: Tensor = self.joint(torch.cat(streams, dim=1))
+        height, width = (min(stream.shape[axis] for stream in streams) for axis in (2, 3))
+        images: Tensor = self.joint(torch.cat([stream[:, :, :height, :width] for stream in streams], dim=1))
         return images
 
     @torch.no_grad()
@@ -177,15 +244,16 @@ class Decoder(nn.Module):
         self.output.bias.copy_(images.mean(dim=(0, 2, 3)))
 
 
-def scaled(channels: int, width: float) -> int:
+def widened(channels: int, width: float) -> int:
     return max(8, round(channels * width / 8) * 8)
 
 
 def chain(layers: Sequence[Layer], in_channels: int, width: float, last_is_output: bool = False) -> nn.Sequential:
+    """Layers one after the other, with leaky ReLUs; the output layer keeps its channels and has none."""
     modules: list[nn.Module] = []
     for position, layer in enumerate(layers):
         output = last_is_output and position == len(layers) - 1
-        out_channels = layer.channels if output else scaled(layer.channels, width)
+        out_channels = layer.channels if output else widened(layer.channels, width)
         modules.append(layer.build(in_channels, out_channels))
         if not output:
             modules.append(nn.LeakyReLU(SLOPE, inplace=True))
@@ -196,30 +264,42 @@ def chain(layers: Sequence[Layer], in_channels: int, width: float, last_is_outpu
 def initialise(decoder: nn.Module) -> None:
     """He et al. 2015 for leaky ReLUs: every layer passes on the variance it receives."""
     for module in decoder.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Linear):
+            inputs = module.in_features
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             inputs = module.in_channels * math.prod(module.kernel_size)
             if isinstance(module, nn.ConvTranspose2d):
                 inputs //= math.prod(module.stride)  # each output pixel sees only one phase of the kernel
-            nn.init.normal_(module.weight, std=math.sqrt(2 / (1 + SLOPE**2) / inputs))
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
+        else:
+            continue
+        nn.init.normal_(module.weight, std=math.sqrt(2 / (1 + SLOPE**2) / inputs))
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
 
 
-def build_decoder(name: str, feature_shape: Sequence[int], width: float = 1.0, seed: int = 0) -> Decoder:
-    """The decoder of that name for features of this shape, freshly initialised from `seed`."""
-    if name not in TABLES:
-        raise UnknownNameError("decoder", name, TABLES)
+def build_decoder(
+    name: str, feature_shape: Shape, image_size: int, width: float = 1.0, *, log: bool = False, seed: int = 0
+) -> Decoder:
+    """The decoder of that name for features of this shape, freshly initialised from `seed`.
+
+    Its images may be smaller than `image_size`, never larger. Raises `SettingsError` where it cannot read them.
+    """
+    if name not in DECODERS:
+        raise UnknownNameError("decoder", name, DECODERS)
     if not width > 0:
         raise SettingsError(f"width is a positive factor, got {width}")
+    size = " x ".join(map(str, feature_shape))
+    if len(feature_shape) not in (1, 3):
+        raise SettingsError(f"decoders read vectors (D,) and feature maps (C, h, w), got features of {size}")
+    table = DECODERS[name](feature_shape, image_size)
     try:
         with torch.device("meta"):
-            Decoder(TABLES[name], feature_shape, width)(torch.empty(1, *feature_shape))
+            Decoder(table, feature_shape[0], width)(torch.empty(1, *feature_shape))
     except RuntimeError as error:
-        size = " x ".join(map(str, feature_shape[1:]))
-        raise SettingsError(f"the streams of decoder {name!r} do not meet for a feature map of {size}") from error
+        raise SettingsError(f"decoder {name!r} cannot read features of {size}; 'smooth' reads any") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Decoder(TABLES[name], feature_shape, width)
+        return Decoder(table, feature_shape[0], width, log)
 
 
 @dataclass(frozen=True)
@@ -230,7 +310,7 @@ class Cost:
     flops: int
 
 
-def cost(decoder: nn.Module, feature_shape: Sequence[int]) -> Cost:
+def cost(decoder: nn.Module, feature_shape: Shape) -> Cost:
     """Counted by running the decoder on PyTorch's `meta` device: no arithmetic is done."""
     features = torch.empty(1, *feature_shape, device="meta")
     ghost = copy.deepcopy(decoder).to("meta")

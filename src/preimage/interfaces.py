@@ -32,6 +32,8 @@ class Representation(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised when the same settings begin to give other features
     differentiable: ClassVar[bool] = False
+    log_scale: ClassVar[bool] = False  # whether decoders should read the logarithm, as of probabilities near 1e-6
+    source: ClassVar[str] = ""  # where what it computes comes from
     image_size: int  # pixels; photographs are brought to image_size x image_size
 
     @abstractmethod

@@ -81,8 +81,8 @@ def test_saving_and_loading_changes_nothing(fitted: Inverter, features: Tensor, 
 
 
 def test_features_of_another_shape_are_refused(fitted: Inverter, features: Tensor) -> None:
-    with pytest.raises(FeatureError, match=r"expected features of shape \(N, 31, 8, 8\)"):
-        fitted.invert(features[:, :, :4])
+    with pytest.raises(FeatureError, match=r"expected features of shape \(N, 31, "):
+        fitted.invert(features[:, :4])
     with pytest.raises(FeatureError, match="add a batch dimension"):
         fitted.invert(features[0])
 

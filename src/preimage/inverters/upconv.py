@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -19,16 +20,24 @@ class UpConv(Inverter):
     """Features -> one forward pass of a decoder -> images. Inverting needs no gradient of the representation.
 
     `decoder` names a layer table of `preimage.decoders`, `width` multiplies its channels, `seed` draws its weights.
+    Feature maps of other sizes than the representation's own become images of other sizes.
     """
 
     name: ClassVar[str] = "upconv"
 
     def __init__(
-        self, representation: Representation, decoder: str = "paper-hog", width: float = 1.0, seed: int = 0
+        self, representation: Representation, decoder: str = "smooth", width: float = 1.0, seed: int = 0
     ) -> None:
         self.representation = representation
         self.settings: dict[str, Any] = {"decoder": decoder, "width": width}
-        self.network: nn.Module = build_decoder(decoder, representation.feature_shape, width, seed)
+        self.network: nn.Module = build_decoder(
+            decoder,
+            representation.feature_shape,
+            representation.image_size,
+            width,
+            log=representation.log_scale,
+            seed=seed,
+        )
         self.fitted = False
 
     def use(self, network: nn.Module) -> Self:
@@ -54,10 +63,13 @@ class UpConv(Inverter):
     def invert(self, features: Tensor) -> Tensor:
         if not self.fitted:
             raise NotFittedError(self.name)
-        check_features(features, self.representation.feature_shape)
-        network = self.network.to(features.device).eval()
-        images: Tensor = network(features.float()).clamp(0, 1)
-        return images
+        own = self.representation.feature_shape
+        check_features(features, own if len(own) == 1 else (own[0], None, None))
+        images: Tensor = self.network.to(features.device).eval()(features.float())
+        size = self.representation.image_size
+        if tuple(features.shape[1:]) == own and images.shape[2:] != (size, size):
+            images = F.interpolate(images, (size, size), mode="bilinear")  # paper.md, 3
+        return images.clamp(0, 1)
 
     def state(self) -> dict[str, Tensor]:
         if not self.fitted:

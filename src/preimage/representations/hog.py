@@ -36,6 +36,7 @@ class HOG(Representation):
     """
 
     name: ClassVar[str] = "hog"
+    source: ClassVar[str] = "UoCTTI HOG, equal to VLFeat's"
 
     cell_size: int = 8
     num_orientations: int = 9

@@ -1,0 +1,31 @@
+"""How photographs are fed to a network: the part of an encoder that is most often got wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """RGB in [0, 1] -> what a network was trained on: (image * white - mean) / deviation, channel by channel.
+
+    `mean` and `deviation` are in the network's own channel order, which is blue, green, red if `bgr`.
+    """
+
+    image_size: int  # pixels
+    white: float = 1.0  # the value of white: 1 or 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    bgr: bool = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] -> the network's input, same shape."""
+        ordered = images.flip(1) if self.bgr else images
+        mean, deviation = (
+            torch.tensor(values, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+            for values in (self.mean, self.deviation)
+        )
+        return (ordered * self.white - mean) / deviation

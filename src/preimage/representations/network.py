@@ -1,0 +1,124 @@
+"""Any layer of any torch module as a representation; the layers of the networks this package knows are such ones."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from preimage.errors import FeatureError, ImageError, UnknownNameError
+from preimage.interfaces import Representation, check_images
+from preimage.networks import NETWORKS, load_network
+from preimage.networks.preprocessing import Preprocessing
+from preimage.networks.weights import fingerprint
+
+
+class ModuleLayer(Representation):
+    """What a layer of a torch module puts out.
+
+    `layer` is a module path such as `blocks.6`. The module is put in eval mode and frozen; encoding refuses to go on if
+    it has been put back to training. It is run only as far as the layer. Gradients reach the images, not the weights.
+    """
+
+    differentiable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layer: str,
+        preprocessing: Preprocessing,
+        *,
+        name: str | None = None,
+        source: str = "",
+        log: bool = False,
+    ) -> None:
+        paths = [path for path, _ in module.named_modules() if path]
+        if layer not in paths:
+            raise UnknownNameError(f"layer of {type(module).__name__}", layer, paths)
+        self.module = module.eval().requires_grad_(False)
+        self.layer = layer
+        self.preprocessing = preprocessing
+        self.image_size = preprocessing.image_size
+        self.name = name or f"{type(module).__name__}.{layer}"  # type: ignore[misc]
+        self.source = source  # type: ignore[misc]
+        self.log_scale = log  # type: ignore[misc]
+        self._shapes: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def encode(self, images: Tensor) -> Tensor:
+        check_images(images)
+        if any(part.training for part in self.module.modules()):
+            raise FeatureError(
+                f"the module of {self.name} has been put in training mode: dropout and batch statistics would change "
+                "its features from call to call; call .eval()"
+            )
+        return run_to_layer(self.module.to(images.device), self.layer, self.preprocessing(images))
+
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        """Found by a dry run."""
+        if (height, width) not in self._shapes:
+            try:
+                with torch.no_grad():
+                    features = self.encode(torch.zeros(1, 3, height, width))
+            except RuntimeError as error:
+                raise ImageError(f"{self.name} cannot be computed for {width} x {height} pixels: {error}") from error
+            self._shapes[height, width] = tuple(features.shape[1:])
+        return self._shapes[height, width]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """None: the name says it all. What else decides the features is in the fingerprint."""
+        return {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of weights, layer and preprocessing."""
+        content = json.dumps([self.version, self.layer, asdict(self.preprocessing), fingerprint(self.module)])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModuleLayer) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+
+class _ReachedLayer(Exception):  # noqa: N818 (not an error: what comes after the layer is not needed)
+    pass
+
+
+def run_to_layer(module: nn.Module, layer: str, inputs: Tensor) -> Tensor:
+    """The output of a layer; the module is left without hooks whatever happens."""
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        found.append(output)
+        raise _ReachedLayer
+
+    with module.get_submodule(layer).register_forward_hook(keep), contextlib.suppress(_ReachedLayer):
+        module(inputs)
+    if not found:
+        raise FeatureError(f"layer {layer!r} was not reached: the module does not use it in its forward pass")
+    if not isinstance(found[0], Tensor):
+        raise FeatureError(
+            f"layer {layer!r} puts out {type(found[0]).__name__}, expected a tensor: name a layer inside it"
+        )
+    return found[0]
+
+
+def network_layer(network: str, layer: str) -> ModuleLayer:
+    """A layer of a network known by name, with its own weights and preprocessing."""
+    known = NETWORKS[network]
+    return ModuleLayer(
+        load_network(network),
+        layer,
+        known.preprocessing,
+        name=f"{network}.{layer}",
+        source=known.source,
+        log=layer == "prob",
+    )
