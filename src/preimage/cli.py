@@ -86,47 +86,32 @@ def list_command(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(catalogue, indent=2))
         return
-    table = Table(
-        "name",
-        "features",
-        "of images",
-        "gradients",
-        "source",
-        title="representations",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    table = plain_table("representations", "name", "features", "of images", "gradients", "source")
     for name, facts in catalogue["representations"].items():
         size = " x ".join(map(str, facts["feature_shape"]))
-        table.add_row(
-            name, size, f"{facts['image_size']} px", "yes" if facts["differentiable"] else "no", facts["source"]
-        )
+        gradients = "yes" if facts["differentiable"] else "no"
+        table.add_row(name, size, f"{facts['image_size']} px", gradients, facts["source"])
     out.print(table, "")
     for kind in ("decoders", "inverters"):
-        table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
+        table = plain_table(kind, "name", "what it is")
         for name, description in catalogue[kind].items():
             table.add_row(name, description)
         out.print(table, "")
     out.print(f"presets: {', '.join(catalogue['presets'])}\n")
-    table = Table(
-        "shipped",
-        "size",
-        "trained on",
-        "NRE",
-        title="inverters that come with the package",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
     for name, entry in catalogue["shipped"].items():
-        table.add_row(
-            name,
-            f"{entry['size_bytes'] / 2**20:.1f} MiB",
-            entry["trained_on"],
-            f"{entry['nre']:.3f} ± {entry['nre_sem']:.3f} (n={entry['n']})",
-        )
+        nre = f"{entry['nre']:.3f} ± {entry['nre_sem']:.3f} (n={entry['n']})"
+        table.add_row(name, f"{entry['size_bytes'] / 2**20:.1f} MiB", entry["trained_on"], nre)
     out.print(table)
+
+
+def plain_table(title: str, first: str, *columns: str) -> Table:
+    """A table without lines whose first column is never cut."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column)
+    return table
 
 
 # --- encode and invert ------------------------------------------------------------------------------------------------
@@ -183,9 +168,9 @@ def invert(
     """Features back into pictures: out/NAME.hog.png, and NAME.sheet.png beside the photograph."""
     from preimage import api
 
-    inverter = api.load_inverter(Path(run) if run else representation)
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
+    inverter = api.load_inverter(Path(run) if run else representation)
     output.mkdir(parents=True, exist_ok=True)
     if features is not None:
         invert_features(inverter, features, output, pick_device(device))
@@ -296,6 +281,8 @@ def train(
                 reporter=reporter,
                 should_stop=stop,
             )
+    if int(os.environ.get("RANK", 0)) != 0:
+        return  # one process speaks for all
     total = result.settings.training.steps
     if result.step != total:
         note(f"stopped at step {result.step} of {total}; go on with: preimage train --resume {result.folder}")
@@ -357,19 +344,11 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
         return
-    table = Table(
-        "inverter",
-        "NRE (lower is better)",
-        "PSNR, dB",
-        "SSIM",
-        "n",
-        "fitted on",
-        box=None,
-        pad_edge=False,
-        title=f"{result.representation} on {result.images}: {result.n} photographs at {result.image_size} pixels, "
+    table = plain_table(
+        f"{result.representation} on {result.images}: {result.n} photographs at {result.image_size} pixels, "
         f"N = {result.pairwise_distance:.1f}",
-        title_justify="left",
-    )
+        "inverter", "NRE (lower is better)", "PSNR, dB", "SSIM", "n", "fitted on",
+    )  # fmt: skip
     for row in result.rows:
         table.add_row(
             row.inverter,

@@ -266,6 +266,8 @@ def make_accelerator(settings: Settings, device: str | None) -> Accelerator:
 def _train(
     run: Run, settings: Settings, accelerator: Accelerator, reporter: Reporter, should_stop: Callable[[], bool]
 ) -> Run:
+    if not accelerator.is_main_process:
+        reporter = Reporter()  # one process speaks for all
     representation = settings.get_representation()
     photos = Photos.open(settings.photos.train, representation.image_size, settings.photos.fit).load()
     validation = None

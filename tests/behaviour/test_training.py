@@ -82,7 +82,7 @@ def test_training_beats_the_mean_image_and_its_control(crops: Path, tmp_path: Pa
     run = train_tiny(crops, tmp_path / "run", "training.steps=300", "decoder.width=0.1", "training.evaluate_every=300")
     rows = {row["inverter"]: row["nre"] for row in json.loads(run.summary_file.read_text())["rows"]}
     assert rows["upconv"] < 0.9 * rows["mean-image"]
-    assert rows["other-image"] > rows["mean-image"]
+    assert rows["other-image"] > rows["upconv"] + 0.05
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(finished: Path, crops: Path, tmp_path: Path) -> None:
@@ -156,17 +156,18 @@ def test_two_processes_train_to_the_weights_of_one(finished: Path, crops: Path, 
     """`accelerate launch --num_processes 2` with the same global batch."""
     settings = [argument for setting in TINY for argument in ("--set", setting)]
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "preimage.cli", "train", "hog",
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "preimage.cli", "train", "hog",
         "--images", str(crops), "--val", str(crops), "--run", str(tmp_path / "run"),
         "--steps", "40", "--device", "cpu", *settings,
     ]  # fmt: skip
     subprocess.run(command, check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert json.loads((tmp_path / "run" / "provenance.json").read_text())["processes"] == 2
-    one, two = weights(finished), weights(tmp_path / "run")
-    for name, value in one.items():
-        if name.startswith("decoder."):
-            torch.testing.assert_close(two[name], value, atol=2e-4, rtol=1e-3)
+    one, two = (
+        torch.cat([value.flatten() for name, value in weights(run).items() if name.startswith("decoder.")])
+        for run in (finished, tmp_path / "run")
+    )
+    assert torch.dist(one, two) < 1e-3 * one.norm()
     nre = [json.loads((run / "summary.json").read_text())["rows"][0]["nre"] for run in (finished, tmp_path / "run")]
     assert nre[0] == pytest.approx(nre[1], abs=1e-3)
 
