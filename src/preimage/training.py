@@ -176,8 +176,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         with accelerator.autocast():
-            reconstructions = network(features)
-        loss, error = losses(reconstructions.float(), images, settings)
+            reconstructions = network(features).float()
+        loss = error = squared_error(reconstructions, images)
+        if settings.grid_period:
+            loss = error + grid_penalty(reconstructions, settings, accelerator)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
@@ -209,15 +211,11 @@ def train(
     return state
 
 
-def losses(reconstructions: Tensor, images: Tensor, settings: TrainingSettings) -> tuple[Tensor, Tensor]:
-    """What is minimised, and the mean squared error in it; the target is brought to the decoder's size."""
+def squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
+    """The mean over all pixels; the target is brought to the decoder's size."""
     if images.shape[2:] != reconstructions.shape[2:]:
         images = F.interpolate(images, reconstructions.shape[2:], mode="bilinear", antialias=True)
-    error = F.mse_loss(reconstructions, images)
-    if not settings.grid_period:
-        return error, error
-    some = reconstructions[: max(1, len(reconstructions) // 4)]  # a sample of the batch will do
-    return error + settings.grid_weight * grid_energy(some, settings.grid_period), error
+    return F.mse_loss(reconstructions, images)
 
 
 def agreed(stop: bool, accelerator: Accelerator) -> bool:
@@ -228,19 +226,34 @@ def agreed(stop: bool, accelerator: Accelerator) -> bool:
     return bool(votes.item())
 
 
-def grid_energy(images: Tensor, period: int) -> Tensor:
-    """How far the steepness of images (N, C, H, W) depends on the place within a grid of `period` pixels.
+def grid_penalty(reconstructions: Tensor, settings: TrainingSettings, accelerator: Accelerator) -> Tensor:
+    """A term whose gradient is that of the weighted `grid_energy` of all processes' reconstructions together.
 
-    The squared deviation from 1 of mean |x[i + 1] - x[i]| by i modulo `period` over its mean, for columns and for rows.
-    In photographs it is nearly 0; what a decoder leaves of the features' grid shows here.
+    The energy is no sum over images, so every process follows its slope at the mean of all. A quarter of the batch will
+    do, and every fifth line, which meets all places of the grid in turn.
     """
-    energy = images.new_zeros(())
-    for lines in (images, images.transpose(2, 3)):
-        # Every fifth line is enough, and meets all places of the grid in turn.
-        steepness = lines[:, :, ::5].contiguous().diff(dim=3).abs().mean(dim=(0, 1, 2))
-        phases = steepness[: len(steepness) // period * period].view(-1, period).mean(dim=0)
-        energy = energy + (phases / phases.mean().clamp(min=1e-6) - 1).square().mean()
-    return energy
+    own = steepness(reconstructions[::4, :, ::5], reconstructions[::4, :, :, ::5], settings.grid_period)
+    everyone = accelerator.reduce(own.detach(), "mean").requires_grad_()
+    (slope,) = torch.autograd.grad(grid_energy(everyone), everyone)
+    penalty: Tensor = settings.grid_weight * (slope * own).sum()
+    return penalty
+
+
+def steepness(rows: Tensor, columns: Tensor, period: int) -> Tensor:
+    """Mean |x[i + 1] - x[i]| by i modulo `period`, along rows and along columns of images (N, C, H, W): (2, period)."""
+    means = []
+    for lines in (rows, columns.transpose(2, 3)):
+        by_place = lines.contiguous().diff(dim=3).abs().mean(dim=(0, 1, 2))
+        means.append(by_place[: len(by_place) // period * period].view(-1, period).mean(dim=0))
+    return torch.stack(means)
+
+
+def grid_energy(phases: Tensor) -> Tensor:
+    """How far steepness depends on the place within the features' grid: mean squared relative deviation.
+
+    In photographs it is nearly 0; what a decoder leaves of the grid shows here.
+    """
+    return (phases / phases.mean(dim=1, keepdim=True).clamp(min=1e-6) - 1).square().mean(dim=1).sum()
 
 
 def move_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
