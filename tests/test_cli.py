@@ -16,7 +16,7 @@ from preimage.api import sample_files
 
 def preimage(*arguments: object, check: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command; it must end with the exit code `check`, and never with a traceback."""
-    command = [sys.executable, "-m", "preimage.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "preimage", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, env=None)
     assert result.returncode == check, result.stderr
     assert "Traceback" not in result.stderr

@@ -111,7 +111,7 @@ def test_stopping_and_resuming_ends_with_identical_weights(
 
 
 def start_in_background(crops: Path, folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "preimage.cli", "train"]
+    command = [sys.executable, "-m", "preimage", "train"]
     if (folder / "settings.json").exists():
         command += ["--resume", str(folder)]
     else:
@@ -160,7 +160,7 @@ def test_two_processes_train_to_the_weights_of_one(finished: Path, crops: Path, 
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "-m", "preimage.cli", "train", "hog", "--images", str(crops), "--val", str(crops), "--run", str(tmp_path / "run"),
+        "-m", "preimage", "train", "hog", "--images", str(crops), "--val", str(crops), "--run", str(tmp_path / "run"),
         "--steps", "40", "--device", "cpu", *settings,
     ]  # fmt: skip
     subprocess.run(command, check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
