@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +81,44 @@ def test_invert_with_ones_own_run(run: Path, cat: Path, tmp_path: Path) -> None:
     preimage("invert", cat, "--run", run, "-o", tmp_path / "out")
     assert Image.open(tmp_path / "out" / "chelsea.hog.png").size == (64, 64)
     assert Image.open(tmp_path / "out" / "chelsea.sheet.png").width > 4 * 200
+
+
+def test_a_photograph_of_any_size_is_inverted_whole(run: Path, tmp_path: Path) -> None:
+    Image.open(sample_files()[1]).resize((203, 130)).save(tmp_path / "wide.png")
+    preimage("invert", tmp_path / "wide.png", "--run", run, "--size", "native", "-o", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "wide.hog.png").size == (200, 128)
+    Image.new("RGB", (7, 100)).save(tmp_path / "thin.png")
+    result = preimage("invert", tmp_path / "thin.png", "--run", run, "--size", "native", "-o", tmp_path, check=2)
+    assert "smaller than a cell of 8" in result.stderr
+
+
+def test_photographs_of_the_same_name_do_not_overwrite_each_other(run: Path, cat: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.open(cat).save(tmp_path / folder / "cat.png")
+    preimage("invert", tmp_path / "a" / "cat.png", tmp_path / "b" / "cat.png", "--run", run, "-o", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.hog.png"))) == 2
+
+
+def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(crops: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "preimage", "train", "hog", "--images", crops, "--run", tmp_path / "run", "--steps", "100000",
+        "--set", "representation.image_size=64", "--set", "decoder.width=0.05", "--set", "training.batch_size=8",
+        "--set", "training.checkpoint_every=10", "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoint" / "checkpoint.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert f"preimage train --resume {tmp_path / 'run'}" in stderr
+    stopped_at = json.loads((tmp_path / "run" / "checkpoint" / "checkpoint.json").read_text())["step"]
+    again = preimage("train", "--resume", tmp_path / "run", "--steps", 5, check=2)
+    assert "takes no others" in again.stderr
+    assert stopped_at >= 10
 
 
 def test_inverting_saved_features_gives_the_same_picture(run: Path, cat: Path, tmp_path: Path) -> None:

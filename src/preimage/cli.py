@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,9 +23,13 @@ from rich.table import Table
 from preimage.errors import FeatureError, PreimageError, SettingsError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from preimage.evaluation import Evaluation
     from preimage.interfaces import Inverter, Representation
     from preimage.runs import Reporter
+
+Batches = Iterable[tuple[list[str], "Tensor"]]  # ids, and images (N, 3, H, W) in [0, 1]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -163,6 +167,9 @@ def invert(
     run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
     features: Annotated[Path | None, typer.Option(help="Invert saved features (.npy) instead of photographs.")] = None,
     fit: FitOption = "crop",
+    size: Annotated[
+        str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
+    ] = "own",
     device: Device = None,
 ) -> None:
     """Features back into pictures: out/NAME.hog.png, and NAME.sheet.png beside the photograph."""
@@ -174,27 +181,44 @@ def invert(
     output.mkdir(parents=True, exist_ok=True)
     if features is not None:
         invert_features(inverter, features, output, pick_device(device))
+        return
+    assert images is not None
+    if size == "native":
+        ids, batches = native_batches(images, inverter.representation.grid)
+    elif size == "own":
+        photos = open_photos(images, inverter.representation.image_size, fit)
+        ids, batches = photos.ids, photos.batches(16)
     else:
-        assert images is not None
-        invert_photos(inverter, images, output, fit, pick_device(device))
+        raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
+    invert_photos(inverter, batches, file_names(ids), output, pick_device(device))
 
 
-def invert_photos(inverter: Inverter, images: list[Path], output: Path, fit: str, device: str) -> None:
+def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], output: Path, device: str) -> None:
     from preimage.evaluation import sheet_columns
     from preimage.figures import sheet
     from preimage.images import save_image
-    from preimage.pairs import EncodedPhotos
 
-    name = inverter.representation.name
-    photos = open_photos(images, inverter.representation.image_size, fit)
-    for batch in EncodedPhotos(inverter.representation, photos, batch_size=16, device=device):
-        reconstructions = inverter.invert(batch.features).cpu()
-        columns = sheet_columns(inverter.representation, batch.images.cpu(), batch.features.cpu(), reconstructions)
-        for index, stem in enumerate(file_stems(batch.ids)):
-            save_image(reconstructions[index], output / f"{stem}.{name}.png")
-            sheet({title: each[index : index + 1] for title, each in columns.items()}, output / f"{stem}.sheet.png")
-            print(output / f"{stem}.{name}.png")
-            print(output / f"{stem}.sheet.png")
+    representation = inverter.representation
+    for ids, images in batches:
+        features = representation.encode(images.to(device))
+        reconstructions = inverter.invert(features).cpu()
+        columns = sheet_columns(representation, images, features.cpu(), reconstructions)
+        for index, name in enumerate(ids):
+            picture, beside = (output / f"{names[name]}.{kind}.png" for kind in (representation.name, "sheet"))
+            save_image(reconstructions[index], picture)
+            sheet({title: each[index : index + 1] for title, each in columns.items()}, beside)
+            print(f"{picture}\n{beside}")
+
+
+def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Batches]:
+    """Ids, and one photograph at a time at its own size."""
+    from preimage.images import decode, find_photos, to_tensor, whole
+
+    if grid is None:
+        raise SettingsError("--size native needs a representation on a grid, such as hog or lbp")
+    photos = find_photos(images).photos
+    batches = (([photo.id], to_tensor([whole(decode(photo.read(), photo.id), grid)])) for photo in photos)
+    return [photo.id for photo in photos], batches
 
 
 def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -> None:
@@ -212,12 +236,13 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
     features = torch.from_numpy(array)
     if features.ndim == len(inverter.representation.feature_shape):
         features = features[None]
-    names = file_stems(described["ids"]) if described else [f"{file.stem}-{i:04d}" for i in range(len(features))]
+    ids = described["ids"] if described else [f"{file.stem}-{index:04d}" for index in range(len(features))]
+    names = file_names(ids)
     for start in range(0, len(features), 16):
         reconstructions = inverter.invert(features[start : start + 16].to(device)).cpu()
-        for stem, back in zip(names[start : start + 16], reconstructions, strict=True):
-            save_image(back, output / f"{stem}.{name}.png")
-            print(output / f"{stem}.{name}.png")
+        for own, back in zip(ids[start : start + 16], reconstructions, strict=True):
+            save_image(back, output / f"{names[own]}.{name}.png")
+            print(output / f"{names[own]}.{name}.png")
 
 
 def read_features(file: Path) -> tuple[Any, dict[str, Any] | None]:
@@ -440,11 +465,11 @@ def pick_device(device: str | None) -> str:
     return device
 
 
-def file_stems(ids: list[str]) -> list[str]:
+def file_names(ids: list[str]) -> dict[str, str]:
     """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
-    flat = [name.replace("/", "_").replace("\\", "_").replace(":", "_") for name in ids]
-    stems = [Path(name).stem for name in flat]
-    return stems if len(set(stems)) == len(stems) else flat
+    flat = {own: own.strip("/").replace("/", "_").replace("\\", "_").replace(":", "_") for own in ids}
+    stems = {own: name.removesuffix(Path(name).suffix) for own, name in flat.items()}
+    return stems if len(set(stems.values())) == len(stems) else flat
 
 
 @contextmanager
@@ -502,4 +527,3 @@ def make_reporter(bar: Progress) -> Reporter:
 def duration(seconds: float) -> str:
     minutes = seconds / 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-

@@ -89,6 +89,14 @@ def resize(image: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
     return np.asarray(square)
 
 
+def whole(image: Image.Image, multiple: int) -> Pixels:
+    """An image at its own size (H, W, 3), less what is over a multiple of some pixels at the right and the bottom."""
+    width, height = (side // multiple * multiple for side in image.size)
+    if not width or not height:
+        raise ImageError(f"a photograph of {image.width} x {image.height} pixels is smaller than a cell of {multiple}")
+    return np.asarray(image)[:height, :width]
+
+
 def to_tensor(pixels: Pixels | Sequence[Pixels]) -> Tensor:
     """8-bit pictures (N, H, W, 3), or a list of them -> images (N, 3, H, W) in [0, 1], channels last in memory."""
     array = pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)
@@ -140,6 +148,11 @@ class FilePhoto:
     label: int | None = None
     offset: int = 0
     length: int = -1
+
+    @property
+    def full_name(self) -> str:
+        """Its path; for a member of a shard, that of the shard and the member's name."""
+        return self.path.as_posix() if self.length == -1 else f"{self.path.as_posix()}/{self.id}"
 
     def read(self) -> bytes:
         try:
@@ -292,9 +305,7 @@ def with_unique_ids(photos: list[Photo]) -> list[Photo]:
     """Where two sources use one id, put the file or shard before it."""
     counts = Counter(photo.id for photo in photos)
     return [
-        replace(photo, id=f"{photo.path}:{photo.id}")
-        if isinstance(photo, FilePhoto) and counts[photo.id] > 1
-        else photo
+        replace(photo, id=photo.full_name) if isinstance(photo, FilePhoto) and counts[photo.id] > 1 else photo
         for photo in photos
     ]
 

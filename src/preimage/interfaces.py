@@ -45,6 +45,11 @@ class Representation(ABC):
         """The shape of one image's features; raises `ImageError` for a size that cannot be encoded."""
 
     @property
+    def grid(self) -> int | None:
+        """Pixels between the places of a map, if images of any size can be encoded whole; else None."""
+        return None
+
+    @property
     def feature_shape(self) -> tuple[int, ...]:
         """The shape of the features of one image of the representation's own size."""
         return self.feature_shape_at(self.image_size, self.image_size)

@@ -58,6 +58,10 @@ class HOG(Representation):
     def differentiable(self) -> bool:  # type: ignore[override]
         return not self.round_grey
 
+    @property
+    def grid(self) -> int:
+        return self.cell_size
+
     def feature_shape_at(self, height: int, width: int) -> tuple[int, int, int]:
         if height % self.cell_size or width % self.cell_size:
             raise ImageError(f"cell_size={self.cell_size} does not divide an image of {width} x {height} pixels")

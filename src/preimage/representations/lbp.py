@@ -53,6 +53,10 @@ class LBP(Representation):
         if self.image_size < self.cell_size:
             raise SettingsError(f"cell_size={self.cell_size} is larger than image_size={self.image_size}")
 
+    @property
+    def grid(self) -> int:
+        return self.cell_size
+
     def feature_shape_at(self, height: int, width: int) -> tuple[int, int, int]:
         if min(height, width) < self.cell_size:
             raise ImageError(f"an image of {width} x {height} pixels is smaller than a cell of {self.cell_size}")
