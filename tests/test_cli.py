@@ -102,7 +102,8 @@ def test_photographs_of_the_same_name_do_not_overwrite_each_other(run: Path, cat
 
 def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(crops: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "preimage", "train", "hog", "--images", crops, "--run", tmp_path / "run", "--steps", "100000",
+        sys.executable, "-m", "preimage", "train", "hog", "--images", crops, "--run", tmp_path / "run",
+        "--steps", "100000",
         "--set", "representation.image_size=64", "--set", "decoder.width=0.05", "--set", "training.batch_size=8",
         "--set", "training.checkpoint_every=10", "--device", "cpu",
     ]  # fmt: skip
