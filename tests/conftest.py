@@ -16,6 +16,7 @@ from torch import Tensor
 from preimage.images import Photos, find_photos
 
 SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
+SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "data" / "weights"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -49,6 +50,15 @@ def shared_photos() -> Path:
     if not SHARED_PHOTOS.is_dir():
         pytest.skip("needs the research photographs, which are not part of the repository")
     return SHARED_PHOTOS
+
+
+@pytest.fixture(scope="session")
+def shared_alexnet() -> str:
+    """The weights files of a complete BVLC AlexNet (its fc6 refitted), as `weights=` takes them."""
+    files = [SHARED_WEIGHTS / "bvlc_alexnet_qcnn_conv_fp16.npz", SHARED_WEIGHTS / "alexnet_refit_fc.npz"]
+    if not all(file.exists() for file in files):
+        pytest.skip("needs the research weights, which are not part of the repository")
+    return ",".join(map(str, files))
 
 
 @pytest.fixture(scope="session")

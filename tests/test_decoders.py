@@ -21,7 +21,7 @@ SHAPES = {
 
 
 def test_the_papers_hog_network_layer_by_layer() -> None:
-    """Sizes as in paper.md, 2: out = channels x height x width after every layer."""
+    """Channels x height x width after every layer."""
     decoder = build_decoder("paper-hog", HOG_SHAPE, 256)
     sizes: list[tuple[int, ...]] = []
     for module in decoder.modules():

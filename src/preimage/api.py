@@ -10,10 +10,11 @@ from typing import Any
 from preimage import runs, zoo
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
+from preimage.errors import WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos
-from preimage.interfaces import Inverter, Representation, ignore, never
+from preimage.interfaces import Inverter, ignore, never
 from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import REPRESENTATIONS, get_representation
@@ -147,7 +148,12 @@ def catalogue() -> dict[str, Any]:
     def first_line(kind: object) -> str:
         return (kind.__doc__ or "").strip().splitlines()[0]
 
-    def describe(representation: Representation) -> dict[str, Any]:
+    def describe(name: str) -> dict[str, Any]:
+        try:
+            representation = get_representation(name)
+        except WeightsError:
+            command = f"preimage weights get {name.partition('.')[0]}"
+            return {"feature_shape": None, "image_size": None, "differentiable": True, "source": f"first: {command}"}
         return {
             "feature_shape": representation.feature_shape,
             "image_size": representation.image_size,
@@ -156,7 +162,7 @@ def catalogue() -> dict[str, Any]:
         }
 
     return {
-        "representations": {name: describe(get_representation(name)) for name in REPRESENTATIONS},
+        "representations": {name: describe(name) for name in REPRESENTATIONS},
         "decoders": {name: first_line(table) for name, table in DECODERS.items()},
         "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
         "presets": preset_names(),

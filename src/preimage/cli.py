@@ -92,9 +92,9 @@ def list_command(as_json: AsJson = False) -> None:
         return
     table = plain_table("representations", "name", "features", "of images", "gradients", "source")
     for name, facts in catalogue["representations"].items():
-        size = " x ".join(map(str, facts["feature_shape"]))
+        size = " x ".join(map(str, facts["feature_shape"] or ["?"]))
         gradients = "yes" if facts["differentiable"] else "no"
-        table.add_row(name, size, f"{facts['image_size']} px", gradients, facts["source"])
+        table.add_row(name, size, f"{facts['image_size'] or '?'} px", gradients, facts["source"])
     out.print(table, "")
     for kind in ("decoders", "inverters"):
         table = plain_table(kind, "name", "what it is")
@@ -116,6 +116,31 @@ def plain_table(title: str, first: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column)
     return table
+
+
+@app.command()
+def weights(
+    action: Annotated[str, typer.Argument(help="'list', or 'get' to download.")],
+    name: Annotated[str | None, typer.Argument(help="alexnet, bvlc_alexnet or caffenet.")] = None,
+) -> None:
+    """Published weights of networks: what there is, and fetching it. Nothing else ever downloads any."""
+    from preimage.networks.weights import PUBLISHED, fetch
+
+    if action == "list" and name is None:
+        table = plain_table("published weights", "name", "MB", "licence", "from", "here")
+        for own, published in PUBLISHED.items():
+            here = "yes" if published.file.exists() else "no"
+            table.add_row(own, str(published.megabytes), published.licence, published.url, here)
+        out.print(table)
+    elif action == "get" and name in PUBLISHED:
+        published = PUBLISHED[name]
+        note(f"{published.url}: {published.megabytes} MB, licence: {published.licence}; to {published.file}")
+        with progress_bar() as bar:
+            task = bar.add_task("downloading", total=None)
+            fetch(name, lambda done, total: bar.update(task, completed=done, total=total))
+        print(published.file)
+    else:
+        raise SettingsError(f"say `preimage weights list`, or `preimage weights get NAME` ({', '.join(PUBLISHED)})")
 
 
 # --- encode and invert ------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class UpConv:
-    """An up-convolution: twice the size. Kernel 4 pads 1; kernel 5 pads 2 and adds 1 to the output (paper.md, 1).
+    """An up-convolution: twice the size. Kernel 4 pads 1; kernel 5 pads 2 and adds 1 to the output.
 
     Its even and odd pixels come from different weights, which shows as a grid; `smooth` blurs it away.
     """

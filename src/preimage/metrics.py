@@ -53,7 +53,7 @@ METRICS: dict[str, Metric] = {
 
 
 def mean_pairwise_distance(images: Tensor) -> float:
-    """N of the paper: the mean Euclidean distance between two different images (paper.md, 5)."""
+    """N of the paper: the mean Euclidean distance between two different images."""
     flat = images.flatten(1)
     gram = torch.zeros(len(flat), len(flat), dtype=torch.float64)
     for columns in torch.split(flat, 1 << 15, dim=1):

