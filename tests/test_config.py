@@ -43,7 +43,7 @@ def test_overrides_are_typed() -> None:
         ("trainig.steps=7", UnknownNameError, "Did you mean 'training'"),
         ("sed=7", UnknownNameError, "Did you mean 'seed'"),
         ("training.steps=many", SettingsError, "training.steps is int, got 'many'"),
-        ("training.batch_size=0", SettingsError, "batch_size is positive, got 0"),
+        ("training.batch_size=0", SettingsError, "batch_size is positive and finite, got 0"),
         ("training.precision=float8", SettingsError, "'float32'"),
         ("training.compile=1", SettingsError, "training.compile is bool, got 1"),
         ("augmentation.min_scale=2", SettingsError, "min_scale"),

@@ -59,3 +59,12 @@ def test_impossible_settings_are_refused() -> None:
         HOG(cell_size=0)
     with pytest.raises(SettingsError, match="positive"):
         HOG(pixel_scale=0)
+
+
+def test_encoding_in_inference_mode_does_no_harm_to_later_gradients() -> None:
+    hog = HOG(cell_size=4, image_size=20, round_grey=False)
+    with torch.inference_mode():
+        hog.encode(torch.rand(1, 3, 20, 20))
+    images = torch.rand(1, 3, 20, 20, requires_grad=True)
+    hog.encode(images).sum().backward()
+    assert images.grad is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import tarfile
@@ -74,6 +75,8 @@ def test_sixteen_bits_are_scaled_not_cut_off() -> None:
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
     decoded = np.asarray(decode(encoded(Image.fromarray(ramp), "PNG"), "ramp.png"))
     np.testing.assert_array_equal(decoded[..., 0].ravel(), np.arange(256))
+    dark = Image.fromarray(np.full((4, 4), 200, np.uint16))
+    assert np.asarray(decode(encoded(dark, "PNG"), "dark.png")).max() == 1
 
 
 def test_grey_becomes_three_equal_channels(picture: Image.Image) -> None:
@@ -144,6 +147,29 @@ def shard_of(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
+def test_damaged_pictures_of_every_kind_are_an_image_error_and_silence_nothing(picture: Image.Image) -> None:
+    import warnings
+
+    filters = list(warnings.filters)
+    generator = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"):
+        content = encoded(picture.resize((32, 20)), kind)
+        for _ in range(40):
+            torn = bytearray(content)
+            for place in generator.integers(0, len(torn), 8):
+                torn[place] = generator.integers(256)
+            with contextlib.suppress(ImageError):
+                assert decode(bytes(torn), "torn").mode == "RGB"
+    assert warnings.filters == filters
+
+
+def test_hidden_folders_and_files_named_twice(folder: Path) -> None:
+    (folder / ".thumbs").mkdir()
+    shutil.copy(folder / "b.png", folder / ".thumbs" / "t.png")
+    assert [photo.id for photo in find_photos(folder).photos] == ["b.png", "inner/a.JPG"]
+    assert [photo.id for photo in find_photos([folder / "b.png", folder / "b.png"]).photos] == ["b.png"]
+
+
 def test_a_folder_is_searched_and_text_is_passed_over(folder: Path) -> None:
     found = find_photos(folder)
     assert [photo.id for photo in found.photos] == ["b.png", "inner/a.JPG"]
@@ -153,10 +179,12 @@ def test_a_folder_is_searched_and_text_is_passed_over(folder: Path) -> None:
 def test_shards_pair_photographs_with_their_labels(tmp_path: Path, picture: Image.Image) -> None:
     content = encoded(picture, "PNG")
     shard_of(tmp_path / "s-0.tar", {"x.png": content, "x.cls": b"7", "y.png": content, "y.json": b"{}"})
-    shard_of(tmp_path / "s-1.tar", {"z.cls": b"12\n", "z.png": content})
+    shard_of(
+        tmp_path / "s-1.tar", {"z.cls": b"12\n", "z.png": content, "IMG.2020.png": content, "IMG.2020.cls": b"dog"}
+    )
     photos = Photos.open(tmp_path / "s-*.tar", 64)
-    assert photos.ids == ["x", "y", "z"]
-    assert photos.labels == [7, None, 12]
+    assert photos.ids == ["x", "y", "z", "I.20"]
+    assert photos.labels == [7, None, 12, None]
     assert (photos.pixels(2) == resize(picture, 64)).all()
 
 
@@ -201,9 +229,11 @@ def test_a_damaged_photo_is_left_out_and_told(folder: Path) -> None:
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
     photos = Photos.open(folder, 64).load()
     assert photos.ids == ["b.png", "inner/a.JPG"]
-    assert list(photos.damaged) == ["broken.jpg"]
+    assert photos.left_out[str(folder / "notes.txt")] == "not a picture"
+    assert "is not a picture" in photos.left_out["broken.jpg"] or "damaged" in photos.left_out["broken.jpg"]
+    assert Photos.open(folder / "*.[jp]*g", 64).load().ids == ["b.png"]
     with pytest.raises(ImageError, match=r"broken\.jpg"):
-        Photos.open(folder, 64).load(strict=True)
+        Photos.open([folder / "b.png", folder / "broken.jpg"], 64).load()
 
 
 def test_photos_too_many_for_memory_are_read_when_needed(folder: Path) -> None:

@@ -48,6 +48,11 @@ def load_contenders(name: str | Path) -> dict[str, Inverter]:
     return {"upconv": runs.load_inverter(name)}
 
 
+def fit_of(run: str | Path) -> Fit | None:
+    """How a run made its photographs square; None for a file, which does not know."""
+    return Run.open(run).settings.photos.fit if Path(run).is_dir() else None
+
+
 def train(
     preset: str,
     images: Sources,
@@ -92,7 +97,7 @@ def evaluate(
     images: Sources,
     *,
     train_images: Sources | None = None,
-    fit: Fit = "crop",
+    fit: Fit | None = None,
     device: str = "cpu",
     limit: int | None = None,
     on_progress: Callable[[int, int], None] = ignore,
@@ -101,32 +106,37 @@ def evaluate(
 
     Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
     ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
-    photographs. `limit` takes the first so many photographs.
+    photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs.
     """
-    kept = {"upconv": inverter} if isinstance(inverter, Inverter) else load_contenders(inverter)
+    kept = {inverter.name: inverter} if isinstance(inverter, Inverter) else load_contenders(inverter)
     main = next(iter(kept.values()))
     representation = main.representation
+    trained_on = "its training photographs"
+    if not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir():
+        own = Run.open(inverter).settings.photos
+        fit = fit or fit_of(inverter)
+        trained_on = ", ".join(own.train)
+        train_images = train_images or own.train
+    fit = fit or "crop"
     photos = Photos.open(images, representation.image_size, fit)
     if limit is not None:
-        photos = photos.subset(range(min(limit, len(photos))))
+        photos.photos = photos.photos[:limit]
     photos.load()
 
-    trained_on = "its training photographs"
-    if train_images is None and not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir():
-        train_images = Run.open(inverter).settings.photos.train
-        trained_on = ", ".join(train_images)
     contenders = [Contender(main, trained_on)]
     if train_images is not None:
         train_photos = Photos.open(train_images, representation.image_size, fit).load()
-        contenders += fit_baselines(representation, train_photos, ", ".join(as_texts(train_images)), device)
+        baselines = fit_baselines(representation, train_photos, ", ".join(as_texts(train_images)), device)
+        contenders += [contender for contender in baselines if contender.inverter.name != main.name]
     else:
         pairs = EncodedPhotos(representation, photos, device=device)
         others = f"the other {len(photos) - 1} evaluated photographs"
-        if "mean-image" not in kept:
+        if MeanImage.name not in kept:
             mean = MeanImage(representation).fit(pairs)
             contenders.append(Contender(mean, f"the {len(photos)} evaluated photographs"))
         contenders += [Contender(baseline, trained_on) for name, baseline in kept.items() if baseline is not main]
-        contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
+        if Nearest.name not in kept:
+            contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
     words = ", ".join(as_texts(images))
     return evaluate_contenders(contenders, photos, words, device=device, on_progress=on_progress)
 

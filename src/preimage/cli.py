@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from preimage.evaluation import Evaluation
+    from preimage.images import Photos
     from preimage.interfaces import Inverter, Representation
     from preimage.runs import Reporter
 
@@ -47,7 +48,8 @@ TrainImages = Annotated[list[str], typer.Option(help="Photographs for the baseli
 Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
-FitOption = Annotated[str, typer.Option("--fit", help="'crop' the centre square, or squeeze the 'whole' photograph.")]
+FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
+FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -136,7 +138,7 @@ def weights(
         published = PUBLISHED[name]
         note(f"{published.url}: {published.megabytes} MB, licence: {published.licence}; to {published.file}")
         with progress_bar() as bar:
-            task = bar.add_task("downloading", total=None)
+            task = bar.add_task("downloading", total=None, facts="")
             fetch(name, lambda done, total: bar.update(task, completed=done, total=total))
         print(published.file)
     else:
@@ -151,7 +153,7 @@ def encode(
     images: Images,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write; its settings go beside it.")],
     representation: Name = "hog",
-    fit: FitOption = "crop",
+    fit: FitOption = None,
     settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
     device: Device = None,
 ) -> None:
@@ -160,13 +162,13 @@ def encode(
 
     from preimage.pairs import EncodedPhotos
 
+    if output.suffix != ".npy":
+        raise SettingsError(f"features are written as .npy, not {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
     chosen = representation_of(representation, settings)
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
     features = np.concatenate([batch.features.cpu().numpy() for batch in pairs])
-    if output.suffix != ".npy":
-        raise SettingsError(f"features are written as .npy, not {output}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     np.save(output, features)
     sidecar(output).write_text(
         json.dumps(
@@ -175,7 +177,7 @@ def encode(
                 "fingerprint": chosen.fingerprint,
                 "shape": features.shape,
                 "ids": photos.ids,
-                "fit": fit,
+                "fit": photos.fit,
             },
             indent=2,
         )
@@ -191,7 +193,7 @@ def invert(
     representation: Name = "hog",
     run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
     features: Annotated[Path | None, typer.Option(help="Invert saved features (.npy) instead of photographs.")] = None,
-    fit: FitOption = "crop",
+    fit: FitOption = None,
     size: Annotated[
         str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
     ] = "own",
@@ -203,6 +205,7 @@ def invert(
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
     inverter = api.load_inverter(Path(run) if run else representation)
+    fit = fit or (api.fit_of(Path(run)) if run else None)
     output.mkdir(parents=True, exist_ok=True)
     if features is not None:
         invert_features(inverter, features, output, pick_device(device))
@@ -241,7 +244,9 @@ def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Bat
 
     if grid is None:
         raise SettingsError("--size native needs a representation on a grid, such as hog or lbp")
-    photos = find_photos(images).photos
+    found = find_photos(images)
+    tell_left_out(dict.fromkeys(found.passed_over, "not a picture"))
+    photos = found.photos
     batches = (([photo.id], to_tensor([whole(decode(photo.read(), photo.id), grid)])) for photo in photos)
     return [photo.id for photo in photos], batches
 
@@ -261,7 +266,8 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
     features = torch.from_numpy(array)
     if features.ndim == len(inverter.representation.feature_shape):
         features = features[None]
-    ids = described["ids"] if described else [f"{file.stem}-{index:04d}" for index in range(len(features))]
+    numbered = [f"{file.stem}-{index:04d}" for index in range(len(features))]
+    ids = described["ids"] if described and len(described["ids"]) == len(features) else numbered
     names = file_names(ids)
     for start in range(0, len(features), 16):
         reconstructions = inverter.invert(features[start : start + 16].to(device)).cpu()
@@ -278,9 +284,19 @@ def read_features(file: Path) -> tuple[Any, dict[str, Any] | None]:
         array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FeatureError(f"{file} cannot be read as a .npy array: {error}") from error
-    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-        raise FeatureError(f"{file} holds {array.dtype}, expected numbers")
-    described = json.loads(sidecar(file).read_text()) if sidecar(file).exists() else None
+    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.number):
+        raise FeatureError(
+            f"{file} holds {getattr(array, 'dtype', 'several arrays')}, expected one .npy array of numbers"
+        )
+    described = None
+    if sidecar(file).exists():
+        try:
+            described = json.loads(sidecar(file).read_text())
+            assert {"representation", "fingerprint", "ids"} <= described.keys()
+        except (ValueError, AssertionError, AttributeError) as error:
+            raise FeatureError(
+                f"{sidecar(file)} is not what `preimage encode` writes: remove it, or encode again"
+            ) from error
     return array.astype(np.float32), described
 
 
@@ -312,7 +328,7 @@ def train(
     with progress_bar() as bar:
         reporter = make_reporter(bar)
         if resume is not None:
-            if preset or images or val or run or settings or steps or epochs or minutes:
+            if preset or images or val or run or settings or steps or epochs or minutes or seed:
                 raise SettingsError("--resume goes on with a run's own settings: it takes no others")
             result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
         else:
@@ -365,9 +381,9 @@ def evaluate(
     inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
     images: ImagesOption,
     train_images: TrainImages = [],  # noqa: B006
-    limit: Annotated[int | None, typer.Option(help="Only the first so many photographs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
-    fit: FitOption = "crop",
+    fit: FitOption = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -375,7 +391,7 @@ def evaluate(
     from preimage import api
 
     with progress_bar() as bar:
-        task = bar.add_task("evaluating", total=None)
+        task = bar.add_task("evaluating", total=None, facts="")
         result = api.evaluate(
             inverter,
             images,
@@ -385,12 +401,14 @@ def evaluate(
             limit=limit,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if records is not None:
-        records.write_text(result.records_csv())
     print_evaluation(result, as_json)
+    if records is not None:
+        records.parent.mkdir(parents=True, exist_ok=True)
+        records.write_text(result.records_csv())
 
 
 def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
+    tell_left_out(result.left_out)
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
         return
@@ -430,6 +448,7 @@ def export(
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("demo"),
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Invert four sample photographs with the shipped HOG inverter; writes a sheet and prints the table."""
     from preimage import api
@@ -439,8 +458,8 @@ def demo(
     where = pick_device(device)
     result = api.evaluate("hog", api.sample_files(), device=where)
     draw_sheet(api.load_inverter("hog"), api.sample_photos(), output / "hog.png", device=where)
-    print_evaluation(result)
-    print(f"\npictures: {output / 'hog.png'}")
+    print_evaluation(result, as_json)
+    note(f"pictures: {output / 'hog.png'}")
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
@@ -459,21 +478,22 @@ def representation_of(name: str, overrides: list[str]) -> Representation:
     return get_representation(name, **values)
 
 
-def open_photos(images: list[Path], image_size: int, fit: str) -> Any:
-    """The photographs a user named. Unreadable ones are refused if all were named as files, else passed over."""
-    from preimage.images import Photos, find_photos
+def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:
+    """The photographs a user named; what is left out is told."""
+    from preimage.images import Photos
 
-    found = find_photos(images)
-    for name in found.passed_over:
-        note(f"passed over {name}: not a picture")
-    photos = Photos(found.photos, image_size, check_fit(fit)).load(strict=all(path.is_file() for path in images))
-    for name, problem in photos.damaged.items():
-        note(f"passed over {name}: {problem}")
+    photos = Photos.open(images, image_size, check_fit(fit) or "crop").load()
+    tell_left_out(photos.left_out)
     return photos
 
 
-def check_fit(fit: str) -> Any:
-    if fit not in ("crop", "whole"):
+def tell_left_out(left_out: dict[str, str]) -> None:
+    for name, why in left_out.items():
+        note(f"left out {name}: {why}")
+
+
+def check_fit(fit: str | None) -> Any:
+    if fit not in ("crop", "whole", None):
         raise SettingsError(f"--fit is 'crop' or 'whole', not {fit!r}")
     return fit
 
@@ -507,8 +527,6 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("{task.fields[facts]}"),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        bar_add = bar.add_task
-        bar.add_task = lambda *a, **k: bar_add(*a, **{"facts": "", **k})  # type: ignore[method-assign]
         yield bar
 
 
@@ -520,20 +538,19 @@ def make_reporter(bar: Progress) -> Reporter:
         """Tells the plan, then keeps a bar with images/s, loss, validation NRE and the time left."""
 
         def planned(self, plan: Plan) -> None:
-            for name, problem in plan.damaged.items():
-                note(f"left out {name}: {problem}")
+            tell_left_out(plan.left_out)
             self.batch_size = plan.batch_size
             self.nre = ""
             left = plan.steps - plan.first_step
             note(
-                f"{plan.photos} photographs ({len(plan.damaged)} unreadable left out), "
-                f"{plan.validation_photos} for validation\n"
+                f"{plan.photos} photographs, {plan.validation_photos} for validation, "
+                f"{len(plan.left_out)} files left out\n"
                 f"decoder: {plan.cost.parameters / 1e6:.2f} M parameters, "
                 f"{plan.cost.flops / 1e9:.2f} GFLOP an inversion\n"
                 f"training: {left} steps of {plan.batch_size} on {plan.device} in {plan.precision}, "
                 f"about {plan.memory / 2**30:.1f} GiB, about {duration(left * plan.seconds_per_step)}"
             )
-            self.task = bar.add_task("training", total=plan.steps, completed=plan.first_step)
+            self.task = bar.add_task("training", total=plan.steps, completed=plan.first_step, facts="")
 
         def stepped(self, progress: Step) -> None:
             bar.update(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
-import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.images import Augmentation, Fit
-from preimage.interfaces import Representation, field_names
+from preimage.interfaces import Representation
+from preimage.plain import build
 from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.training import TrainingSettings
-
-Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
@@ -47,13 +44,18 @@ class Settings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
-    format: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise SettingsError(f"seed is not negative, got {self.seed}")
+        if not isinstance(self.representation.get("name"), str):
+            raise SettingsError("representation.name is a name: see `preimage list`")
 
     def get_representation(self) -> Representation:
         return get_representation(**self.representation)
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name != "seed"]
 
 
 def preset_names() -> list[str]:
@@ -67,7 +69,7 @@ def load_preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         if name not in REPRESENTATIONS:
             raise UnknownNameError("preset or representation", name, {*preset_names(), *REPRESENTATIONS})
-        return {"representation": {"name": name}, "training": {"epochs": 30}}
+        return {"representation": {"name": name}, "training": {}}
     return tomllib.loads((resources.files("preimage") / "presets" / f"{name}.toml").read_text())
 
 
@@ -79,16 +81,12 @@ def make_settings(tables: Mapping[str, Any], overrides: Iterable[str] = ()) -> S
         if section == "":
             merged[key] = value
         else:
-            if section not in field_names(Settings) or section in ("seed", "format"):
-                raise UnknownNameError("section of settings", section, sections())
+            if section not in SECTIONS:
+                raise UnknownNameError("section of settings", section, SECTIONS)
             merged.setdefault(section, {})[key] = value
-    settings: Settings = build(Settings, merged, "settings")
+    settings = build(Settings, merged, "settings")
     settings.get_representation()  # unknown names and values are reported now, not hours later
     return settings
-
-
-def sections() -> list[str]:
-    return [name for name in field_names(Settings) if name not in ("seed", "format")]
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
@@ -105,39 +103,3 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def build(kind: type[Section], values: Mapping[str, Any], where: str) -> Section:
-    """A dataclass from plain values: unknown keys and wrong types are named, nested dataclasses built."""
-    hints = get_type_hints(kind)
-    arguments = {}
-    for key, value in values.items():
-        if key not in hints:
-            raise UnknownNameError(f"key of {where}", key, hints)
-        arguments[key] = convert(value, hints[key], f"{where}.{key}")
-    return kind(**arguments)
-
-
-def convert(value: Any, hint: Any, where: str) -> Any:
-    """A TOML or JSON value -> the annotated type, or `SettingsError` saying what was expected."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-        return build(hint, value, where)
-    origin, options = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in options:
-            return None
-        inner = [option for option in options if option is not type(None)]
-        return convert(value, inner[0], where)
-    if origin is Literal:
-        if value in options:
-            return value
-        raise SettingsError(f"{where} is one of {', '.join(map(repr, options))}, got {value!r}")
-    if origin is tuple:
-        items = [value] if isinstance(value, str) else list(value)
-        return tuple(convert(item, options[0], where) for item in items)
-    expected = origin or hint
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if expected is Any or (isinstance(value, expected) and not (expected is int and isinstance(value, bool))):
-        return value
-    raise SettingsError(f"{where} is {getattr(hint, '__name__', hint)}, got {value!r}")

@@ -136,7 +136,7 @@ def paper_sift(_shape: Shape, _image_size: int) -> Table:
 def paper_map(shape: Shape, image_size: int) -> Table:
     """The paper's for AlexNet's convolutional layers: 192, 208 or 216 pixels for images of 227."""
     ups = tuple(UpConv(channels, 5) for channels in (256, 128, 64, 32, 3))
-    return Table(((Conv(256), Conv(256), Conv(256)),), ups[-doublings(max(shape[1:]), image_size) :])
+    return Table(((Conv(256), Conv(256), Conv(256)),), ups[-max(1, doublings(max(shape[1:]), image_size)) :])
 
 
 def paper_vector(_shape: Shape, _image_size: int) -> Table:
@@ -282,7 +282,8 @@ def build_decoder(
 ) -> Decoder:
     """The decoder of that name for features of this shape, freshly initialised from `seed`.
 
-    Its images may be smaller than `image_size`, never larger. Raises `SettingsError` where it cannot read them.
+    Its images need not be of `image_size`: `UpConv` brings them there. Raises `SettingsError` where it cannot read
+    such features.
     """
     if name not in DECODERS:
         raise UnknownNameError("decoder", name, DECODERS)

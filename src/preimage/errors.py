@@ -38,3 +38,17 @@ class RunError(PreimageError):
 
 class WeightsError(PreimageError):
     """A weights file that is missing, damaged, or of another network."""
+
+
+class NotFittedError(PreimageError):
+    """An inverter was asked to invert before it had learnt anything."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the inverter {name!r} has not been fitted: call .fit(pairs), or load a trained one with "
+            "preimage.load_inverter"
+        )
+
+
+class DivergedError(PreimageError):
+    """The loss of a training is no longer a number."""

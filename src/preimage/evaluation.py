@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preimage.errors import ImageError
+from preimage.errors import ImageError, PreimageError
 from preimage.figures import difference, sheet
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Representation, ignore
@@ -66,10 +66,11 @@ class Evaluation:
     pairwise_distance: float
     rows: list[Row]
     records: list[Record]
+    left_out: dict[str, str]  # photographs that could not be read, and other files: name -> why
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the records, as plain values."""
-        return {key: value for key, value in asdict(self).items() if key != "records"}
+        """All but the records and what was left out, as plain values."""
+        return {key: value for key, value in asdict(self).items() if key not in ("records", "left_out")}
 
     def records_csv(self) -> str:
         """The records as CSV, one line each."""
@@ -114,6 +115,9 @@ def evaluate(
         raise ImageError(
             "an evaluation needs at least two photographs: its errors are relative to the distance between them"
         )
+    names = [contender.inverter.name for contender in contenders]
+    if len(set(names)) < len(names):
+        raise PreimageError(f"every inverter needs a name of its own in a table, got {', '.join(names)}")
     representation = contenders[0].inverter.representation
     originals = torch.cat([batch for _, batch in photos.batches(batch_size)])
     pairwise = mean_pairwise_distance(originals)
@@ -122,7 +126,8 @@ def evaluate(
     for start in range(0, total, batch_size):
         ids = photos.ids[start : start + batch_size]
         batch = originals[start : start + batch_size].to(device)
-        neighbours = originals.roll(-1, dims=0)[start : start + batch_size].to(device)
+        others = [(index + 1) % total for index in range(start, start + len(batch))]
+        neighbours = originals[others].to(device)
         features = representation.encode(batch)
         for contender in contenders:
             inverter = contender.inverter
@@ -140,6 +145,7 @@ def evaluate(
         pairwise,
         [summarise(records, name, words) for name, words in fitted_on.items()],
         records,
+        photos.left_out,
     )
 
 

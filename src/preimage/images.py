@@ -10,9 +10,7 @@ import glob
 import io
 import math
 import os
-import struct
 import tarfile
-import warnings
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -36,7 +35,6 @@ Fit = Literal["crop", "whole"]
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 )
-LARGEST_PHOTO = 200_000_000  # pixels; beyond this a file is taken for a decompression bomb
 
 
 # --- one photograph ---------------------------------------------------------------------------------------------------
@@ -49,20 +47,18 @@ def decode(content: bytes, name: str, at_least: int | None = None) -> Image.Imag
     may be read at a reduced size whose sides are still twice `at_least` pixels or more.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a bad EXIF block is not the reader's problem; bombs are refused below
-            image = Image.open(io.BytesIO(content))
-            if image.width * image.height > LARGEST_PHOTO:
-                raise ImageError(f"{name} claims {image.width} x {image.height} pixels: refused as a bomb")
-            if at_least is not None and image.mode == "RGB":
-                image.draft("RGB", (2 * at_least, 2 * at_least))
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image), name)
+        image = Image.open(io.BytesIO(content))
+        if at_least is not None and image.mode == "RGB":
+            image.draft("RGB", (2 * at_least, 2 * at_least))
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image), name)
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture that can be read") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} claims too many pixels: refused as a decompression bomb") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+    except Exception as error:  # what Pillow's many decoders raise for damaged files is not written down anywhere
         raise ImageError(f"{name} is damaged: {error}") from error
 
 
@@ -70,7 +66,8 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
     """Any of Pillow's modes -> 8-bit RGB."""
     if image.mode.startswith("I"):  # 16-bit grey: Pillow itself would cut off everything above 255
         levels = np.asarray(image).astype(np.float64)
-        levels = levels / 257 if levels.max() > 255 else levels
+        sixteen_bits = image.mode != "I" or levels.max() > 255  # plain "I" has 32 bits: what it holds must be guessed
+        levels = levels / 257 if sixteen_bits else levels
         return Image.fromarray(levels.clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point pixels of unknown range: save it with 8 or 16 bits")
@@ -136,18 +133,24 @@ class Photo(Protocol):
     def id(self) -> str: ...
     @property
     def label(self) -> int | None: ...
+    @property
+    def named(self) -> bool: ...
     def read(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
 class FilePhoto:
-    """A file, or (with `length`) a member of an uncompressed tar shard: `length` bytes from `offset`."""
+    """A file, or (with `length`) a member of an uncompressed tar shard: `length` bytes from `offset`.
+
+    `named`: the user named this very file, so that it is an error if it cannot be read.
+    """
 
     id: str
     path: Path
     label: int | None = None
     offset: int = 0
     length: int = -1
+    named: bool = False
 
     @property
     def full_name(self) -> str:
@@ -172,12 +175,13 @@ class RowPhoto:
     row: int
     column: str
     label: int | None = None
+    named: bool = False
 
     def read(self) -> bytes:
         cell = self.table[self.row][self.column]
         if cell["bytes"] is not None:
             return bytes(cell["bytes"])
-        return Path(cell["path"]).read_bytes()
+        return FilePhoto(self.id, Path(cell["path"])).read()
 
 
 @dataclass(frozen=True)
@@ -198,9 +202,10 @@ def find_photos(sources: str | Path | Iterable[str | Path]) -> Found:
     photos: list[Photo] = []
     passed_over: list[str] = []
     for source in sources:
-        for place in expand(source):
+        places = expand(source)
+        for place in places:
             found = find_in(place)
-            photos += found.photos
+            photos += [replace(p, named=p.named and places == [place]) for p in found.photos]  # type: ignore[type-var]
             passed_over += found.passed_over
     if not photos:
         seen = f"; passed over {', '.join(passed_over[:5])}" if passed_over else ""
@@ -225,13 +230,14 @@ def find_in(place: str) -> Found:
     if place.startswith("hub:") or path.suffix == ".parquet":
         return Found(list(table_photos(place)), [])
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        pictures = [p for p in files if p.suffix.lower() in SUFFIXES]
-        shards = [found for p in files if p.suffix == ".tar" for found in [shard_photos(p)]]
-        own: list[Photo] = [FilePhoto(p.relative_to(path).as_posix(), p) for p in pictures]
+        inside = [(p.relative_to(path), p) for p in sorted(path.rglob("*")) if p.is_file()]
+        files = [(name, p) for name, p in inside if not any(part.startswith(".") for part in name.parts)]
+        own: list[Photo] = [FilePhoto(name.as_posix(), p) for name, p in files if p.suffix.lower() in SUFFIXES]
+        shards = [shard_photos(p) for _, p in files if p.suffix == ".tar"]
+        others = [str(p) for _, p in files if p.suffix.lower() not in SUFFIXES | {".tar"}]
         return Found(
             own + [photo for shard in shards for photo in shard.photos],
-            [str(p) for p in files if p.suffix.lower() not in SUFFIXES | {".tar"}],
+            others + [name for shard in shards for name in shard.passed_over],
         )
     if not path.exists():
         raise ImageError(f"there is no file or folder {place}")
@@ -241,7 +247,7 @@ def find_in(place: str) -> Found:
         raise ImageError(f"{place} is a compressed archive: unpack it to a plain .tar first")
     if path.suffix.lower() in {".heic", ".heif"}:
         raise ImageError(f"{place}: HEIC is not supported; export the photograph as JPEG")
-    return Found([FilePhoto(path.name, path)], [])
+    return Found([FilePhoto(path.name, path, named=True)], [])
 
 
 def shard_photos(path: Path) -> Found:
@@ -252,36 +258,38 @@ def shard_photos(path: Path) -> Found:
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
-                folder, _, base = member.name.rpartition("/")
-                stem, _, suffix = base.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                suffix = "." + suffix.lower()
-                if not member.isfile() or base.startswith("."):
+                key, suffix = member.name.removesuffix(Path(member.name).suffix), Path(member.name).suffix.lower()
+                if not member.isfile() or Path(member.name).name.startswith("."):
                     continue
                 if suffix in SUFFIXES:
                     pictures.append(FilePhoto(key, path, None, member.offset_data, member.size))
                 elif suffix == ".cls":
                     content = shard.extractfile(member)
-                    labels[key] = int(content.read()) if content else -1
+                    text = content.read().decode(errors="replace").strip() if content else ""
+                    if text.isdecimal():
+                        labels[key] = int(text)
                 elif suffix not in {".json", ".txt"}:
                     passed_over.append(f"{path}:{member.name}")
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise ImageError(f"{path} is not an uncompressed tar shard, or is damaged: {error}") from error
     return Found([replace(p, label=labels.get(p.id)) for p in pictures], passed_over)
 
 
 def table_photos(place: str) -> Iterator[RowPhoto]:
     """The photographs of a parquet file or of a data set on the Hugging Face hub, undecoded."""
-    import datasets
-
-    if place.startswith("hub:"):
-        name, _, split = place.removeprefix("hub:").partition(":")
-        table = datasets.load_dataset(name, split=split or "train")
-    else:
-        try:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImageError(f"reading {place} needs datasets: pip install 'preimage[data]'") from error
+    try:
+        if place.startswith("hub:"):
+            name, _, split = place.removeprefix("hub:").partition(":")
+            table = datasets.load_dataset(name, split=split or "train")
+        else:
             table = datasets.Dataset.from_parquet(place)
-        except Exception as error:  # pyarrow and datasets raise many kinds for a damaged file
-            raise ImageError(f"{place} cannot be read as parquet: {error}") from error
+    except Exception as error:  # pyarrow, datasets and the hub raise many kinds
+        kind = "from the hub" if place.startswith("hub:") else "as parquet"
+        raise ImageError(f"{place} cannot be read {kind}: {error}") from error
     column = image_column(table.features, place)
     table = table.cast_column(column, datasets.Image(decode=False))
     labels = table["label"] if "label" in table.column_names else [None] * len(table)
@@ -302,7 +310,8 @@ def image_column(features: Any, place: str) -> str:
 
 
 def with_unique_ids(photos: list[Photo]) -> list[Photo]:
-    """Where two sources use one id, put the file or shard before it."""
+    """Where two sources use one id, put the file or shard before it; a photograph named twice counts once."""
+    photos = list({(photo.id, getattr(photo, "path", None)): photo for photo in photos}.values())
     counts = Counter(photo.id for photo in photos)
     return [
         replace(photo, id=photo.full_name) if isinstance(photo, FilePhoto) and counts[photo.id] > 1 else photo
@@ -316,21 +325,24 @@ def with_unique_ids(photos: list[Photo]) -> list[Photo]:
 class Photos:
     """Photographs decoded to one size, `image_size` x `image_size`, kept in memory where they fit.
 
-    Unreadable photographs are left out when `load` meets them and listed in `damaged` (id -> why); without `load` each
-    photograph is decoded when asked for, and a damaged one raises `ImageError`.
+    What is no picture or cannot be read is left out when `load` meets it and told in `left_out` (name -> why); a file
+    that the user named raises `ImageError` instead, and so does any without `load`.
     """
 
     def __init__(self, photos: Sequence[Photo], image_size: int, fit: Fit = "crop") -> None:
         self.photos = list(photos)
         self.image_size = image_size
         self.fit: Fit = fit
-        self.damaged: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
         self._memory: Pixels | None = None
 
     @classmethod
     def open(cls, sources: str | Path | Iterable[str | Path], image_size: int, fit: Fit = "crop") -> Photos:
         """The photographs of folders, files, globs, shards ...: see `find_photos`."""
-        return cls(find_photos(sources).photos, image_size, fit)
+        found = find_photos(sources)
+        photos = cls(found.photos, image_size, fit)
+        photos.left_out = dict.fromkeys(found.passed_over, "not a picture")
+        return photos
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -358,8 +370,10 @@ class Photos:
         image = decode(photo.read(), photo.id, at_least=self.image_size)
         return resize(image, self.image_size, self.fit)
 
-    def load(self, memory_limit: int = 8 << 30, strict: bool = False) -> Photos:
-        """Decode all once, keep them if they fit in `memory_limit` bytes, drop (or, `strict`, raise at) bad files."""
+    def load(self, memory_limit: int | None = None) -> Photos:
+        """Decode all once, keep them if they fit in `memory_limit` bytes (by default a third of the machine's)."""
+        if memory_limit is None:
+            memory_limit = psutil.virtual_memory().total // 3
         size = len(self) * self.image_size**2 * 3
         memory = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8) if size <= memory_limit else None
 
@@ -367,7 +381,7 @@ class Photos:
             try:
                 picture = self.pixels(index)
             except ImageError as error:
-                if strict:
+                if self.photos[index].named:
                     raise
                 return str(error)
             if memory is not None:
@@ -377,10 +391,11 @@ class Photos:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             problems = list(pool.map(read, range(len(self))))
         good = [index for index, problem in enumerate(problems) if problem is None]
-        self.damaged = {self.photos[i].id: problem for i, problem in enumerate(problems) if problem is not None}
+        damaged = {self.photos[i].id: problem for i, problem in enumerate(problems) if problem is not None}
+        self.left_out |= damaged
         if not good:
             raise ImageError(f"none of the {len(self)} photographs can be read; the first: {problems[0]}")
-        if self.damaged:
+        if damaged:
             self.photos = [self.photos[index] for index in good]
             memory = memory[good] if memory is not None else None
         self._memory = memory
@@ -395,10 +410,11 @@ class Photos:
 
     def batches(self, batch_size: int = 32) -> Iterator[tuple[list[str], Tensor]]:
         """(ids, images (N, 3, S, S) in [0, 1]) in order; the last batch may be smaller."""
+        ids = self.ids
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(self), batch_size):
                 chosen = range(start, min(start + batch_size, len(self)))
-                yield self.ids[start : start + batch_size], to_tensor(list(pool.map(self.pixels, chosen)))
+                yield ids[start : start + batch_size], to_tensor(list(pool.map(self.pixels, chosen)))
 
 
 # --- what a training step sees ----------------------------------------------------------------------------------------

@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from preimage.errors import FeatureError, ImageError, PreimageError
+from preimage.errors import FeatureError, ImageError
 
 
 class Representation(ABC):
@@ -74,11 +75,16 @@ class Representation(ABC):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some photographs with their features: `ids` (N), `images` (N, 3, H, W) in [0, 1], `features` (N, ...)."""
+    """Some photographs, `images` (N, 3, H, W) in [0, 1], and their `features` (N, ...), computed when asked for."""
 
     ids: list[str]
     images: Tensor
-    features: Tensor
+    encode: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def features(self) -> Tensor:
+        with torch.no_grad():
+            return self.encode(self.images)
 
 
 class Pairs(Protocol):
@@ -124,16 +130,6 @@ def never() -> bool:
     return False
 
 
-class NotFittedError(PreimageError):
-    """An inverter was asked to invert before it had learnt anything."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"the inverter {name!r} has not been fitted: call .fit(pairs), or load a trained one with "
-            "preimage.load_inverter"
-        )
-
-
 def check_images(images: Tensor) -> None:
     """Raise `ImageError` unless this is a batch of RGB images (N, 3, H, W), floating point, in [0, 1].
 
@@ -173,8 +169,3 @@ def check_features(features: Tensor, feature_shape: Iterable[int | None]) -> Non
         bad = (~torch.isfinite(features.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
         rows = f"{bad[:8]}{'...' if len(bad) > 8 else ''}"
         raise FeatureError(f"features must be finite; rows {rows} hold NaN or infinity")
-
-
-def field_names(kind: type) -> list[str]:
-    """The settings a frozen dataclass takes."""
-    return [field.name for field in fields(kind)]

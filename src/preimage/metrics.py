@@ -14,11 +14,10 @@ SSIM_WINDOW = 7  # pixels, uniform: scikit-image's default
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure with the company a number needs."""
+    """A measure, and which direction is better: "lower" or "higher"."""
 
     measure: Callable[[Tensor, Tensor], Tensor]
-    unit: str
-    better: str  # "lower" or "higher"
+    better: str
 
 
 def distance(photographs: Tensor, reconstructions: Tensor) -> Tensor:
@@ -46,9 +45,9 @@ def ssim(photographs: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 METRICS: dict[str, Metric] = {
-    "distance": Metric(distance, "pixel values in [0, 1]", "lower"),
-    "psnr": Metric(psnr, "dB", "higher"),
-    "ssim": Metric(ssim, "", "higher"),
+    "distance": Metric(distance, "lower"),
+    "psnr": Metric(psnr, "higher"),
+    "ssim": Metric(ssim, "higher"),
 }
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 from preimage.images import Photos
 from preimage.interfaces import Batch, Representation
 
@@ -25,7 +23,4 @@ class EncodedPhotos:
 
     def __iter__(self) -> Iterator[Batch]:
         for ids, images in self.photos.batches(self.batch_size):
-            images = images.to(self.device)
-            with torch.no_grad():  # closed before the yield: whoever takes the batch may want gradients
-                features = self.representation.encode(images)
-            yield Batch(ids, images, features)
+            yield Batch(ids, images.to(self.device), self.representation.encode)

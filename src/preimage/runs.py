@@ -20,7 +20,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from preimage import training
 from preimage.config import Settings, make_settings
 from preimage.decoders import Cost, Decoder, cost
 from preimage.errors import RunError
-from preimage.evaluation import Contender, draw_sheet, evaluate
+from preimage.evaluation import Contender, draw_sheet, evaluate, mean_and_sem
 from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
 from preimage.interfaces import Representation, never
@@ -46,8 +45,10 @@ from preimage.metrics import distance, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 from preimage.training import Progress, TrainingState
 
+DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
 SHEET_PHOTOS = 8  # the first validation photographs, drawn at each validation
+EARLY_FILES = {"provenance.json", "provenance.json.new", "settings.json.new"}  # of a run killed before it began
 PREPARATION_PHOTOS = 256  # photographs that tell the decoder the features' scale and the mean colour
 
 
@@ -73,7 +74,7 @@ class Run:
                 f"{folder} already holds a run: go on with it by `preimage train --resume {folder}`, "
                 "or name another folder"
             )
-        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+        if run.folder.exists() and not (run.folder.is_dir() and {p.name for p in run.folder.iterdir()} <= EARLY_FILES):
             raise RunError(f"{folder} exists and is not a run: name a new folder")
         return run
 
@@ -109,12 +110,12 @@ class Run:
         tensors = folder / f"state-{state.step:08d}.safetensors"
         try:
             folder.mkdir(exist_ok=True)
-            save_file(pack(state), tensors)
+            tensors.write_bytes(save(pack(state)))
             sync(tensors)
             write_json(
                 self.checkpoint_file, {"step": state.step, "tensors": tensors.name, "seconds": round(seconds, 1)}
             )
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             tensors.unlink(missing_ok=True)
             raise RunError(
                 f"cannot write the checkpoint of step {state.step}: {error}. The one of step {self.step} is "
@@ -134,6 +135,18 @@ class Run:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file} is missing or damaged: {error}") from error
 
+    def begin(self, settings: Settings, step: int, provenance: dict[str, Any]) -> None:
+        """Write what is about to run, at the first step; later, add what it goes on with, and cut the log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.provenance_file.exists():
+            before = self.provenance
+            resumed = [*before.get("resumed", []), {"step": step, **provenance}]
+            provenance = before | {"resumed": resumed}
+        write_json(self.provenance_file, provenance)
+        write_json(self.settings_file, dataclasses.asdict(settings))
+        kept = [record for record in self.log_records() if record["step"] <= step]
+        replace_text(self.log_file, "".join(json.dumps(record) + "\n" for record in kept))
+
     def log(self, record: dict[str, Any]) -> None:
         with self.log_file.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -146,11 +159,6 @@ class Run:
                 with contextlib.suppress(json.JSONDecodeError):
                     records.append(json.loads(line))
         return records
-
-    def cut_log(self, step: int) -> None:
-        """Forget what the log says of steps after `step`."""
-        kept = [record for record in self.log_records() if record["step"] <= step]
-        replace_text(self.log_file, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def pack(state: TrainingState) -> dict[str, Tensor]:
@@ -202,8 +210,8 @@ class Plan:
     """What a training will be, told before it begins."""
 
     photos: int
-    damaged: dict[str, str]
     validation_photos: int
+    left_out: dict[str, str]  # name -> why
     device: str
     precision: str
     cost: Cost
@@ -231,7 +239,7 @@ def train(
     should_stop: Callable[[], bool] = never,
 ) -> Run:
     """Train an inverter into a new run folder. Under `accelerate launch` every process calls this alike."""
-    accelerator = make_accelerator(settings, device)
+    accelerator = training.make_accelerator(device)
     run = Run.new(folder)
     accelerator.wait_for_everyone()
     return _train(run, settings, accelerator, reporter or Reporter(), should_stop)
@@ -246,21 +254,9 @@ def resume(
 ) -> Run:
     """Go on with a run where its checkpoint stands, with its own settings. A finished run is left as it is."""
     run = Run.open(folder)
-    settings = run.settings
-    if settings.training.steps is not None and run.step >= settings.training.steps:
-        raise RunError(f"{folder} is finished: {run.step} of {run.step} steps")
-    return _train(run, settings, make_accelerator(settings, device), reporter or Reporter(), should_stop)
-
-
-def make_accelerator(settings: Settings, device: str | None) -> Accelerator:
-    """accelerate's view of this process: its device, its rank, and the precision to multiply in."""
-    wanted = torch.device(device) if device else None
-    if wanted is not None and wanted.type == "cuda" and not torch.cuda.is_available():
-        raise RunError("device 'cuda' was asked for, but PyTorch sees no GPU")
-    cpu = wanted.type == "cpu" if wanted else not torch.cuda.is_available()
-    target = wanted or torch.device("cpu" if cpu else "cuda")
-    precision = training.resolve_precision(settings.training.precision, target)
-    return Accelerator(cpu=cpu, mixed_precision="bf16" if precision == "bfloat16" else "no")
+    if run.summary_file.exists():
+        raise RunError(f"{folder} is finished: {run.step} of {run.settings.training.steps} steps")
+    return _train(run, run.settings, training.make_accelerator(device), reporter or Reporter(), should_stop)
 
 
 def _train(
@@ -269,26 +265,18 @@ def _train(
     if not accelerator.is_main_process:
         reporter = Reporter()  # one process speaks for all
     representation = settings.get_representation()
-    photos = Photos.open(settings.photos.train, representation.image_size, settings.photos.fit).load()
-    validation = None
-    if settings.photos.validation:
-        validation = Photos.open(settings.photos.validation, representation.image_size, settings.photos.fit).load()
+    photos, validation = open_photos(settings, representation)
 
     inverter = UpConv(representation, settings.decoder.name, settings.decoder.width, settings.seed)
-    decoder = inverter.network
+    decoder = inverter.network.to(accelerator.device)
     assert isinstance(decoder, Decoder)
     first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))[1]
+    first = first.to(accelerator.device)
     decoder.prepare(representation.encode(first), first)
 
-    stream = TrainingStream(
-        photos,
-        settings.training.batch_size,
-        settings.seed,
-        settings.augmentation,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
-    trial = next(encoded(stream, representation, accelerator, 0))
+    share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
+    stream = TrainingStream(photos, settings.training.batch_size, settings.seed, settings.augmentation, **share)
+    trial = encoded(stream, representation, accelerator.device, first_step=0)
     own_pace = training.seconds_per_step(decoder, trial, settings.training, accelerator)
     pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
     settings = with_steps(settings, len(photos), pace)
@@ -298,92 +286,102 @@ def _train(
     state = training.start(decoder, settings.training)
     seconds_before = 0.0
     if run.checkpoint_file.exists():
-        checkpoint = run.checkpoint
-        check_same_photos(run, photos)
-        unpack(run.load_tensors(), state, checkpoint["step"])
-        seconds_before = checkpoint["seconds"]
+        check_same(run, representation, photos)
+        unpack(run.load_tensors(), state, run.step)
+        seconds_before = run.checkpoint["seconds"]
     plan = Plan(
         photos=len(photos),
-        damaged=photos.damaged,
         validation_photos=len(validation) if validation else 0,
-        device=str(accelerator.device),
-        precision=accelerator.mixed_precision,
+        left_out=photos.left_out | (validation.left_out if validation else {}),
+        device=accelerator.device.type,
+        precision=training.resolve_precision(settings.training.precision, accelerator.device),
         cost=cost(decoder, representation.feature_shape),
-        memory=memory_needed(decoder, trial[0]),
+        memory=memory_needed(decoder, next(trial)[0]),
         batch_size=settings.training.batch_size,
         steps=steps,
         first_step=state.step,
         seconds_per_step=pace,
     )
     if accelerator.is_main_process:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        write_json(run.settings_file, dataclasses.asdict(settings))
-        write_json(run.provenance_file, provenance(representation, photos, plan, accelerator))
-        run.cut_log(state.step)
+        run.begin(settings, state.step, provenance(representation, photos, plan, accelerator))
         reporter.planned(plan)
 
     began = time.monotonic()
     window: list[Progress] = []
+    pairwise = pairwise_distance_of(validation) if validation else 0.0
+
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - began
+
+    def log_window() -> None:
+        if window and accelerator.is_main_process:
+            run.log(summarise(window))
+        window.clear()
 
     def on_step(progress: Progress) -> None:
         window.append(progress)
         reporter.stepped(progress)
-        if progress.step % LOG_EVERY == 0 and accelerator.is_main_process:
-            run.log(summarise(window))
-            window.clear()
+        if progress.step % LOG_EVERY == 0:
+            log_window()
 
     def on_evaluate(state: TrainingState) -> None:
         if validation is None:
             return
         inverter.use(state.best)
-        result = validate(inverter, validation, accelerator, state.step)
+        result = validate(inverter, validation, pairwise, accelerator, state.step)
         if accelerator.is_main_process:
-            run.log(dataclasses.asdict(result) | {"seconds": round(seconds_before + time.monotonic() - began, 1)})
+            run.log(dataclasses.asdict(result) | {"seconds": round(seconds(), 1)})
             reporter.validated(result)
+            some = validation.subset(range(min(SHEET_PHOTOS, len(validation))))
             run.figures.mkdir(exist_ok=True)
-            draw_sheet(
-                inverter,
-                validation.subset(range(min(SHEET_PHOTOS, len(validation)))),
-                run.figures / f"sheet-{state.step:08d}.png",
-                str(accelerator.device),
-            )
+            draw_sheet(inverter, some, run.figures / f"sheet-{state.step:08d}.png", str(accelerator.device))
 
     def on_checkpoint(state: TrainingState) -> None:
+        log_window()
         if accelerator.is_main_process:
-            if window:
-                run.log(summarise(window))
-                window.clear()
-            run.save_checkpoint(state, seconds_before + time.monotonic() - began)
+            run.save_checkpoint(state, seconds())
         accelerator.wait_for_everyone()
 
     training.train(
         state,
-        encoded(stream, representation, accelerator, state.step),
+        encoded(stream, representation, accelerator.device, state.step),
         steps,
         settings.training,
         accelerator,
+        grid=representation.grid,
         on_step=on_step,
         on_evaluate=on_evaluate,
         on_checkpoint=on_checkpoint,
         should_stop=should_stop,
     )
     if state.step == steps and accelerator.is_main_process:
-        finish(run, inverter.use(state.best), photos, validation, seconds_before + time.monotonic() - began)
+        finish(run, inverter.use(state.best), photos, validation, str(accelerator.device))
     accelerator.wait_for_everyone()
     return run
 
 
-def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None, seconds: float) -> None:
-    """Write what a finished run amounts to: summary.json, and the validation records beside those of the mean image."""
-    summary: dict[str, Any] = {"steps": run.step, "seconds": round(seconds, 1), "photos": len(photos)}
-    if validation is not None and len(validation) > 1:
-        mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos))
+def open_photos(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None]:
+    """The training and the validation photographs of a run, in memory."""
+    sources, size = settings.photos, representation.image_size
+    photos = Photos.open(sources.train, size, sources.fit).load()
+    if not sources.validation:
+        return photos, None
+    validation = Photos.open(sources.validation, size, sources.fit).load()
+    if len(validation) < 2:
+        raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
+    return photos, validation
+
+
+def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None, device: str) -> None:
+    """Write what a finished run amounts to: the validation records beside those of the mean image, and summary.json."""
+    summary: dict[str, Any] = {"steps": run.step, "seconds": run.checkpoint["seconds"], "photos": len(photos)}
+    if validation is not None:
+        mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos, device=device))
         contenders = [Contender(inverter, "the run's photographs"), Contender(mean, "the run's photographs")]
-        evaluation = evaluate(contenders, validation, ", ".join(run.settings.photos.validation))
+        evaluation = evaluate(contenders, validation, ", ".join(run.settings.photos.validation), device=device)
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()
-    validations = [record for record in run.log_records() if "nre" in record]
-    if validations:
+        validations = [record for record in run.log_records() if "nre" in record]
         steps, errors = [v["step"] for v in validations], [v["nre"] for v in validations]
         run.figures.mkdir(exist_ok=True)
         curve({"validation": (steps, errors)}, run.figures / "curve.png", "step", "NRE (lower is better)")
@@ -394,18 +392,20 @@ def load_inverter(folder: str | Path) -> UpConv:
     """The inverter of a run as its last checkpoint has it (the averaged weights where they are kept)."""
     run = Run.open(folder)
     settings = run.settings
-    inverter = UpConv(settings.get_representation(), settings.decoder.name, settings.decoder.width)
+    representation = settings.get_representation()
+    check_same(run, representation)
+    inverter = UpConv(representation, settings.decoder.name, settings.decoder.width)
     tensors = run.load_tensors()
     averaged = select(tensors, "average.module.")
     return inverter.restore(averaged or select(tensors, "decoder."))
 
 
 def encoded(
-    stream: TrainingStream, representation: Representation, accelerator: Accelerator, first_step: int
+    stream: TrainingStream, representation: Representation, device: torch.device, first_step: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(features, images) by step, on the training device; features are computed there, in float32."""
     for images in stream.batches(first_step):
-        images = images.to(accelerator.device, non_blocking=True)
+        images = images.to(device, non_blocking=True)
         with torch.no_grad():
             features = representation.encode(images)
         yield features, images
@@ -419,25 +419,23 @@ def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> 
     if budget.minutes is not None:
         steps = int(budget.minutes * 60 / seconds_per_step)
     else:
-        steps = round((budget.epochs or 10) * steps_per_epoch(num_photos, budget.batch_size))
+        steps = round((budget.epochs or DEFAULT_EPOCHS) * steps_per_epoch(num_photos, budget.batch_size))
     return dataclasses.replace(
         settings, training=dataclasses.replace(budget, steps=max(1, steps), epochs=None, minutes=None)
     )
 
 
-def validate(inverter: UpConv, photos: Photos, accelerator: Accelerator, step: int) -> Validation:
+def validate(inverter: UpConv, photos: Photos, pairwise: float, accelerator: Accelerator, step: int) -> Validation:
     """NRE over the validation photographs, shared out among the processes."""
     mine = photos.subset(range(accelerator.process_index, len(photos), accelerator.num_processes))
     distances: list[float] = []
     for _, images in mine.batches():
         images = images.to(accelerator.device)
         distances += distance(images, inverter.invert(inverter.representation.encode(images))).tolist()
-    everyone = torch.tensor(gather_object(distances), dtype=torch.float64)
-    nre = everyone / pairwise_distance_of(photos)
-    return Validation(step, float(nre.mean()), float(nre.std() / len(nre) ** 0.5), len(nre))
+    nre, nre_sem = mean_and_sem([one / pairwise for one in gather_object(distances)])
+    return Validation(step, nre, nre_sem, len(photos))
 
 
-@lru_cache(maxsize=4)
 def pairwise_distance_of(photos: Photos) -> float:
     """N of the NRE for these photographs at their size."""
     return mean_pairwise_distance(torch.cat([images for _, images in photos.batches()]))
@@ -457,7 +455,7 @@ def memory_needed(decoder: Decoder, features: Tensor) -> int:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            decoder(features[:1].expand(images, -1, -1, -1))
+            decoder(features[:1].expand(images, *features.shape[1:]))
         return sum(storages.values())
 
     weights = sum(parameter.nbytes for parameter in decoder.parameters())
@@ -478,7 +476,7 @@ def provenance(representation: Representation, photos: Photos, plan: Plan, accel
         "representation_fingerprint": representation.fingerprint,
         "photos_fingerprint": photos.fingerprint,
         "photos": plan.photos,
-        "damaged": plan.damaged,
+        "left_out": plan.left_out,
         "validation_photos": plan.validation_photos,
         "parameters": plan.cost.parameters,
         "flops_per_inversion": plan.cost.flops,
@@ -489,13 +487,18 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
 
 
-def check_same_photos(run: Run, photos: Photos) -> None:
-    """A resumed run must see the photographs it began with, or its order means nothing."""
-    before = run.provenance["photos_fingerprint"]
-    if photos.fingerprint != before:
+def check_same(run: Run, representation: Representation, photos: Photos | None = None) -> None:
+    """The encoder of a run must be the one it was trained on; resumed, its photographs must be the same too."""
+    before = run.provenance
+    if representation.fingerprint != before["representation_fingerprint"]:
         raise RunError(
-            f"the training photographs of {run.folder} have changed since it began "
-            f"(fingerprint {before} then, {photos.fingerprint} now): put them back, or begin a new run"
+            f"{run.folder} was trained on another {representation.name!r}: its weights, settings or version have "
+            f"changed since (fingerprint {before['representation_fingerprint']} then, {representation.fingerprint} now)"
+        )
+    if photos is not None and photos.fingerprint != before["photos_fingerprint"]:
+        raise RunError(
+            f"the training photographs of {run.folder} have changed since it began (fingerprint "
+            f"{before['photos_fingerprint']} then, {photos.fingerprint} now): put them back, or begin a new run"
         )
 
 

@@ -17,10 +17,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from preimage.errors import PreimageError, SettingsError
+from preimage.errors import DivergedError, SettingsError
 from preimage.interfaces import ignore, never
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -38,8 +39,7 @@ class TrainingSettings:
     warmup_steps: int = 200
     ema_decay: float = 0.999  # 0 turns weight averaging off
     clip_norm: float = 1.0  # 0 turns gradient clipping off
-    grid_period: int = 0  # pixels between feature places, to keep their grid out of the pictures; 0 lets it be
-    grid_weight: float = 0.02
+    grid_weight: float = 0.02  # of the penalty that keeps the features' grid out of the pictures; 0 turns it off
     precision: Precision = "auto"
     compile: bool = False
     evaluate_every: int = 1000  # steps
@@ -50,10 +50,10 @@ class TrainingSettings:
         if len(budgets) > 1:
             raise SettingsError(f"give one budget, not {' and '.join(budgets)}")
         for name in (*budgets, "batch_size", "learning_rate", "evaluate_every", "checkpoint_every"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
-        for name in ("warmup_steps", "clip_norm"):
-            if getattr(self, name) < 0:
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is positive and finite, got {getattr(self, name)}")
+        for name in ("warmup_steps", "clip_norm", "grid_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} is not negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise SettingsError(f"ema_decay is in [0, 1), got {self.ema_decay}")
@@ -82,10 +82,6 @@ def has_fast_bfloat16() -> bool:
     """Whether this CPU has AMX tiles; without them bfloat16 is emulated and slower than float32."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())
-
-
-class DivergedError(PreimageError):
-    """The loss is no longer a number."""
 
 
 @dataclass
@@ -118,6 +114,27 @@ class Progress:
     waiting: float  # seconds of it spent waiting for photographs
 
 
+def make_accelerator(device: str | None = None) -> Accelerator:
+    """accelerate's view of this process: its device and its rank. `device` is "cpu", "cuda" or "mps".
+
+    Raises `SettingsError` where there is no such device.
+    """
+    try:
+        wanted = torch.device(device).type if device else None
+    except RuntimeError as error:
+        raise SettingsError(f"there is no device {device!r}; name cpu, cuda or mps") from error
+    accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
+    if wanted not in (None, accelerator.device.type) and accelerator.num_processes == 1:
+        PartialState._reset_state()  # accelerate keeps the first device a process has used; another was asked for
+        AcceleratorState._reset_state()
+        accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
+    if wanted not in (None, accelerator.device.type):
+        raise SettingsError(f"device {device!r} cannot be used here; accelerate finds {accelerator.device.type!r}")
+    if device and ":" in device and wanted != "cpu":
+        raise SettingsError(f"name {wanted!r} without a number, and choose the GPU by CUDA_VISIBLE_DEVICES")
+    return accelerator
+
+
 def start(decoder: nn.Module, settings: TrainingSettings) -> TrainingState:
     """Step 0: the optimiser and the average of a decoder's weights."""
     decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -146,12 +163,15 @@ def train(
     settings: TrainingSettings,
     accelerator: Accelerator,
     *,
+    grid: int | None = None,
     on_step: Callable[[Progress], None] = ignore,
     on_evaluate: Callable[[TrainingState], None] = ignore,
     on_checkpoint: Callable[[TrainingState], None] = ignore,
     should_stop: Callable[[], bool] = never,
 ) -> TrainingState:
     """Train from `state.step` to `steps` on `batches` of (features, images); returns the state where it stopped.
+
+    `grid` is the number of pixels between places of the features, for the penalty of `grid_weight`.
 
     Minimises the mean squared error: the optimum is the expected pre-image, E[x | features]. `on_checkpoint` is only
     called while every loss so far was finite; `DivergedError` is raised otherwise. `should_stop` is asked after each
@@ -166,6 +186,7 @@ def train(
     network, optimizer = accelerator.prepare(network, state.optimizer)
     network.train()
 
+    halved = resolve_precision(settings.precision, device) == "bfloat16"
     pending: tuple[Tensor, Tensor] | None = None  # error and gradient norm of the step before
     while state.step < steps:
         began = time.perf_counter()
@@ -175,11 +196,11 @@ def train(
         rate = learning_rate(state.step, steps, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with accelerator.autocast():
+        with torch.autocast(device.type, torch.bfloat16, enabled=halved):
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images)
-        if settings.grid_period:
-            loss = error + grid_penalty(reconstructions, settings, accelerator)
+        if grid is not None and settings.grid_weight:
+            loss = error + settings.grid_weight * grid_penalty(reconstructions, grid, accelerator)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
@@ -226,16 +247,16 @@ def agreed(stop: bool, accelerator: Accelerator) -> bool:
     return bool(votes.item())
 
 
-def grid_penalty(reconstructions: Tensor, settings: TrainingSettings, accelerator: Accelerator) -> Tensor:
-    """A term whose gradient is that of the weighted `grid_energy` of all processes' reconstructions together.
+def grid_penalty(reconstructions: Tensor, grid: int, accelerator: Accelerator) -> Tensor:
+    """A term whose gradient is that of the `grid_energy` of all processes' reconstructions together.
 
     The energy is no sum over images, so every process follows its slope at the mean of all. A quarter of the batch will
     do, and every fifth line, which meets all places of the grid in turn.
     """
-    own = steepness(reconstructions[::4, :, ::5], reconstructions[::4, :, :, ::5], settings.grid_period)
+    own = steepness(reconstructions[::4, :, ::5], reconstructions[::4, :, :, ::5], grid)
     everyone = accelerator.reduce(own.detach(), "mean").requires_grad_()
     (slope,) = torch.autograd.grad(grid_energy(everyone), everyone)
-    penalty: Tensor = settings.grid_weight * (slope * own).sum()
+    penalty: Tensor = (slope * own).sum()
     return penalty
 
 
@@ -266,14 +287,18 @@ def move_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> No
 
 def seconds_per_step(
     decoder: nn.Module,
-    batch: tuple[Tensor, Tensor],
+    batches: Iterator[tuple[Tensor, Tensor]],
     settings: TrainingSettings,
     accelerator: Accelerator,
     repeats: int = 8,
 ) -> float:
-    """The median time of a training step, measured on a copy of the decoder that is then thrown away."""
+    """The median time of a training step, photographs included, measured on a copy of the decoder then thrown away.
+
+    The first steps are left out: they find photographs waiting, and warm up caches.
+    """
     times: list[float] = []
-    trial = start(copy.deepcopy(decoder), settings)
-    forever = iter(lambda: batch, None)
-    train(trial, forever, repeats + 2, settings, accelerator, on_step=lambda progress: times.append(progress.seconds))
-    return sorted(times[2:])[repeats // 2]
+    trial, ignored = start(copy.deepcopy(decoder), settings), 4
+    steps = repeats + ignored
+    train(trial, batches, steps, settings, accelerator, on_step=lambda progress: times.append(progress.seconds))
+    accelerator.free_memory()
+    return sorted(times[ignored:])[repeats // 2]

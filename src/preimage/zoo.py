@@ -74,6 +74,7 @@ def export(
     photographs; without any there is no table. Returns the card.
     """
     file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix != ".safetensors":
         raise RunError(f"inverters are written to a .safetensors file, not {file}")
     inverter = runs.load_inverter(run)
@@ -94,7 +95,8 @@ def export(
         "licence": licence,
         "photos": {"n": len(train_photos), "fingerprint": provenance["photos_fingerprint"]},
         "decoder": dataclasses.asdict(settings.decoder) | {"parameters": provenance["parameters"]},
-        "training": dataclasses.asdict(settings.training) | origin.checkpoint | {"seed": settings.seed},
+        "training": dataclasses.asdict(settings.training)
+        | {"seed": settings.seed, "seconds": origin.checkpoint["seconds"]},
         "augmentation": dataclasses.asdict(settings.augmentation),
         "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision", "processes")},
         "curve": [

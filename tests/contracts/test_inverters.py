@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from preimage.errors import FeatureError, WeightsError
+from preimage.errors import FeatureError, NotFittedError, WeightsError
 from preimage.images import Photos
-from preimage.interfaces import Inverter, NotFittedError
+from preimage.interfaces import Inverter
 from preimage.inverters import INVERTERS, load_inverters, save_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import Inverter
@@ -41,7 +41,8 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
         "fingerprint": representation.fingerprint,
         "inverters": {inverter.name: inverter.settings for inverter in inverters},
     }
-    save_file(tensors, file, metadata={"preimage": json.dumps(description)})
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_bytes(save(tensors, metadata={"preimage": json.dumps(description)}))
 
 
 def load_inverters(file: str | Path) -> dict[str, Inverter]:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preimage.interfaces import Inverter, NotFittedError, Pairs, Representation, check_features
+from preimage.errors import NotFittedError
+from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 HELD_OUT = 10  # every tenth photograph chooses the strength of the penalty
 PENALTIES = [10.0**power for power in range(-5, 3)]
@@ -91,12 +92,9 @@ class Ridge(Inverter):
 
     @property
     def neighbourhood(self) -> int:
-        """The largest odd number of places across whose features stay below 1,000 numbers."""
-        sizes = [
-            size
-            for size in (5, 3)
-            if size <= self.settings["max_neighbourhood"] and self.representation.feature_shape[0] * size**2 < 1000
-        ]
+        """The largest odd number of places across whose weights stay small enough to ship (350,000)."""
+        per_place = self.representation.feature_shape[0] * 3 * self.patch**2
+        sizes = [s for s in (5, 3) if s <= self.settings["max_neighbourhood"] and per_place * s**2 <= 350_000]
         return sizes[0] if sizes else 1
 
     def fit(self, pairs: Pairs) -> Self:

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from preimage.interfaces import Inverter, NotFittedError, Pairs, Representation, check_features
+from preimage.errors import NotFittedError
+from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 CHUNK = 256  # remembered photographs compared at a time
 

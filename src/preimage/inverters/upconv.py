@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from preimage import training
 from preimage.decoders import Decoder, build_decoder
-from preimage.interfaces import Inverter, NotFittedError, Pairs, Representation, check_features
+from preimage.errors import NotFittedError
+from preimage.interfaces import Inverter, Pairs, Representation, check_features
 from preimage.training import TrainingSettings
 
 
@@ -48,15 +48,18 @@ class UpConv(Inverter):
         return self
 
     def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
-        """Train on pairs as they come, over and over; `preimage.train` adds shuffling, augmentation, a run folder."""
-        settings = settings or TrainingSettings(steps=1000)
+        """Train on pairs as they come, over and over; `preimage.train` adds shuffling, augmentation, a run folder.
+
+        The budget of `settings` is its `steps`, 1000 if it has none.
+        """
+        settings = settings or TrainingSettings()
         batches = repeated(pairs)
         first = next(batches)
         assert isinstance(self.network, Decoder)
         self.network.prepare(*first)
         state = training.start(self.network, settings)
-        accelerator = Accelerator(cpu=first[0].device.type == "cpu")
-        training.train(state, batches, settings.steps or 1000, settings, accelerator)
+        accelerator = training.make_accelerator(first[0].device.type)
+        training.train(state, batches, settings.steps or 1000, settings, accelerator, grid=self.representation.grid)
         return self.use(state.best)
 
     @torch.inference_mode()
@@ -64,12 +67,19 @@ class UpConv(Inverter):
         if not self.fitted:
             raise NotFittedError(self.name)
         own = self.representation.feature_shape
-        check_features(features, own if len(own) == 1 else (own[0], None, None))
+        check_features(features, own if self.representation.grid is None else (own[0], None, None))
         images: Tensor = self.network.to(features.device).eval()(features.float())
-        size = self.representation.image_size
-        if tuple(features.shape[1:]) == own and images.shape[2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bilinear")  # as the paper measures
+        size = self.image_size_for(features)
+        if tuple(images.shape[2:]) != size:
+            images = F.interpolate(images, size, mode="bilinear")  # as the paper measures
         return images.clamp(0, 1)
+
+    def image_size_for(self, features: Tensor) -> tuple[int, int]:
+        """(height, width) of the images these features came from."""
+        own, grid = self.representation.feature_shape, self.representation.grid
+        if tuple(features.shape[1:]) == own or grid is None:
+            return (self.representation.image_size, self.representation.image_size)
+        return (features.shape[2] * grid, features.shape[3] * grid)
 
     def state(self) -> dict[str, Tensor]:
         if not self.fitted:

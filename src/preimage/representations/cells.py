@@ -1,9 +1,9 @@
 """Histograms over square cells with bilinear pooling: what HOG and LBP have in common.
 
-A pixel votes for one bin, and for the four cells around it in proportion to how near their centres are. So all pixels
 A pixel votes for one bin, and for the four cells around it in proportion to how near their centres lie. So all pixels
-table: `embedding_bag`, one pass over the pixels instead of one for each bin. (VLFeat pools in the same way: `vl/hog.c`,
-`vl/lbp.c`.)
+between the same four cell centres form a *bag*, and what they give to the cells is a sum over the bag of rows of a
+small table: `embedding_bag`, one pass over the pixels instead of one for each bin. (VLFeat pools in the same way:
+`vl/hog.c`, `vl/lbp.c`.)
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def cell_histograms(codes: Tensor, votes: Tensor, cell_size: int, bin_of_code: S
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept may be used again where gradients are wanted
 def vote_table(
     cell_size: int, bin_of_code: tuple[int, ...], num_bins: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class HOG(Representation):
             raise SettingsError(f"num_orientations is at least 2, got {self.num_orientations}")
         if not 0 < self.pixel_scale < math.inf:
             raise SettingsError(f"pixel_scale is a positive number, got {self.pixel_scale}")
-        if self.image_size % self.cell_size:
+        if self.image_size < self.cell_size or self.image_size % self.cell_size:
             raise SettingsError(f"cell_size={self.cell_size} does not divide image_size={self.image_size}")
 
     @property
@@ -109,12 +109,12 @@ def gradients(grey_images: Tensor, num_orientations: int) -> tuple[Tensor, Tenso
     mirrored = dx * dy < 0  # second or fourth quadrant
     negative = (dy < 0) | ((dy == 0) & (dx < 0))
     steep, flat = dy.abs(), dx.abs()
-    code = mirrored.to(torch.int8) + 2 * negative.to(torch.int8)
+    code = mirrored.to(torch.int16) + 2 * negative.to(torch.int16)
     for tangent in sector_tangents(num_orientations):
         above = steep > flat * tangent
         if tangent == 1.0:  # a diagonal can lie on the boundary exactly:
             above |= mirrored & (steep == flat)  # the orientation with the lower number wins
-        code += 4 * above.to(torch.int8)
+        code += 4 * above.to(torch.int16)
     return magnitude, code.to(torch.int32)
 
 
@@ -152,6 +152,7 @@ def normalise(histograms: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is kept may be used again where gradients are wanted
 def edge_glyphs(num_orientations: int, size: int) -> Tensor:
     """(K, 1, size, size): for each orientation of the gradient, a thin line along the edge, across it."""
     radius = (size - 1) / 2

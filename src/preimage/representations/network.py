@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar
@@ -113,19 +114,19 @@ def run_to_layer(module: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     return found[0]
 
 
-def network_layer(network: str, layer: str, weights: str | None = None) -> ModuleLayer:
-    """A layer of a network known by name, with its own preprocessing; `weights` names files other than its own."""
+def network_layer(network: str, layer: str) -> Callable[..., ModuleLayer]:
+    """What makes the representation of a layer of a network known by name, with the network's own preprocessing."""
     known = NETWORKS[network]
-    module = load_network(network, weights)
-    if layer not in dict(module.named_children()):
-        raise WeightsError(f"{network}.{layer} cannot be computed: {weights} ends at {list(module._modules)[-1]}")
-    settings = {"weights": weights} if weights else {}
-    return ModuleLayer(
-        module,
-        layer,
-        known.preprocessing,
-        name=f"{network}.{layer}",
-        source=known.source,
-        settings=settings,
-        log=layer == "prob",
-    )
+
+    def make(weights: str | None = None) -> ModuleLayer:
+        """`weights` names files other than the network's own, with commas between several."""
+        module = load_network(network, weights)
+        if layer not in dict(module.named_children()):
+            raise WeightsError(f"{network}.{layer} cannot be computed: {weights} ends at {list(module._modules)[-1]}")
+        settings = {"weights": weights} if weights else {}
+        name, log = f"{network}.{layer}", layer == "prob"
+        return ModuleLayer(
+            module, layer, known.preprocessing, name=name, source=known.source, settings=settings, log=log
+        )
+
+    return make

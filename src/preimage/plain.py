@@ -1,0 +1,51 @@
+"""Plain values, as TOML and JSON have them, into annotated ones: unknown keys and wrong types are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from preimage.errors import SettingsError, UnknownNameError
+
+Made = TypeVar("Made")
+
+
+def build(make: Callable[..., Made], values: Mapping[str, Any], where: str) -> Made:
+    """Call a dataclass or a function with named values, each converted to its annotation."""
+    hints = {name: hint for name, hint in get_type_hints(make).items() if name != "return" and not is_class_var(hint)}
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise UnknownNameError(f"setting of {where}", key, hints)
+        arguments[key] = convert(value, hints[key], f"{where}.{key}")
+    return make(**arguments)
+
+
+def is_class_var(hint: Any) -> bool:
+    return "ClassVar" in str(hint)
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """A plain value -> the annotated type, or `SettingsError` saying what was expected."""
+    origin, options = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(hint, value, where)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        return convert(value, next(option for option in options if option is not type(None)), where)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise SettingsError(f"{where} is one of {', '.join(map(repr, options))}, got {value!r}")
+    if origin is tuple and isinstance(value, str | list | tuple):
+        items = [value] if isinstance(value, str) else value
+        return tuple(convert(item, options[0], where) for item in items)
+    expected = origin or hint
+    if expected is float and type(value) is int:
+        return float(value)
+    if expected is Any or (isinstance(value, expected) and (expected is bool or type(value) is not bool)):
+        return value
+    raise SettingsError(f"{where} is {getattr(hint, '__name__', hint)}, got {value!r}")
