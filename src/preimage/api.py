@@ -162,8 +162,9 @@ def catalogue() -> dict[str, Any]:
         try:
             representation = get_representation(name)
         except WeightsError:
-            command = f"preimage weights get {name.partition('.')[0]}"
-            return {"feature_shape": None, "image_size": None, "differentiable": True, "source": f"first: {command}"}
+            network = name.partition(".")[0]
+            needs = f"needs weights: preimage weights get {network}"
+            return {"feature_shape": None, "image_size": None, "differentiable": True, "source": needs}
         return {
             "feature_shape": representation.feature_shape,
             "image_size": representation.image_size,

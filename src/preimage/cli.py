@@ -94,10 +94,18 @@ def list_command(as_json: AsJson = False) -> None:
         return
     table = plain_table("representations", "name", "features", "of images", "gradients", "source")
     for name, facts in catalogue["representations"].items():
-        size = " x ".join(map(str, facts["feature_shape"] or ["?"]))
-        gradients = "yes" if facts["differentiable"] else "no"
-        table.add_row(name, size, f"{facts['image_size'] or '?'} px", gradients, facts["source"])
-    out.print(table, "")
+        if facts["feature_shape"] is not None:
+            size = " x ".join(map(str, facts["feature_shape"]))
+            gradients = "yes" if facts["differentiable"] else "no"
+            table.add_row(name, size, f"{facts['image_size']} px", gradients, facts["source"])
+    out.print(table)
+    missing: dict[str, list[str]] = {}
+    for name, facts in catalogue["representations"].items():
+        if facts["feature_shape"] is None:
+            missing.setdefault(facts["source"], []).append(name)
+    for needs, names in missing.items():
+        out.print(f"{names[0]} ... {names[-1].partition('.')[2]}: {needs}")
+    out.print()
     for kind in ("decoders", "inverters"):
         table = plain_table(kind, "name", "what it is")
         for name, description in catalogue[kind].items():
@@ -134,13 +142,12 @@ def weights(
             here = "yes" if published.file.exists() else "no"
             table.add_row(own, str(published.megabytes), published.licence, published.url, here)
         out.print(table)
-    elif action == "get" and name in PUBLISHED:
-        published = PUBLISHED[name]
-        note(f"{published.url}: {published.megabytes} MB, licence: {published.licence}; to {published.file}")
+    elif action == "get" and name is not None:
+        if published := PUBLISHED.get(name):
+            note(f"{published.url}: {published.megabytes} MB, licence: {published.licence}; to {published.file}")
         with progress_bar() as bar:
             task = bar.add_task("downloading", total=None, facts="")
-            fetch(name, lambda done, total: bar.update(task, completed=done, total=total))
-        print(published.file)
+            print(fetch(name, lambda done, total: bar.update(task, completed=done, total=total)))
     else:
         raise SettingsError(f"say `preimage weights list`, or `preimage weights get NAME` ({', '.join(PUBLISHED)})")
 

