@@ -138,13 +138,13 @@ def weights(
 
     if action == "list" and name is None:
         table = plain_table("published weights", "name", "MB", "licence", "from", "here")
-        for own, published in PUBLISHED.items():
-            here = "yes" if published.file.exists() else "no"
-            table.add_row(own, str(published.megabytes), published.licence, published.url, here)
+        for known, own in PUBLISHED.items():
+            table.add_row(known, str(own.megabytes), own.licence, own.url, "yes" if own.file.exists() else "no")
         out.print(table)
     elif action == "get" and name is not None:
-        if published := PUBLISHED.get(name):
-            note(f"{published.url}: {published.megabytes} MB, licence: {published.licence}; to {published.file}")
+        if name in PUBLISHED:
+            own = PUBLISHED[name]
+            note(f"{own.url}: {own.megabytes} MB, licence: {own.licence}; to {own.file}")
         with progress_bar() as bar:
             task = bar.add_task("downloading", total=None, facts="")
             print(fetch(name, lambda done, total: bar.update(task, completed=done, total=total)))

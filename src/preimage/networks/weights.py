@@ -99,6 +99,8 @@ def download(url: str, part: Path, on_progress: Callable[[int, int], None]) -> N
                 file.write(chunk)
                 have += len(chunk)
                 on_progress(have, total)
+    if have < total:
+        raise OSError(f"the connection ended after {have} of {total} bytes")
 
 
 def check_hash(file: Path, expected: str, algorithm: str = "sha256") -> None:

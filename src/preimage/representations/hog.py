@@ -36,7 +36,7 @@ class HOG(Representation):
     """
 
     name: ClassVar[str] = "hog"
-    source: ClassVar[str] = "UoCTTI HOG, equal to VLFeat's"
+    source: ClassVar[str] = "as VLFeat"
 
     cell_size: int = 8
     num_orientations: int = 9

@@ -41,7 +41,7 @@ class LBP(Representation):
     """
 
     name: ClassVar[str] = "lbp"
-    source: ClassVar[str] = "uniform LBP, equal to VLFeat's"
+    source: ClassVar[str] = "as VLFeat"
 
     cell_size: int = 16
     image_size: int = 256
