@@ -177,6 +177,7 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["encode", __file__, "-o", "x.npy"], "is not a picture"),
         (["invert", "x.jpg", "-r", "hogg"], "no shipped inverter is called 'hogg'"),
         (["invert", "x.jpg", "--run", "runs/nothing"], "is not a run"),
+        (["invert", "x.jpg", "-r", "caffenet.conv3"], "preimage train caffenet.conv3"),
         (["invert"], "either photographs or --features"),
         (["train", "hogg", "--images", "x", "--run", "r"], "Did you mean 'hog'"),
         (["train", "hog"], "name a preset, --images and --run"),

@@ -21,6 +21,7 @@ from preimage.evaluation import Contender, evaluate, fit_baselines
 from preimage.images import Photos
 from preimage.interfaces import Inverter
 from preimage.inverters import Nearest, load_inverters, save_inverters
+from preimage.representations import REPRESENTATIONS
 from preimage.runs import Run, write_json
 
 FOLDER = Path(str(resources.files("preimage") / "zoo"))
@@ -41,6 +42,11 @@ def card(name: str) -> dict[str, Any]:
 
 def load_shipped(name: str) -> dict[str, Inverter]:
     """A shipped inverter and the baselines fitted with it, by name; raises `WeightsError` if the file was altered."""
+    if name not in shipped() and name in REPRESENTATIONS:
+        raise RunError(
+            f"no inverter for {name!r} ships with preimage yet. Train one by `preimage train {name} --images PHOTOS "
+            f"--run runs/{name}` (it says how long that takes before it starts), then use it with `--run runs/{name}`"
+        )
     expected = card(name)["sha256"]
     file = FOLDER / f"{name}.safetensors"
     if (found := sha256(file)) != expected:

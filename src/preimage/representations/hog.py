@@ -74,9 +74,9 @@ class HOG(Representation):
         return normalise(oriented_histograms(grey_images, self.cell_size, self.num_orientations))
 
     def draw(self, features: Tensor) -> Tensor:
-        """The usual glyphs: in every cell a star of edges, each as bright as its undirected orientation is strong."""
+        """The usual glyphs: in every cell a star of edges, each as bright as its orientation's strength squared."""
         check_features(features, (3 * self.num_orientations + 4, None, None))
-        undirected = features[:, 2 * self.num_orientations : 3 * self.num_orientations].float()
+        undirected = features[:, 2 * self.num_orientations : 3 * self.num_orientations].float().square()
         glyphs = edge_glyphs(self.num_orientations, size=2 * self.cell_size + 1).to(features.device)
         pictures = F.conv_transpose2d(undirected, glyphs, stride=2 * self.cell_size)[:, :, :-1, :-1]
         brightest = pictures.flatten(1).quantile(0.995, dim=1).clamp(min=1e-6)
