@@ -16,6 +16,7 @@ from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos
 from preimage.interfaces import Inverter, ignore, never
 from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
+from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
 from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.runs import Reporter, Run
@@ -163,7 +164,8 @@ def catalogue() -> dict[str, Any]:
             representation = get_representation(name)
         except WeightsError:
             network = name.partition(".")[0]
-            needs = f"needs weights: preimage weights get {network}"
+            get = f"preimage weights get {network}, or " if network in PUBLISHED else ""
+            needs = f"needs weights: {get}--set weights=FILE"
             return {"feature_shape": None, "image_size": None, "differentiable": True, "source": needs}
         return {
             "feature_shape": representation.feature_shape,

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from preimage.errors import UnknownNameError, WeightsError
-from preimage.networks import alexnet, efficientnet_lite
+from preimage.networks import alexnet, efficientnet_lite, squeezenet
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import PUBLISHED
 
@@ -41,6 +41,7 @@ NETWORKS: dict[str, Network] = {
     "alexnet": Network(partial(alexnet.load, "torchvision"), alexnet.LAYERS, alexnet.TORCHVISION, "torchvision"),
     "bvlc_alexnet": Network(partial(alexnet.load, "bvlc"), alexnet.LAYERS, alexnet.CAFFE, "Caffe"),
     "caffenet": Network(partial(alexnet.load, "caffenet"), alexnet.LAYERS, alexnet.CAFFE, "Caffe"),
+    "squeezenet": Network(squeezenet.load, squeezenet.LAYERS, squeezenet.PREPROCESSING, "Caffe"),
 }
 
 
@@ -54,19 +55,19 @@ def weights_files(name: str, weights: str | None = None) -> list[Path]:
     network = NETWORKS[name]
     if network.installed is not None:
         return [network.installed()]
-    published = PUBLISHED[name]
-    if not published.file.exists():
-        raise WeightsError(
-            f"{name} needs its weights. Either `preimage weights get {name}` ({published.megabytes} MB from "
-            f"{published.url}), or name a file you have: "
-            "--set weights=FILE (.pth, .safetensors, .npz or .caffemodel; several with commas)"
-        )
-    return [published.file]
+    published = PUBLISHED.get(name)
+    if published is not None and published.file.exists():
+        return [published.file]
+    get = f"`preimage weights get {name}` ({published.megabytes} MB from {published.url}), or " if published else ""
+    raise WeightsError(
+        f"{name} needs its weights: {get}name a file you have by --set weights=FILE "
+        "(.pth, .safetensors, .npz or .caffemodel; several with commas)"
+    )
 
 
 def has_weights(name: str) -> bool:
     """Whether a network can be loaded without naming a file."""
-    return NETWORKS[name].installed is not None or PUBLISHED[name].file.exists()
+    return NETWORKS[name].installed is not None or (name in PUBLISHED and PUBLISHED[name].file.exists())
 
 
 @lru_cache(maxsize=4)
