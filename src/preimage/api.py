@@ -98,6 +98,7 @@ def evaluate(
     images: Sources,
     *,
     train_images: Sources | None = None,
+    described: str | None = None,
     fit: Fit | None = None,
     device: str = "cpu",
     limit: int | None = None,
@@ -107,7 +108,8 @@ def evaluate(
 
     Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
     ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
-    photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs.
+    photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
+    `described` says in the table which photographs these are.
     """
     kept = {inverter.name: inverter} if isinstance(inverter, Inverter) else load_contenders(inverter)
     main = next(iter(kept.values()))
@@ -127,7 +129,8 @@ def evaluate(
     contenders = [Contender(main, trained_on)]
     if train_images is not None:
         train_photos = Photos.open(train_images, representation.image_size, fit).load()
-        baselines = fit_baselines(representation, train_photos, ", ".join(as_texts(train_images)), device)
+        words = f"{', '.join(as_texts(train_images))} ({len(train_photos)} photographs)"
+        baselines = fit_baselines(representation, train_photos, words, device)
         contenders += [contender for contender in baselines if contender.inverter.name != main.name]
     else:
         pairs = EncodedPhotos(representation, photos, device=device)
@@ -138,8 +141,8 @@ def evaluate(
         contenders += [Contender(baseline, trained_on) for name, baseline in kept.items() if baseline is not main]
         if Nearest.name not in kept:
             contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
-    words = ", ".join(as_texts(images))
-    return evaluate_contenders(contenders, photos, words, device=device, on_progress=on_progress)
+    described = described or ", ".join(as_texts(images))
+    return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 
 def sample_files() -> list[Path]:

@@ -419,11 +419,7 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(result.to_json(), indent=2))
         return
-    table = plain_table(
-        f"{result.representation} on {result.images}: {result.n} photographs at {result.image_size} pixels, "
-        f"N = {result.pairwise_distance:.1f}",
-        "inverter", "NRE (lower is better)", "PSNR, dB", "SSIM", "n", "fitted on",
-    )  # fmt: skip
+    table = plain_table("", "inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n")
     for row in result.rows:
         table.add_row(
             row.inverter,
@@ -431,9 +427,17 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
             f"{row.psnr:.2f} ± {row.psnr_sem:.2f}",
             f"{row.ssim:.3f} ± {row.ssim_sem:.3f}",
             str(row.n),
-            row.fitted_on,
         )
+    out.print(f"{result.representation}: {result.n} photographs at {result.image_size} pixels, {result.images}")
     out.print(table)
+    out.print(
+        f"± standard error; NRE is relative to N = {result.pairwise_distance:.1f}, the mean distance of two of them"
+    )
+    fitted: dict[str, list[str]] = {}
+    for row in result.rows:
+        fitted.setdefault(row.fitted_on, []).append(row.inverter)
+    for words, names in fitted.items():
+        out.print(f"{', '.join(names)}: fitted on {words}" if names != ["other-image"] else f"other-image: {words}")
 
 
 @app.command()
@@ -463,7 +467,7 @@ def demo(
 
     output.mkdir(parents=True, exist_ok=True)
     where = pick_device(device)
-    result = api.evaluate("hog", api.sample_files(), device=where)
+    result = api.evaluate("hog", api.sample_files(), described="scikit-image's samples", device=where)
     draw_sheet(api.load_inverter("hog"), api.sample_photos(), output / "hog.png", device=where)
     print_evaluation(result, as_json)
     note(f"pictures: {output / 'hog.png'}")

@@ -95,7 +95,7 @@ def fit_baselines(
     """The mean image, ridge regression and the nearest neighbour, fitted on training photographs."""
     pairs = EncodedPhotos(representation, train_photos, device=device)
     kinds: list[Inverter] = [MeanImage(representation), Nearest(representation), Ridge(representation)]
-    return [Contender(kind.fit(pairs), f"{fitted_on} ({len(train_photos)} photographs)") for kind in kinds]
+    return [Contender(kind.fit(pairs), fitted_on) for kind in kinds]
 
 
 def evaluate(
