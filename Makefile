@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/preimage demo -o demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 check: setup
 	$(BIN)/ruff check .
