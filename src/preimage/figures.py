@@ -32,7 +32,7 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
         for row, image in enumerate(images):
             y = height - TITLE - row * (side + GAP) - side
             axes = figure.add_axes((x / width, y / height, SIDE / width, side / height))
-            axes.imshow(image.permute(1, 2, 0).float().clamp(0, 1).numpy(), interpolation="nearest")
+            axes.imshow(image.permute(1, 2, 0).float().clamp(0, 1).numpy())  # smoothed only where it must shrink
             axes.axis("off")
     for row, caption in enumerate(captions):
         middle = height - TITLE - row * (side + GAP) - side / 2

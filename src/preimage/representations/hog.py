@@ -79,7 +79,7 @@ class HOG(Representation):
         undirected = features[:, 2 * self.num_orientations : 3 * self.num_orientations].float().square()
         glyphs = edge_glyphs(self.num_orientations, size=2 * self.cell_size + 1).to(features.device)
         pictures = F.conv_transpose2d(undirected, glyphs, stride=2 * self.cell_size)[:, :, :-1, :-1]
-        brightest = pictures.flatten(1).quantile(0.995, dim=1).clamp(min=1e-6)
+        brightest = undirected.flatten(1).amax(dim=1).clamp(min=1e-6)
         return (pictures / brightest[:, None, None, None]).clamp(0, 1).expand(-1, 3, -1, -1)
 
 
