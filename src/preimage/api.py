@@ -181,6 +181,7 @@ def catalogue() -> dict[str, Any]:
         "representations": {name: describe(name) for name in REPRESENTATIONS},
         "decoders": {name: first_line(table) for name, table in DECODERS.items()},
         "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
+        "analyses": {},  # none in this version
         "presets": preset_names(),
         "shipped": {name: zoo.summary(name) for name in zoo.shipped()},
     }

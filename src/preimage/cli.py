@@ -111,6 +111,7 @@ def list_command(as_json: AsJson = False) -> None:
         for name, description in catalogue[kind].items():
             table.add_row(name, description)
         out.print(table, "")
+    out.print(f"analyses: {', '.join(catalogue['analyses']) or 'none in this version'}")
     out.print(f"presets: {', '.join(catalogue['presets'])}\n")
     table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
     for name, entry in catalogue["shipped"].items():
