@@ -12,10 +12,12 @@ from preimage.plain import build
 from preimage.representations.hog import HOG
 from preimage.representations.lbp import LBP
 from preimage.representations.network import ModuleLayer, network_layer
+from preimage.representations.sift import SparseSIFT
 
 REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
     "hog": HOG,
     "lbp": LBP,
+    "sift": SparseSIFT,
     **{f"{name}.{layer}": network_layer(name, layer) for name, network in NETWORKS.items() for layer in network.layers},
 }
 
@@ -27,4 +29,4 @@ def get_representation(name: str, **settings: Any) -> Representation:
     return build(REPRESENTATIONS[name], settings, name)
 
 
-__all__ = ["HOG", "LBP", "REPRESENTATIONS", "ModuleLayer", "get_representation"]
+__all__ = ["HOG", "LBP", "REPRESENTATIONS", "ModuleLayer", "SparseSIFT", "get_representation"]

@@ -1,0 +1,129 @@
+"""Sparse SIFT: VLFeat's keypoints and descriptors, one to a cell of a grid.
+
+Lowe, *Distinctive Image Features from Scale-Invariant Keypoints*, IJCV 2004; VLFeat 0.9.21 with its default settings,
+by the package `vlsift`. Arranged for inversion as in Dosovitskiy & Brox 2016, section 4.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from preimage.errors import ImageError, PreimageError, SettingsError
+from preimage.images import Pixels, grey, to_tensor
+from preimage.interfaces import Representation, check_features, check_images
+
+DESCRIPTOR = 128
+CHANNELS = DESCRIPTOR + 5  # x and y within the cell in pixels, sine and cosine of the angle, log of the scale
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SparseSIFT(Representation):
+    """Images (N, 3, H, W) -> (N, 133, H // cell_size, W // cell_size); a cell without a keypoint is all zeros.
+
+    Where several keypoints fall into a cell, one is kept, chosen at random but always the same for the same image;
+    `collisions` tells how many are lost. Descriptors, 8-bit in VLFeat with a norm of about 512, are multiplied by
+    `descriptor_scale`. There is no gradient.
+    """
+
+    name: ClassVar[str] = "sift"
+    source: ClassVar[str] = "VLFeat (vlsift)"
+
+    cell_size: int = 4
+    image_size: int = 256
+    descriptor_scale: float = 1 / 512
+    round_grey: bool = True
+
+    def __post_init__(self) -> None:
+        if self.cell_size < 1 or self.image_size < self.cell_size or self.image_size % self.cell_size:
+            raise SettingsError(f"cell_size={self.cell_size} does not divide image_size={self.image_size}")
+
+    @property
+    def grid(self) -> int:
+        return self.cell_size
+
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, int, int]:
+        if height % self.cell_size or width % self.cell_size:
+            raise ImageError(f"cell_size={self.cell_size} does not divide an image of {width} x {height} pixels")
+        return (CHANNELS, height // self.cell_size, width // self.cell_size)
+
+    def encode(self, images: Tensor) -> Tensor:
+        check_images(images)
+        shape = self.feature_shape_at(*images.shape[2:])
+        levels = grey(images, rounded=self.round_grey).cpu().numpy()
+        maps = [self.arrange(level, *keypoints(level), shape) for level in levels]
+        return torch.from_numpy(np.stack(maps)).to(images.device)
+
+    def arrange(self, level: Floats, frames: Floats, descriptors: Floats, shape: tuple[int, ...]) -> Floats:
+        """Keypoints of a grey image -> the map of cells."""
+        cells = np.zeros(shape, np.float32)
+        order = np.random.default_rng(zlib.crc32(level.tobytes())).permutation(len(frames))
+        y, x, scale, angle = frames[order].T
+        rows, columns = (y // self.cell_size).astype(int), (x // self.cell_size).astype(int)
+        values = np.concatenate(
+            [
+                descriptors[order].T * self.descriptor_scale,
+                [x - columns * self.cell_size, y - rows * self.cell_size, np.sin(angle), np.cos(angle), np.log(scale)],
+            ]
+        )
+        cells[:, rows, columns] = values  # of several, the last one stays
+        return cells
+
+    def collisions(self, images: Tensor) -> tuple[int, int]:
+        """(keypoints lost because another took their cell, keypoints in all) over a batch of images."""
+        found = sum(len(keypoints(level)[0]) for level in grey(images, rounded=self.round_grey).cpu().numpy())
+        kept = int((self.encode(images).abs().sum(dim=1) > 0).sum())
+        return found - kept, found
+
+    def draw(self, features: Tensor) -> Tensor:
+        """Every keypoint as a circle of twice its scale, with the radius along its angle; twice the image's size."""
+        check_features(features, (CHANNELS, None, None))
+        return to_tensor([self.draw_one(one.cpu().numpy()) for one in features])
+
+    def draw_one(self, cells: Floats) -> Pixels:
+        zoom = 2
+        height, width = (side * self.cell_size * zoom for side in cells.shape[1:])
+        picture = Image.new("RGB", (width, height))
+        pen = ImageDraw.Draw(picture)
+        for row, column in np.argwhere(np.abs(cells).sum(axis=0) > 0):
+            dx, dy, sine, cosine, log_scale = cells[DESCRIPTOR:, row, column]
+            x, y = (column * self.cell_size + dx) * zoom, (row * self.cell_size + dy) * zoom
+            radius = 2 * np.exp(log_scale) * zoom
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline="white")
+            pen.line((x, y, x + cosine * radius, y + sine * radius), fill="white")
+        return np.asarray(picture)
+
+
+def keypoints(level: Floats) -> tuple[Floats, Floats]:
+    """A grey image (H, W) in 0..255 -> frames (K, 4) as (y, x, scale, angle), and descriptors (K, 128) in 0..255."""
+    try:
+        from vlsift.sift.sift import sift
+    except ImportError as error:
+        raise PreimageError(
+            "SIFT needs vlsift: pip install 'preimage[sift]' (wheels for Python 3.11 to 3.13 on Linux x86-64, macOS, "
+            "Windows; elsewhere there is none)"
+        ) from error
+    frames, descriptors = sift(level, compute_descriptor=True)
+    described = has_descriptor(frames, *level.shape)
+    return frames[described], descriptors[described].astype(np.float32)
+
+
+def has_descriptor(frames: Floats, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Whether VLFeat describes a keypoint: where its centre rounds to the border, it leaves memory as it was.
+
+    (`vl_sift_calc_keypoint_descriptor` returns early; what the caller then finds is the descriptor before.)
+    """
+    y, x, scale, _ = frames.T
+    # An octave holds scales from 2^-0.2 to 2^0.87 times its base, by the refinement of its three levels.
+    octave = np.floor(np.log2(np.maximum(scale, 1e-6) / (1.6 * 2 ** (1 / 3))) + 0.2).clip(min=0)
+    pixel = 2.0**octave
+    inside: npt.NDArray[np.bool_] = (y + pixel / 2 < height - pixel) & (x + pixel / 2 < width)
+    return inside

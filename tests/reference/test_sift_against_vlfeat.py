@@ -1,0 +1,72 @@
+"""The keypoints are VLFeat's, and every number lies where it should in the map of cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from preimage.images import Photos, grey
+from preimage.representations import SparseSIFT
+from preimage.representations.sift import DESCRIPTOR, keypoints
+from reference import vlfeat
+
+pytest.importorskip("vlsift")
+
+pytestmark = pytest.mark.reference
+
+
+def sorted_by_frame(frames: np.ndarray, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort(frames.T)
+    return frames[order], descriptors[order]
+
+
+def test_keypoints_and_descriptors_are_vlfeats_on_50_photographs(validation: Photos) -> None:
+    for _, images in validation.subset(range(50)).batches(10):
+        for level in grey(images).numpy():
+            frames, descriptors = keypoints(level)
+            ours = sorted_by_frame(frames[:, [1, 0, 2, 3]], descriptors)  # (y, x, ...) -> (x, y, ...)
+            their_frames, their_descriptors = vlfeat.sift(level)
+            described = their_descriptors.any(axis=1)  # at the border VLFeat describes nothing
+            theirs = sorted_by_frame(their_frames[described], their_descriptors[described])
+            np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
+            np.testing.assert_allclose(ours[1], np.minimum(512 * theirs[1], 255), atol=1)  # 8 bits: rounded down
+
+
+def blob(x: float, y: float) -> Tensor:
+    rows, columns = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
+    return torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 8**2)).expand(1, 3, -1, -1)
+
+
+def test_a_blob_off_the_centre_is_found_where_it_is() -> None:
+    """A blob at x = 182, y = 61 belongs to column 45, row 15, at 2 and 1 pixels within the cell."""
+    features = SparseSIFT().encode(blob(182, 61))[0]
+    assert (features.abs().sum(dim=0) > 0).nonzero().tolist() == [[15, 45]]
+    x, y, sine, cosine, log_scale = features[DESCRIPTOR:, 15, 45].tolist()
+    assert (x, y) == (pytest.approx(2, abs=0.1), pytest.approx(1, abs=0.1))
+    assert sine**2 + cosine**2 == pytest.approx(1, abs=1e-5)
+    assert np.exp(log_scale) == pytest.approx(8, rel=0.2)
+
+
+def test_one_keypoint_stays_in_a_cell_and_the_loss_is_told() -> None:
+    lost, found = SparseSIFT().collisions(blob(182, 61))  # one blob, several orientations
+    assert (lost, found) == (found - 1, found)
+    assert found > 1
+
+
+def test_its_picture_shows_the_keypoint_where_it_is() -> None:
+    picture = SparseSIFT().draw(SparseSIFT().encode(blob(181.5, 62.5)))[0, 0]  # at twice the size
+    rows, columns = picture.nonzero().T
+    assert rows.float().mean() == pytest.approx(125, abs=15)
+    assert columns.float().mean() == pytest.approx(363, abs=15)
+
+
+def test_an_image_without_keypoints_is_all_zeros() -> None:
+    assert SparseSIFT().encode(torch.full((2, 3, 256, 256), 0.5)).abs().sum() == 0
+
+
+def test_descriptors_have_a_norm_near_one(sample_images: Tensor) -> None:
+    features = SparseSIFT().encode(sample_images)
+    norms = features[:, :DESCRIPTOR].norm(dim=1)
+    assert norms[norms > 0].mean() == pytest.approx(1, abs=0.02)
