@@ -117,7 +117,7 @@ def evaluate(
     trained_on = "its training photographs"
     if not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir():
         own = Run.open(inverter).settings.photos
-        fit = fit or fit_of(inverter)
+        fit = fit or own.fit
         trained_on = ", ".join(own.train)
         train_images = train_images or own.train
     fit = fit or "crop"

@@ -253,7 +253,7 @@ def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Bat
     if grid is None:
         raise SettingsError("--size native needs a representation on a grid, such as hog or lbp")
     found = find_photos(images)
-    tell_left_out(dict.fromkeys(found.passed_over, "not a picture"))
+    tell_left_out(found.left_out)
     photos = found.photos
     batches = (([photo.id], to_tensor([whole(decode(photo.read(), photo.id), grid)])) for photo in photos)
     return [photo.id for photo in photos], batches

@@ -191,6 +191,11 @@ class Found:
     photos: list[Photo]
     passed_over: list[str]
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What was passed over, and why."""
+        return dict.fromkeys(self.passed_over, "not a picture")
+
 
 def find_photos(sources: str | Path | Iterable[str | Path]) -> Found:
     """Photographs from folders, files, globs, tar shards, parquet files, or `hub:NAME[:SPLIT]` (downloads).
@@ -341,7 +346,7 @@ class Photos:
         """The photographs of folders, files, globs, shards ...: see `find_photos`."""
         found = find_photos(sources)
         photos = cls(found.photos, image_size, fit)
-        photos.left_out = dict.fromkeys(found.passed_over, "not a picture")
+        photos.left_out = found.left_out
         return photos
 
     def __len__(self) -> int:

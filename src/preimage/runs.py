@@ -160,6 +160,11 @@ class Run:
                     records.append(json.loads(line))
         return records
 
+    @property
+    def validations(self) -> list[dict[str, Any]]:
+        """The log's lines of validations: step, nre, nre_sem, n, seconds."""
+        return [record for record in self.log_records() if "nre" in record]
+
 
 def pack(state: TrainingState) -> dict[str, Tensor]:
     """A training state -> named tensors."""
@@ -277,7 +282,7 @@ def _train(
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, settings.training.batch_size, settings.seed, settings.augmentation, **share)
     trial = encoded(stream, representation, accelerator.device, first_step=0)
-    own_pace = training.seconds_per_step(decoder, trial, settings.training, accelerator)
+    own_pace = training.seconds_per_step(decoder, trial, settings.training, accelerator, grid=representation.grid)
     pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
     settings = with_steps(settings, len(photos), pace)
     steps = settings.training.steps
@@ -381,8 +386,7 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
         evaluation = evaluate(contenders, validation, ", ".join(run.settings.photos.validation), device=device)
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()
-        validations = [record for record in run.log_records() if "nre" in record]
-        steps, errors = [v["step"] for v in validations], [v["nre"] for v in validations]
+        steps, errors = [v["step"] for v in run.validations], [v["nre"] for v in run.validations]
         run.figures.mkdir(exist_ok=True)
         curve({"validation": (steps, errors)}, run.figures / "curve.png", "step", "NRE (lower is better)")
     write_json(run.summary_file, summary)

@@ -290,6 +290,8 @@ def seconds_per_step(
     batches: Iterator[tuple[Tensor, Tensor]],
     settings: TrainingSettings,
     accelerator: Accelerator,
+    *,
+    grid: int | None = None,
     repeats: int = 8,
 ) -> float:
     """The median time of a training step, photographs included, measured on a copy of the decoder then thrown away.
@@ -299,6 +301,6 @@ def seconds_per_step(
     times: list[float] = []
     trial, ignored = start(copy.deepcopy(decoder), settings), 4
     steps = repeats + ignored
-    train(trial, batches, steps, settings, accelerator, on_step=lambda progress: times.append(progress.seconds))
+    train(trial, batches, steps, settings, accelerator, grid=grid, on_step=lambda step: times.append(step.seconds))
     accelerator.free_memory()
     return sorted(times[ignored:])[repeats // 2]

@@ -7,7 +7,6 @@ writes both for any run.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -18,9 +17,9 @@ import torch
 from preimage import runs
 from preimage.errors import RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
-from preimage.images import Photos
 from preimage.interfaces import Inverter
 from preimage.inverters import Nearest, load_inverters, save_inverters
+from preimage.networks.weights import file_hash
 from preimage.representations import REPRESENTATIONS
 from preimage.runs import Run, write_json
 
@@ -49,13 +48,9 @@ def load_shipped(name: str) -> dict[str, Inverter]:
         )
     expected = card(name)["sha256"]
     file = FOLDER / f"{name}.safetensors"
-    if (found := sha256(file)) != expected:
+    if (found := file_hash(file)) != expected:
         raise WeightsError(f"{file} is damaged: its SHA-256 is {found}, the card says {expected}; reinstall preimage")
     return load_inverters(file)
-
-
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def summary(name: str) -> dict[str, Any]:
@@ -86,7 +81,7 @@ def export(
     inverter = runs.load_inverter(run)
     representation, origin = inverter.representation, Run.open(run)
     settings = origin.settings
-    train_photos = Photos.open(settings.photos.train, representation.image_size, settings.photos.fit).load()
+    train_photos, validation = runs.open_photos(settings, representation)
     words = f"the {len(train_photos)} training photographs"
     baselines = fit_baselines(representation, train_photos, words, device)
     nearest = next(contender for contender in baselines if contender.inverter.name == Nearest.name)
@@ -96,7 +91,7 @@ def export(
     provenance = origin.provenance
     content: dict[str, Any] = {
         "representation": {"name": representation.name, **representation.settings},
-        "sha256": sha256(file),
+        "sha256": file_hash(file),
         "size_bytes": file.stat().st_size,
         "licence": licence,
         "photos": {"n": len(train_photos), "fingerprint": provenance["photos_fingerprint"]},
@@ -106,14 +101,11 @@ def export(
         "augmentation": dataclasses.asdict(settings.augmentation),
         "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision", "processes")},
         "curve": [
-            {key: record[key] for key in ("step", "nre", "nre_sem", "n", "seconds")}
-            for record in origin.log_records()
-            if "nre" in record
+            {key: record[key] for key in ("step", "nre", "nre_sem", "n", "seconds")} for record in origin.validations
         ],
     }
-    if settings.photos.validation:
-        photos = Photos.open(settings.photos.validation, representation.image_size, settings.photos.fit).load()
-        contenders = [Contender(kept, words) for kept in load_inverters(file).values()] + [nearest]
-        content["evaluation"] = evaluate(contenders, photos, "the validation photographs", device=device).to_json()
+    if validation is not None:
+        contenders = [Contender(inverter, words) for inverter in load_inverters(file).values()] + [nearest]
+        content["evaluation"] = evaluate(contenders, validation, "the validation photographs", device=device).to_json()
     write_json(file.with_suffix(".json"), content)
     return content

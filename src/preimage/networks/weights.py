@@ -103,10 +103,14 @@ def download(url: str, part: Path, on_progress: Callable[[int, int], None]) -> N
         raise OSError(f"the connection ended after {have} of {total} bytes")
 
 
+def file_hash(file: Path, algorithm: str = "sha256") -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, algorithm).hexdigest()
+
+
 def check_hash(file: Path, expected: str, algorithm: str = "sha256") -> None:
     """Raise `WeightsError` unless the file's hash begins as expected."""
-    with file.open("rb") as handle:
-        found = hashlib.file_digest(handle, algorithm).hexdigest()
+    found = file_hash(file, algorithm)
     if not found.startswith(expected):
         raise WeightsError(f"{file} is damaged or another file: its {algorithm} is {found}, expected {expected}")
 

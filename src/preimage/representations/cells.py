@@ -15,6 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from preimage.errors import ImageError
+
+
+def whole_cells(height: int, width: int, cell_size: int) -> tuple[int, int]:
+    """(rows, columns) of cells in an image; raises `ImageError` unless they fill it."""
+    if height % cell_size or width % cell_size:
+        raise ImageError(f"cell_size={cell_size} does not divide an image of {width} x {height} pixels")
+    return height // cell_size, width // cell_size
+
 
 def cell_histograms(codes: Tensor, votes: Tensor, cell_size: int, bin_of_code: Sequence[int], num_bins: int) -> Tensor:
     """Codes (N, H, W) int32 and votes (N, H, W) -> histograms (N, num_bins, H // cell_size, W // cell_size).

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preimage.errors import ImageError, SettingsError
+from preimage.errors import SettingsError
 from preimage.images import grey
 from preimage.interfaces import Representation, check_features, check_images
-from preimage.representations.cells import cell_histograms
+from preimage.representations.cells import cell_histograms, whole_cells
 
 EPSILON = 1e-4  # added to a block's energy: vl/hog.c
 CLAMP = 0.2  # no single edge may own a cell: Dalal & Triggs 2005
@@ -63,9 +63,7 @@ class HOG(Representation):
         return self.cell_size
 
     def feature_shape_at(self, height: int, width: int) -> tuple[int, int, int]:
-        if height % self.cell_size or width % self.cell_size:
-            raise ImageError(f"cell_size={self.cell_size} does not divide an image of {width} x {height} pixels")
-        return (3 * self.num_orientations + 4, height // self.cell_size, width // self.cell_size)
+        return (3 * self.num_orientations + 4, *whole_cells(height, width, self.cell_size))
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)

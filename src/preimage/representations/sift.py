@@ -16,9 +16,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from preimage.errors import ImageError, PreimageError, SettingsError
+from preimage.errors import PreimageError, SettingsError
 from preimage.images import Pixels, grey, to_tensor
 from preimage.interfaces import Representation, check_features, check_images
+from preimage.representations.cells import whole_cells
 
 DESCRIPTOR = 128
 CHANNELS = DESCRIPTOR + 5  # x and y within the cell in pixels, sine and cosine of the angle, log of the scale
@@ -51,9 +52,7 @@ class SparseSIFT(Representation):
         return self.cell_size
 
     def feature_shape_at(self, height: int, width: int) -> tuple[int, int, int]:
-        if height % self.cell_size or width % self.cell_size:
-            raise ImageError(f"cell_size={self.cell_size} does not divide an image of {width} x {height} pixels")
-        return (CHANNELS, height // self.cell_size, width // self.cell_size)
+        return (CHANNELS, *whole_cells(height, width, self.cell_size))
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
