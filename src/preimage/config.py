@@ -55,6 +55,7 @@ class Settings:
         return get_representation(**self.representation)
 
 
+SAME_SHAPES = {"bvlc_alexnet": "alexnet", "caffenet": "alexnet"}  # networks whose layers share another's presets
 SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name != "seed"]
 
 
@@ -66,11 +67,15 @@ def preset_names() -> list[str]:
 
 def load_preset(name: str) -> dict[str, Any]:
     """The tables of a preset as nested dicts; a representation without one has the default settings."""
-    if name not in preset_names():
-        if name not in REPRESENTATIONS:
-            raise UnknownNameError("preset or representation", name, {*preset_names(), *REPRESENTATIONS})
-        return {"representation": {"name": name}, "training": {}}
-    return tomllib.loads((resources.files("preimage") / "presets" / f"{name}.toml").read_text())
+    network, dot, layer = name.partition(".")
+    file = SAME_SHAPES.get(network, network) + dot + layer
+    if file in preset_names():
+        tables = tomllib.loads((resources.files("preimage") / "presets" / f"{file}.toml").read_text())
+        tables["representation"]["name"] = name
+        return tables
+    if name not in REPRESENTATIONS:
+        raise UnknownNameError("preset or representation", name, {*preset_names(), *REPRESENTATIONS})
+    return {"representation": {"name": name}, "training": {}}
 
 
 def make_settings(tables: Mapping[str, Any], overrides: Iterable[str] = ()) -> Settings:

@@ -146,18 +146,22 @@ def paper_vector(_shape: Shape, _image_size: int) -> Table:
 
 
 def smooth(shape: Shape, image_size: int) -> Table:
-    """Ours, for features of any shape: the paper's HOG network generalised, a blur in every up-convolution."""
+    """Ours, for features of any shape: the paper's HOG network generalised, a blur in every up-convolution.
+
+    Vectors, and maps of places 16 pixels apart and more, stop at half the image's size or the first doubling beyond:
+    nothing finer can be recovered from them, and the last doubling costs most of the time.
+    """
     if len(shape) == 1:
-        side = image_size // 32
-        ups = tuple(UpConv(channels, smooth=True) for channels in (256, 128, 64, 32, 3))
-        return Table(((Linear(1024), Grid(256, side)),), ups)
+        ups = tuple(UpConv(channels, smooth=True) for channels in (128, 64, 32, 3))
+        return Table(((Linear(1024), Grid(256, max(1, image_size // 32))),), ups)
     side = max(shape[1:])
     downs = max(1, math.ceil(math.log2(side / 4)))  # to 4 x 4, where everything is in sight
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
     down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]
     far: tuple[Layer, ...] = (*reversed(down), *(UpConv(channels, smooth=True) for channels in widths[1:]))
     detail = (Conv(128, 5), Conv(128, 3))
-    steps = doublings(side, image_size)
+    sparse = image_size >= 16 * side
+    steps = math.ceil(math.log2(image_size / side / 2)) if sparse else doublings(side, image_size)
     ups = tuple(UpConv(max(32, 16 << place) if place else 3, smooth=True) for place in reversed(range(steps)))
     return Table((far, detail), (Conv(256), Conv(128), *(ups or (Conv(3),))))
 

@@ -430,13 +430,17 @@ class Augmentation:
     """Random changes to a training photograph: mirrored half the time, and a square part of it brought to full size.
 
     The part's side is between `min_scale` and 1 times the photograph's; shift and scale also break the phase of the
-    JPEG blocks, which in photographs of 256 pixels coincide with HOG's cells.
+    JPEG blocks, which in photographs of 256 pixels coincide with HOG's cells. With `variants` every photograph has only
+    so many versions, which recur: their features are then computed once and kept on disk. 0 makes new ones every time.
     """
 
     flip: bool = True
     min_scale: float = 0.75
+    variants: int = 0
 
     def __post_init__(self) -> None:
+        if self.variants < 0:
+            raise SettingsError(f"variants is not negative, got {self.variants}")
         if not 0 < self.min_scale <= 1:
             raise SettingsError(f"min_scale is in (0, 1], got {self.min_scale}")
 
@@ -483,7 +487,8 @@ class TrainingStream:
     def picture(self, epoch: int, index: int) -> Pixels:
         """One augmented photograph, a pure function of (seed, epoch, photograph)."""
         photo_id = zlib.crc32(self.photos.photos[index].id.encode())
-        generator = np.random.default_rng((self.seed, epoch, photo_id))
+        version = epoch % self.augmentation.variants if self.augmentation.variants else epoch
+        generator = np.random.default_rng((self.seed, version, photo_id))
         return self.augmentation.apply(self.photos.pixels(index), generator)
 
     def batches(self, first_step: int, num_workers: int | None = None, ahead: int = 3) -> Iterator[Tensor]:

@@ -34,6 +34,7 @@ class Representation(ABC):
     version: ClassVar[int] = 1  # raised when the same settings begin to give other features
     differentiable: ClassVar[bool] = False
     log_scale: ClassVar[bool] = False  # whether decoders should read the logarithm, as of probabilities near 1e-6
+    costly: ClassVar[bool] = False  # tens of milliseconds an image: worth keeping on disk
     source: ClassVar[str] = ""  # where what it computes comes from
     image_size: int  # pixels; photographs are brought to image_size x image_size
 

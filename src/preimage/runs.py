@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from preimage import training
+from preimage.cache import cached
 from preimage.config import Settings, make_settings
 from preimage.decoders import Cost, Decoder, cost
 from preimage.errors import RunError
@@ -269,7 +270,7 @@ def _train(
 ) -> Run:
     if not accelerator.is_main_process:
         reporter = Reporter()  # one process speaks for all
-    representation = settings.get_representation()
+    representation = cached(settings.get_representation(), settings.augmentation.variants > 0 or None)
     photos, validation = open_photos(settings, representation)
 
     inverter = UpConv(representation, settings.decoder.name, settings.decoder.width, settings.seed)
@@ -396,7 +397,7 @@ def load_inverter(folder: str | Path) -> UpConv:
     """The inverter of a run as its last checkpoint has it (the averaged weights where they are kept)."""
     run = Run.open(folder)
     settings = run.settings
-    representation = settings.get_representation()
+    representation = cached(settings.get_representation())
     check_same(run, representation)
     inverter = UpConv(representation, settings.decoder.name, settings.decoder.width)
     tensors = run.load_tensors()

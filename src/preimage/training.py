@@ -200,7 +200,8 @@ def train(
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images)
         if grid is not None and settings.grid_weight:
-            loss = error + settings.grid_weight * grid_penalty(reconstructions, grid, accelerator)
+            period = grid * reconstructions.shape[3] // images.shape[3]  # the decoder may work at another size
+            loss = error + settings.grid_weight * grid_penalty(reconstructions, period, accelerator)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)

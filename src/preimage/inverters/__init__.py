@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from preimage.cache import cached
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import Inverter
 from preimage.inverters.linear import MeanImage, Ridge
@@ -55,7 +56,7 @@ def load_inverters(file: str | Path) -> dict[str, Inverter]:
         raise WeightsError(f"{file} is missing, damaged, or not a file of inverters: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise WeightsError(f"{file} was not written by this version of preimage: save the inverter again")
-    representation = get_representation(**description["representation"])
+    representation = cached(get_representation(**description["representation"]))
     if representation.fingerprint != description["fingerprint"]:
         raise WeightsError(
             f"{file} belongs to another version of the representation {representation.name!r}: "

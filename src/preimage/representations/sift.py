@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from joblib import Parallel, delayed
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from preimage.representations.cells import whole_cells
 
 DESCRIPTOR = 128
 CHANNELS = DESCRIPTOR + 5  # x and y within the cell in pixels, sine and cosine of the angle, log of the scale
+PARALLEL_FROM = 8  # images; fewer are not worth waking other processes for
 Floats = npt.NDArray[np.float32]
 
 
@@ -36,6 +38,7 @@ class SparseSIFT(Representation):
     """
 
     name: ClassVar[str] = "sift"
+    costly: ClassVar[bool] = True
     source: ClassVar[str] = "VLFeat (vlsift)"
 
     cell_size: int = 4
@@ -58,7 +61,7 @@ class SparseSIFT(Representation):
         check_images(images)
         shape = self.feature_shape_at(*images.shape[2:])
         levels = grey(images, rounded=self.round_grey).cpu().numpy()
-        maps = [self.arrange(level, *keypoints(level), shape) for level in levels]
+        maps = [self.arrange(level, *found, shape) for level, found in zip(levels, all_keypoints(levels), strict=True)]
         return torch.from_numpy(np.stack(maps)).to(images.device)
 
     def arrange(self, level: Floats, frames: Floats, descriptors: Floats, shape: tuple[int, ...]) -> Floats:
@@ -78,7 +81,8 @@ class SparseSIFT(Representation):
 
     def collisions(self, images: Tensor) -> tuple[int, int]:
         """(keypoints lost because another took their cell, keypoints in all) over a batch of images."""
-        found = sum(len(keypoints(level)[0]) for level in grey(images, rounded=self.round_grey).cpu().numpy())
+        levels = grey(images, rounded=self.round_grey).cpu().numpy()
+        found = sum(len(frames) for frames, _ in all_keypoints(levels))
         kept = int((self.encode(images).abs().sum(dim=1) > 0).sum())
         return found - kept, found
 
@@ -99,6 +103,14 @@ class SparseSIFT(Representation):
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline="white")
             pen.line((x, y, x + cosine * radius, y + sine * radius), fill="white")
         return np.asarray(picture)
+
+
+def all_keypoints(levels: Floats) -> list[tuple[Floats, Floats]]:
+    """The `keypoints` of grey images (N, H, W), on all cores: VLFeat's wrapper works for one thread at a time."""
+    if len(levels) < PARALLEL_FROM:
+        return [keypoints(level) for level in levels]
+    found: list[tuple[Floats, Floats]] = Parallel(n_jobs=-1)(delayed(keypoints)(level) for level in levels)
+    return found
 
 
 def keypoints(level: Floats) -> tuple[Floats, Floats]:

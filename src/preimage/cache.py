@@ -1,0 +1,164 @@
+"""Features on disk, for representations that take long: an image is encoded once.
+
+One compressed NumPy file an image, in a folder for each representation. The name is a hash of the pixels, the folder's
+that of name, settings, version and weights; so nothing stale can be served, and a damaged file fails its checksum and
+is computed anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from preimage.errors import SettingsError
+from preimage.interfaces import Representation, check_images
+
+FOLDER = Path.home() / ".cache" / "preimage" / "features"
+GIGABYTES = 20.0
+SPARSE = 0.25  # share of non-zeros up to which only those are kept
+
+
+def cached(representation: Representation, wanted: bool | None = None) -> Representation:
+    """The same representation, its features kept on disk if `wanted`; by default if they are `costly`."""
+    wanted = representation.costly if wanted is None else wanted
+    return CachedRepresentation(representation) if wanted else representation
+
+
+class CachedRepresentation(Representation):
+    """A representation that looks on disk before it computes; in all else the one it wraps. No gradient passes.
+
+    At most `gigabytes` (10^9 bytes) are kept under `folder`, of all representations together; beyond that, those not
+    used for the longest time are deleted. Several processes may share a folder.
+    """
+
+    def __init__(self, inner: Representation, folder: str | Path | None = None, gigabytes: float = GIGABYTES) -> None:
+        if not gigabytes > 0:
+            raise SettingsError(f"a cache holds more than 0 gigabytes, got {gigabytes}")
+        self.inner = inner
+        for fact in ("name", "version", "log_scale", "source", "costly", "image_size"):
+            setattr(self, fact, getattr(inner, fact))
+        self.root = Path(folder or FOLDER)
+        self.folder = self.root / f"{inner.name}-{inner.fingerprint}"
+        self.limit = int(gigabytes * 1e9)
+        self.size = sum(size for _, size, _ in self.entries())
+
+    def encode(self, images: Tensor) -> Tensor:
+        check_images(images)
+        files = [self.file(image) for image in images]
+        found = [self.read(file) for file in files]
+        missing = [index for index, features in enumerate(found) if features is None]
+        if missing:
+            with torch.no_grad():
+                computed = self.inner.encode(images[missing])
+            for index, features in zip(missing, computed.cpu(), strict=True):
+                found[index] = features
+                self.write(files[index], features)
+        return torch.stack([features for features in found if features is not None]).to(images.device)
+
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return self.inner.feature_shape_at(height, width)
+
+    @property
+    def grid(self) -> int | None:
+        return self.inner.grid
+
+    def draw(self, features: Tensor) -> Tensor | None:
+        return self.inner.draw(features)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.inner.settings
+
+    @property
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint
+
+    def file(self, image: Tensor) -> Path:
+        """Where the features of an image (3, H, W) are or would be."""
+        pixels = image.detach().cpu().contiguous()
+        key = hashlib.blake2b(repr((pixels.dtype, tuple(pixels.shape))).encode(), digest_size=16)
+        key.update(pixels.numpy())
+        name = key.hexdigest()
+        return self.folder / name[:2] / f"{name[2:]}.npz"
+
+    def read(self, file: Path) -> Tensor | None:
+        """The features in a file; None where there is none, or it is damaged."""
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                features = unpack(archive)
+            os.utime(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+            with contextlib.suppress(OSError):
+                file.unlink()
+            return None
+        return features
+
+    def write(self, file: Path, features: Tensor) -> None:
+        """Keep features; a disk that is full costs the entry, not the run."""
+        beside: str | None = None
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle, beside = tempfile.mkstemp(dir=file.parent)
+            with os.fdopen(handle, "wb") as stream:
+                np.savez_compressed(stream, allow_pickle=False, **pack(features.numpy()))
+            os.replace(beside, file)
+            self.size += file.stat().st_size
+        except OSError:
+            if beside is not None:
+                Path(beside).unlink(missing_ok=True)
+        if self.size > self.limit:
+            self.trim()
+
+    def trim(self) -> None:
+        """Delete what was not used for the longest time until a tenth of the limit is free."""
+        entries = sorted(self.entries())
+        self.size = sum(size for _, size, _ in entries)
+        for _, size, file in entries:
+            if self.size <= 0.9 * self.limit:
+                break
+            file.unlink(missing_ok=True)
+            self.size -= size
+
+    def entries(self) -> list[tuple[float, int, Path]]:
+        """(time of last use, bytes, file) of everything kept."""
+        found = []
+        for file in self.root.glob("*/??/*"):
+            try:
+                facts = file.stat()
+            except FileNotFoundError:  # another process was faster
+                continue
+            found.append((facts.st_mtime, facts.st_size, file))
+        return found
+
+
+def pack(features: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """Features as arrays for a file; mostly zeros, as SIFT's, are kept as what is not zero: 4 times faster to read."""
+    chosen = features != 0
+    if chosen.mean() > SPARSE:
+        return {"features": features}
+    return {"shape": np.array(features.shape), "where": np.packbits(chosen), "values": features[chosen]}
+
+
+def unpack(archive: Mapping[str, npt.NDArray[Any]]) -> Tensor:
+    """What `pack` was given."""
+    if "features" in archive:
+        return torch.from_numpy(archive["features"])
+    shape, values = archive["shape"], archive["values"]
+    features = np.zeros(math.prod(shape), values.dtype)
+    features[np.unpackbits(archive["where"], count=features.size).view(bool)] = values
+    return torch.from_numpy(features.reshape(shape))

@@ -1,0 +1,106 @@
+"""Features on disk are the features: found again, never stale, never damaged, never too many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from preimage.cache import CachedRepresentation, cached
+from preimage.errors import ImageError, SettingsError
+from preimage.interfaces import Representation
+from preimage.representations import HOG
+
+
+@dataclass(frozen=True)
+class Counting(Representation):
+    """Twice the pixels; counts how many images it has really encoded."""
+
+    name: ClassVar[str] = "counting"
+    seen: ClassVar[list[int]] = []
+    image_size: int = 8
+    factor: float = 2.0
+    sparse: bool = False
+
+    def encode(self, images: Tensor) -> Tensor:
+        self.seen.append(len(images))
+        features = images * self.factor
+        return features * (features > 1.9 * self.factor / 2) if self.sparse else features
+
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return (3, height, width)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    Counting.seen.clear()
+    return torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def keep(folder: Path, gigabytes: float = 1.0, **settings: float) -> CachedRepresentation:
+    return CachedRepresentation(Counting(**settings), folder, gigabytes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_what_was_encoded_is_found_again(tmp_path: Path, images: Tensor, sparse: bool) -> None:
+    first = keep(tmp_path, sparse=sparse).encode(images[:3])
+    again = keep(tmp_path, sparse=sparse).encode(images)
+    assert torch.equal(again, Counting(sparse=sparse).encode(images))
+    assert torch.equal(again[:3], first)
+    assert Counting.seen[:2] == [3, 2]
+
+
+def test_other_settings_and_other_sizes_find_nothing(tmp_path: Path, images: Tensor) -> None:
+    keep(tmp_path).encode(images)
+    keep(tmp_path, factor=3.0).encode(images)
+    keep(tmp_path).encode(images.reshape(5, 3, 4, 16))
+    assert Counting.seen == [5, 5, 5]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK nonsense", None])
+def test_a_damaged_entry_is_computed_again(tmp_path: Path, images: Tensor, damage: bytes | None) -> None:
+    expected = keep(tmp_path).encode(images)
+    for file in tmp_path.glob("*/??/*.npz"):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(bytes(content) if damage is None else damage)
+    assert torch.equal(keep(tmp_path).encode(images), expected)
+    assert torch.equal(keep(tmp_path).encode(images), expected)
+    assert Counting.seen == [5, 5]
+
+
+def test_it_never_grows_beyond_its_bound(tmp_path: Path) -> None:
+    many = torch.rand(40, 3, 8, 8)
+    cache = keep(tmp_path, gigabytes=2e-5)
+    for image in many:
+        cache.encode(image[None])
+    kept = list(tmp_path.glob("*/??/*"))
+    assert 0 < sum(file.stat().st_size for file in kept) <= 20_000
+    Counting.seen.clear()
+    keep(tmp_path, gigabytes=2e-5).encode(many[-1:])
+    assert Counting.seen == []  # what was used last is still there
+
+
+def test_a_disk_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, images: Tensor) -> None:
+    (tmp_path / "file").write_text("in the way")
+    features = CachedRepresentation(Counting(), tmp_path / "file").encode(images)
+    assert torch.equal(features, images * 2)
+
+
+def test_it_is_the_representation_it_wraps() -> None:
+    hog = HOG(image_size=64)
+    kept = cached(hog, wanted=True)
+    for fact in ("name", "settings", "fingerprint", "feature_shape", "grid", "image_size", "log_scale", "source"):
+        assert getattr(kept, fact) == getattr(hog, fact)
+    assert cached(hog) is hog
+    with pytest.raises(ImageError):
+        kept.encode(torch.full((1, 3, 64, 64), 255.0))
+
+
+def test_a_cache_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="gigabytes"):
+        keep(tmp_path, gigabytes=0)
