@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -201,3 +202,15 @@ def test_mistakes_get_a_message_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     assert words in preimage(*arguments, check=2).stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_inverting_what_does_not_ship_says_how_to_train_it_and_how_long_that_takes(cat: Path, tmp_path: Path) -> None:
+    message = preimage("invert", cat, "-r", "efficientnet_lite0.stem", "-o", tmp_path, check=2).stderr
+    assert "preimage train efficientnet_lite0.stem" in message
+    assert re.search(r"1,000 steps of 32 photographs take\s+about \d+ min", message)
+
+
+def test_an_image_without_a_keypoint_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "flat.png")
+    result = preimage("encode", tmp_path / "flat.png", "-r", "sift", "-o", tmp_path / "features.npy")
+    assert "flat.png: all features are zero (no keypoint" in result.stderr

@@ -60,6 +60,19 @@ def test_a_perfect_inverter_has_no_error_and_its_control_does(result: Evaluation
     assert "another photograph" in rows["other-image"].fitted_on
 
 
+def test_the_floor_of_a_smaller_decoder_has_its_row(samples: Photos) -> None:
+    class Halved(Perfect):
+        name = "halved"
+
+        def perfect(self, images: Tensor) -> Tensor:
+            small = torch.nn.functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+            return torch.nn.functional.interpolate(small, images.shape[2:], mode="bilinear")
+
+    rows = {row.inverter: row for row in evaluate([Contender(Halved(samples), "heart")], samples, "samples").rows}
+    assert 0.02 < rows["decoder-size"].nre < 0.2
+    assert "scaled to the decoder's size" in rows["decoder-size"].fitted_on
+
+
 def test_every_row_has_its_company(result: Evaluation) -> None:
     assert [row.inverter for row in result.rows] == ["perfect", "mean-image", "nearest", "ridge", "other-image"]
     for row in result.rows:

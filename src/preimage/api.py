@@ -13,7 +13,7 @@ from preimage.decoders import DECODERS
 from preimage.errors import WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.images import Fit, Photos
+from preimage.images import Fit, Photos, steps_per_epoch
 from preimage.interfaces import Inverter, ignore, never
 from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
 from preimage.networks.weights import PUBLISHED
@@ -47,6 +47,18 @@ def load_contenders(name: str | Path) -> dict[str, Inverter]:
     if Path(name).is_file():
         return load_inverters(name)
     return {"upconv": runs.load_inverter(name)}
+
+
+def training_time(name: str, photos: int = 10_000, device: str | None = None) -> str:
+    """How long training an inverter would take here, in words; some steps are tried, which takes seconds."""
+    settings = make_settings(load_preset(name))
+    pace, batch_size = runs.measure_pace(settings, device), settings.training.batch_size
+    epochs = settings.training.epochs or runs.DEFAULT_EPOCHS
+    whole = pace * epochs * steps_per_epoch(photos, batch_size)
+    return (
+        f"here 1,000 steps of {batch_size} photographs take about {pace * 1000 / 60:.0f} min; "
+        f"the {epochs:.0f} passes of its preset over {photos:,} photographs, {whole / 3600:.1f} h"
+    )
 
 
 def fit_of(run: str | Path) -> Fit | None:

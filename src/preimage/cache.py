@@ -90,7 +90,7 @@ class CachedRepresentation(Representation):
         """Where the features of an image (3, H, W) are or would be."""
         pixels = image.detach().cpu().contiguous()
         key = hashlib.blake2b(repr((pixels.dtype, tuple(pixels.shape))).encode(), digest_size=16)
-        key.update(pixels.numpy())
+        key.update(pixels.numpy().data)
         name = key.hexdigest()
         return self.folder / name[:2] / f"{name[2:]}.npz"
 
@@ -116,7 +116,7 @@ class CachedRepresentation(Representation):
             handle, beside = tempfile.mkstemp(dir=file.parent)
             with os.fdopen(handle, "wb") as stream:
                 np.savez_compressed(stream, allow_pickle=False, **pack(features.numpy()))
-            os.replace(beside, file)
+            Path(beside).replace(file)
             self.size += file.stat().st_size
         except OSError:
             if beside is not None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from preimage.errors import FeatureError, PreimageError, SettingsError
+from preimage.errors import FeatureError, NotShippedError, PreimageError, SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +57,8 @@ def main() -> None:
     """The entry point of the `preimage` command."""
     try:
         app()
+    except NotShippedError as error:
+        fail(f"{error} ({training_time(error.name)})")
     except PreimageError as error:
         fail(str(error))
     except OSError as error:
@@ -68,6 +70,16 @@ def main() -> None:
 def fail(message: str) -> None:
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+def training_time(name: str) -> str:
+    from preimage import api
+
+    note(f"trying some steps of training for {name} ...")
+    try:
+        return api.training_time(name)
+    except PreimageError as error:
+        return f"how long that takes cannot be told yet: {error}"
 
 
 def escape(text: str) -> str:
@@ -176,7 +188,11 @@ def encode(
     chosen = representation_of(representation, settings)
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
-    features = np.concatenate([batch.features.cpu().numpy() for batch in pairs])
+    arrays = []
+    for batch in pairs:
+        tell_empty(batch.ids, batch.features)
+        arrays.append(batch.features.cpu().numpy())
+    features = np.concatenate(arrays)
     np.save(output, features)
     sidecar(output).write_text(
         json.dumps(
@@ -237,6 +253,7 @@ def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], o
     representation = inverter.representation
     for ids, images in batches:
         features = representation.encode(images.to(device))
+        tell_empty(ids, features)
         reconstructions = inverter.invert(features).cpu()
         columns = sheet_columns(representation, images, features.cpu(), reconstructions)
         for index, name in enumerate(ids):
@@ -244,6 +261,12 @@ def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], o
             save_image(reconstructions[index], picture)
             sheet({title: each[index : index + 1] for title, each in columns.items()}, beside)
             print(f"{picture}\n{beside}")
+
+
+def tell_empty(ids: list[str], features: Tensor) -> None:
+    for name, one in zip(ids, features, strict=True):
+        if not one.any():
+            note(f"{name}: all features are zero (no keypoint, or nothing but one colour); its picture is a guess")
 
 
 def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Batches]:
@@ -438,7 +461,8 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     for row in result.rows:
         fitted.setdefault(row.fitted_on, []).append(row.inverter)
     for words, names in fitted.items():
-        out.print(f"{', '.join(names)}: fitted on {words}" if names != ["other-image"] else f"other-image: {words}")
+        fit_to_say = names[0] not in ("other-image", "decoder-size")
+        out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
 
 
 @app.command()

@@ -316,9 +316,15 @@ class Cost:
 
 
 def cost(decoder: nn.Module, feature_shape: Shape) -> Cost:
-    """Counted by running the decoder on PyTorch's `meta` device: no arithmetic is done."""
-    features = torch.empty(1, *feature_shape, device="meta")
-    ghost = copy.deepcopy(decoder).to("meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        ghost(features)
+    """Counted without doing any arithmetic."""
+    with FlopCounterMode(display=False) as counter:
+        output_size(decoder, feature_shape)
     return Cost(sum(p.numel() for p in decoder.parameters()), counter.get_total_flops())
+
+
+@torch.no_grad()
+def output_size(decoder: nn.Module, feature_shape: Shape) -> tuple[int, int]:
+    """(height, width) of a decoder's images, found on PyTorch's `meta` device, which does no arithmetic."""
+    ghost = copy.deepcopy(decoder).to("meta")
+    height, width = ghost(torch.empty(1, *feature_shape, device="meta")).shape[2:]
+    return height, width

@@ -32,6 +32,17 @@ class SettingsError(PreimageError):
     """A setting that is unknown, of the wrong type, out of range, or at odds with another."""
 
 
+class NotShippedError(PreimageError):
+    """A representation whose inverter does not come with the package."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"no inverter for {name!r} ships with preimage. Train one by `preimage train {name} --images PHOTOS "
+            f"--run runs/{name}`, then use it with `--run runs/{name}`"
+        )
+
+
 class RunError(PreimageError):
     """A run folder that is missing, damaged, finished, or made with other settings."""
 

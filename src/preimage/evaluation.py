@@ -23,6 +23,7 @@ from preimage.inverters.retrieval import Nearest
 from preimage.metrics import METRICS, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 
+FLOOR = "decoder-size"  # the photograph itself at the size the first inverter works at: nothing it does is better
 CONTROL = "other-image"  # the inverter given the features of another photograph: what it makes up by itself
 
 
@@ -107,7 +108,8 @@ def evaluate(
     batch_size: int = 32,
     on_progress: Callable[[int, int], None] = ignore,
 ) -> Evaluation:
-    """Invert the features of every photograph with every contender; the first one also gets its control row.
+    """Invert the features of every photograph with every contender; the first one also gets its control row, and the
+    floor of its size where it works at another one than the photographs'.
 
     All contenders share one representation. `images` says in words which photographs these are.
     """
@@ -132,10 +134,14 @@ def evaluate(
         for contender in contenders:
             inverter = contender.inverter
             records += measure(ids, inverter.name, batch, inverter.invert(features), pairwise)
+        if (perfect := contenders[0].inverter.perfect(batch)) is not None:
+            records += measure(ids, FLOOR, batch, perfect, pairwise)
         foreign = contenders[0].inverter.invert(representation.encode(neighbours))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
         on_progress(min(start + batch_size, total), total)
     fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
+    if any(record.inverter == FLOOR for record in records):
+        fitted_on[FLOOR] = "nothing: the photographs themselves, scaled to the decoder's size and back"
     fitted_on[CONTROL] = f"as {contenders[0].inverter.name}; features of another photograph"
     return Evaluation(
         representation.name,

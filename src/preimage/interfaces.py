@@ -113,6 +113,10 @@ class Inverter(ABC):
     def invert(self, features: Tensor) -> Tensor:
         """Features (N, *feature_shape) -> reconstructions (N, 3, H, W) in [0, 1]; raises `FeatureError`."""
 
+    def perfect(self, images: Tensor) -> Tensor | None:  # noqa: ARG002 (by default any image can be reached)
+        """What the best imaginable inverter of this kind would return for images; None where that is the images."""
+        return None
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """What was learnt, by name; `restore` takes it back."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from preimage import runs
-from preimage.errors import RunError, UnknownNameError, WeightsError
+from preimage.errors import NotShippedError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
 from preimage.interfaces import Inverter
 from preimage.inverters import Nearest, load_inverters, save_inverters
@@ -42,10 +42,7 @@ def card(name: str) -> dict[str, Any]:
 def load_shipped(name: str) -> dict[str, Inverter]:
     """A shipped inverter and the baselines fitted with it, by name; raises `WeightsError` if the file was altered."""
     if name not in shipped() and name in REPRESENTATIONS:
-        raise RunError(
-            f"no inverter for {name!r} ships with preimage yet. Train one by `preimage train {name} --images PHOTOS "
-            f"--run runs/{name}` (it says how long that takes before it starts), then use it with `--run runs/{name}`"
-        )
+        raise NotShippedError(name)
     expected = card(name)["sha256"]
     file = FOLDER / f"{name}.safetensors"
     if (found := file_hash(file)) != expected:

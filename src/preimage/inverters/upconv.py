@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preimage import training
-from preimage.decoders import Decoder, build_decoder
+from preimage.decoders import Decoder, build_decoder, output_size
 from preimage.errors import NotFittedError
 from preimage.interfaces import Inverter, Pairs, Representation, check_features
 from preimage.training import TrainingSettings
@@ -73,6 +73,15 @@ class UpConv(Inverter):
         if tuple(images.shape[2:]) != size:
             images = F.interpolate(images, size, mode="bilinear")  # as the paper measures
         return images.clamp(0, 1)
+
+    @torch.inference_mode()
+    def perfect(self, images: Tensor) -> Tensor | None:
+        """The images scaled to the size the decoder works at, and back."""
+        size = output_size(self.network, self.representation.feature_shape)
+        if size == tuple(images.shape[2:]):
+            return None
+        scaled = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return F.interpolate(scaled, images.shape[2:], mode="bilinear")
 
     def image_size_for(self, features: Tensor) -> tuple[int, int]:
         """(height, width) of the images these features came from."""

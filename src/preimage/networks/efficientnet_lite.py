@@ -119,10 +119,11 @@ def load(files: Sequence[Path]) -> EfficientNetLite0:
 
 
 def fused(network: EfficientNetLite0) -> EfficientNetLite0:
-    """Every batch normalisation folded into the convolution before it, in the layout the CPU prefers: 3 times as fast."""
+    """Every batch normalisation folded into the convolution before it, in the layout CPUs prefer: 3 times as fast."""
     for module in network.modules():
-        if isinstance(module, nn.Sequential) and "norm" in module._modules:
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+        children = dict(module.named_children())
+        if isinstance(children.get("norm"), nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(children["conv"], children["norm"])  # type: ignore[type-var, arg-type]
             module.norm = nn.Identity()
     return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
