@@ -13,11 +13,11 @@ from torch import Tensor
 
 import preimage
 from preimage.errors import ImageError
-from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, mean_and_sem
+from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
 from preimage.inverters import MeanImage, Nearest, Ridge
-from preimage.metrics import mean_pairwise_distance
+from preimage.metrics import mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG
 

@@ -71,6 +71,9 @@ class CachedRepresentation(Representation):
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
         return self.inner.feature_shape_at(height, width)
 
+    def brightened(self, factor: float) -> Representation | None:
+        return self.inner.brightened(factor)
+
     @property
     def grid(self) -> int | None:
         return self.inner.grid

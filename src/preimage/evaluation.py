@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from preimage.images import Photos
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.retrieval import Nearest
-from preimage.metrics import METRICS, mean_pairwise_distance
+from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 
 FLOOR = "decoder-size"  # the photograph itself at the size the first inverter works at: nothing it does is better
@@ -174,16 +173,6 @@ def summarise(records: Sequence[Record], inverter: str, fitted_on: str) -> Row:
         values = [getattr(record, metric) for record in own]
         means[metric], means[f"{metric}_sem"] = mean_and_sem(values)
     return Row(inverter, len(own), fitted_on, **means)
-
-
-def mean_and_sem(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its standard error (NaN for a single value)."""
-    count = len(values)
-    mean = sum(values) / count
-    if count < 2:
-        return mean, math.nan
-    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    return mean, math.sqrt(variance / count)
 
 
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:

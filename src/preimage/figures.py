@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,6 +15,18 @@ GAP = 12
 TITLE = 70
 CAPTION = 60
 DOTS_PER_INCH = 200
+COLOURS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#000000",
+)  # Okabe & Ito: colour-blind-safe
+MARKERS = "os^Dv*P"
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+WIDE = 48  # characters of tick labels that fit side by side
 
 
 def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = ()) -> None:
@@ -45,17 +58,46 @@ def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
     return (0.5 + 0.5 * (reconstructions - photographs)).clamp(0, 1)
 
 
-def curve(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, x_label: str, y_label: str
-) -> None:
-    """Lines y over x, one for each name."""
+Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)
+
+
+def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str) -> None:
+    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone."""
+    figure, axes = plain_axes(x_label, y_label)
+    for place, (name, points) in enumerate(series.items()):
+        x, y, error = zip(*points, strict=True)
+        marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
+        axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
+    finish(figure, axes, len(series), path)
+
+
+def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_label: str, y_label: str) -> None:
+    """Bars with their standard errors, side by side in groups; a point's x is the place of its group."""
+    figure, axes = plain_axes(x_label, y_label)
+    width = 0.8 / max(1, len(series))
+    for place, (name, points) in enumerate(series.items()):
+        x, y, error = zip(*points, strict=True)
+        centres = [group - 0.4 + (place + 0.5) * width for group in x]
+        colour, hatch = COLOURS[place % len(COLOURS)], HATCHES[place % len(HATCHES)]
+        axes.bar(centres, y, width * 0.9, yerr=error, label=name, color=colour, hatch=hatch, edgecolor="white",
+                 error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip
+    axes.set_xticks(range(len(groups)), groups)
+    if max(map(len, groups)) * len(groups) > WIDE:
+        axes.tick_params("x", rotation=30)
+    finish(figure, axes, len(series), path)
+
+
+def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    for name, (x, y) in series.items():
-        axes.plot(x, y, label=name)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
-    if len(series) > 1:
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:
+    if series > 1:
         axes.legend(frameon=False)
     figure.savefig(path)

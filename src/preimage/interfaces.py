@@ -56,6 +56,10 @@ class Representation(ABC):
         """The shape of the features of one image of the representation's own size."""
         return self.feature_shape_at(self.image_size, self.image_size)
 
+    def brightened(self, factor: float) -> Representation | None:  # noqa: ARG002 (what is behind is not always known)
+        """The same representation of images whose pixel values are `factor` times as large; None if there is no way."""
+        return None
+
     def draw(self, features: Tensor) -> Tensor | None:  # noqa: ARG002 (by default there is nothing to draw)
         """Features -> pictures (N, 3, H, W) for people to look at; None where there is no established picture."""
         return None

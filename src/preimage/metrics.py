@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -62,3 +63,13 @@ def mean_pairwise_distance(images: Tensor) -> float:
     distances = (squares[:, None] + squares[None, :] - 2 * gram).clamp(min=0).sqrt()
     count = len(flat) * (len(flat) - 1)
     return float(distances.sum() / count) if count else float("nan")
+
+
+def mean_and_sem(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error; NaN where there are too few values for one."""
+    count = len(values)
+    mean = sum(values) / count if count else math.nan
+    if count < 2:
+        return mean, math.nan
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return mean, math.sqrt(variance / count)

@@ -36,13 +36,13 @@ from preimage.cache import cached
 from preimage.config import Settings, make_settings
 from preimage.decoders import Cost, Decoder, cost
 from preimage.errors import RunError
-from preimage.evaluation import Contender, draw_sheet, evaluate, mean_and_sem
+from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
 from preimage.interfaces import Representation, never
 from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import UpConv
-from preimage.metrics import distance, mean_pairwise_distance
+from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 from preimage.training import Progress, TrainingState
 
@@ -406,9 +406,9 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
         evaluation = evaluate(contenders, validation, ", ".join(run.settings.photos.validation), device=device)
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()
-        steps, errors = [v["step"] for v in run.validations], [v["nre"] for v in run.validations]
+        points = [(v["step"], v["nre"], v["nre_sem"]) for v in run.validations]
         run.figures.mkdir(exist_ok=True)
-        curve({"validation": (steps, errors)}, run.figures / "curve.png", "step", "NRE (lower is better)")
+        curve({"validation": points}, run.figures / "curve.png", "step", "NRE (lower is better)")
     write_json(run.summary_file, summary)
 
 

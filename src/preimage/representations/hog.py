@@ -7,7 +7,7 @@ Felzenszwalb et al., *Object Detection with Discriminatively Trained Part Based 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -53,6 +53,9 @@ class HOG(Representation):
             raise SettingsError(f"pixel_scale is a positive number, got {self.pixel_scale}")
         if self.image_size < self.cell_size or self.image_size % self.cell_size:
             raise SettingsError(f"cell_size={self.cell_size} does not divide image_size={self.image_size}")
+
+    def brightened(self, factor: float) -> HOG:
+        return replace(self, pixel_scale=self.pixel_scale * factor)
 
     @property
     def differentiable(self) -> bool:  # type: ignore[override]

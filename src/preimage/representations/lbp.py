@@ -53,6 +53,9 @@ class LBP(Representation):
         if self.image_size < self.cell_size:
             raise SettingsError(f"cell_size={self.cell_size} is larger than image_size={self.image_size}")
 
+    def brightened(self, factor: float) -> LBP:  # noqa: ARG002 (which of two pixels is brighter stays the same)
+        return self
+
     @property
     def grid(self) -> int:
         return self.cell_size

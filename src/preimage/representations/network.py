@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -61,6 +62,12 @@ class ModuleLayer(Representation):
                 "its features from call to call; call .eval()"
             )
         return run_to_layer(self.module.to(images.device), self.layer, self.preprocessing(images))
+
+    def brightened(self, factor: float) -> ModuleLayer:
+        brighter = copy.copy(self)
+        brighter.preprocessing = replace(self.preprocessing, white=self.preprocessing.white * factor)
+        brighter.__dict__.pop("fingerprint", None)  # a cached property: the copy has its own
+        return brighter
 
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
         """Found by a dry run."""

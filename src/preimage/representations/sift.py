@@ -6,8 +6,9 @@ by the package `vlsift`. Arranged for inversion as in Dosovitskiy & Brox 2016, s
 
 from __future__ import annotations
 
+import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -33,8 +34,8 @@ class SparseSIFT(Representation):
     """Images (N, 3, H, W) -> (N, 133, H // cell_size, W // cell_size); a cell without a keypoint is all zeros.
 
     Where several keypoints fall into a cell, one is kept, chosen at random but always the same for the same image;
-    `collisions` tells how many are lost. Descriptors, 8-bit in VLFeat with a norm of about 512, are multiplied by
-    `descriptor_scale`. There is no gradient.
+    `collisions` tells how many are lost. `pixel_scale` is the value of white. Descriptors, 8-bit in VLFeat with a norm
+    of about 512, are multiplied by `descriptor_scale`. There is no gradient.
     """
 
     name: ClassVar[str] = "sift"
@@ -44,11 +45,17 @@ class SparseSIFT(Representation):
     cell_size: int = 4
     image_size: int = 256
     descriptor_scale: float = 1 / 512
+    pixel_scale: float = 255.0
     round_grey: bool = True
 
     def __post_init__(self) -> None:
         if self.cell_size < 1 or self.image_size < self.cell_size or self.image_size % self.cell_size:
             raise SettingsError(f"cell_size={self.cell_size} does not divide image_size={self.image_size}")
+        if not 0 < self.pixel_scale < math.inf:
+            raise SettingsError(f"pixel_scale is a positive number, got {self.pixel_scale}")
+
+    def brightened(self, factor: float) -> SparseSIFT:
+        return replace(self, pixel_scale=self.pixel_scale * factor)
 
     @property
     def grid(self) -> int:
@@ -60,7 +67,7 @@ class SparseSIFT(Representation):
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
         shape = self.feature_shape_at(*images.shape[2:])
-        levels = grey(images, rounded=self.round_grey).cpu().numpy()
+        levels = grey(images, scale=self.pixel_scale, rounded=self.round_grey).cpu().numpy()
         maps = [self.arrange(level, *found, shape) for level, found in zip(levels, all_keypoints(levels), strict=True)]
         return torch.from_numpy(np.stack(maps)).to(images.device)
 
@@ -81,7 +88,7 @@ class SparseSIFT(Representation):
 
     def collisions(self, images: Tensor) -> tuple[int, int]:
         """(keypoints lost because another took their cell, keypoints in all) over a batch of images."""
-        levels = grey(images, rounded=self.round_grey).cpu().numpy()
+        levels = grey(images, scale=self.pixel_scale, rounded=self.round_grey).cpu().numpy()
         found = sum(len(frames) for frames, _ in all_keypoints(levels))
         kept = int((self.encode(images).abs().sum(dim=1) > 0).sum())
         return found - kept, found

@@ -1,0 +1,155 @@
+"""What an analysis promises, and what it returns: records first, pictures second.
+
+A finding is saved as `NAME/records.csv` (one line per photograph and condition), `NAME/finding.json` (question, answer,
+the table, the numbers of every plot) and PNGs; `redraw` draws the plots again from those numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from preimage.errors import RunError
+from preimage.figures import bars, curve, sheet
+from preimage.interfaces import Inverter
+from preimage.metrics import mean_and_sem
+
+Record = dict[str, str | float]  # one photograph under one condition
+Point = tuple[float, float, float]  # x, y, standard error of y
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures in a grid: columns of images (N, 3, H, W) by title, a caption for each row."""
+
+    title: str
+    columns: dict[str, Tensor]
+    captions: list[str]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Numbers to be drawn: lines over x, or bars (x is then the place of a group, named in `groups`)."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: dict[str, list[Point]]
+    kind: Literal["line", "bars"] = "line"
+    groups: list[str] = field(default_factory=list)
+
+    def draw(self, file: Path) -> None:
+        if self.kind == "bars":
+            bars(self.series, self.groups, file, self.x_label, self.y_label)
+        else:
+            curve(self.series, file, self.x_label, self.y_label)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an analysis found for one inverter; `reason` says why it does not apply, and then there is nothing else."""
+
+    analysis: str
+    question: str
+    answer: str = ""  # in words, numbers included
+    table: list[Record] = field(default_factory=list)  # one row per condition: means, standard errors, n
+    records: list[Record] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+    reason: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Write everything under `folder`/NAME."""
+        own = folder / self.analysis
+        own.mkdir(parents=True, exist_ok=True)
+        (own / "records.csv").write_text(records_csv(self.records))
+        content = {
+            "analysis": self.analysis,
+            "question": self.question,
+            "answer": self.answer,
+            "reason": self.reason,
+            "table": self.table,
+            "plots": [asdict(plot) for plot in self.plots],
+            "sheets": [{"title": one.title, "file": f"sheet-{place}.png"} for place, one in enumerate(self.sheets)],
+        }
+        (own / "finding.json").write_text(json.dumps(content, indent=2) + "\n")
+        for place, one in enumerate(self.sheets):
+            sheet(one.columns, own / f"sheet-{place}.png", captions=one.captions)
+        redraw(own)
+
+
+def redraw(folder: Path) -> list[Path]:
+    """Draw the plots of a saved finding from its numbers; returns the files."""
+    files = []
+    for place, described in enumerate(read_finding(folder)["plots"]):
+        file = folder / f"plot-{place}.png"
+        Plot(**described).draw(file)
+        files.append(file)
+    return files
+
+
+def read_finding(folder: Path) -> dict[str, Any]:
+    """The content of a saved finding; raises `RunError` where there is none."""
+    try:
+        content: dict[str, Any] = json.loads((folder / "finding.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{folder} holds no finding that can be read: {error}") from error
+    return content
+
+
+class Analysis(ABC):
+    """A question about what an inverter makes of features. Subclasses are frozen dataclasses: fields are settings."""
+
+    name: ClassVar[str]
+    question: ClassVar[str]
+
+    def unavailable(self, inverter: Inverter) -> str:  # noqa: ARG002 (by default it always applies)
+        """Why this question cannot be asked of an inverter; empty where it can."""
+        return ""
+
+    @abstractmethod
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        """Ask it of photographs (N, 3, S, S) in [0, 1], at the size of the inverter's representation."""
+
+    def __call__(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        """`analyse` where it applies, else a finding that says why not."""
+        if reason := self.unavailable(inverter):
+            return Finding(self.name, self.question, reason=reason)
+        return self.analyse(inverter, ids, images)
+
+
+def summarise(records: Sequence[Record], by: Sequence[str], values: Sequence[str]) -> list[Record]:
+    """A row for each combination of the `by` entries, in order of appearance: n, means and standard errors of `values`.
+
+    Values that are NaN are left out, and n counts the rest of the first value.
+    """
+    groups: dict[tuple[str | float, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[key] for key in by), []).append(record)
+    rows = []
+    for key, members in groups.items():
+        row: Record = dict(zip(by, key, strict=True))
+        for value in values:
+            numbers = [float(member[value]) for member in members if not math.isnan(float(member[value]))]
+            row.setdefault("n", len(numbers))
+            row[value], row[f"{value}_sem"] = mean_and_sem(numbers)
+        rows.append(row)
+    return rows
+
+
+def records_csv(records: Sequence[Record]) -> str:
+    """Records as CSV, a column for every key there is."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
