@@ -1,4 +1,4 @@
-"""Features changed on purpose, then inverted: what does the picture depend on? After Dosovitskiy & Brox 2016, 4 to 6."""
+"""Features changed on purpose, then inverted: what does the picture depend on? (Dosovitskiy & Brox 2016, 4 to 6.)"""
 
 from __future__ import annotations
 
