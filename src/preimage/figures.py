@@ -83,7 +83,7 @@ def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_labe
                  error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip
     axes.set_xticks(range(len(groups)), groups)
     if max(map(len, groups)) * len(groups) > WIDE:
-        axes.tick_params("x", rotation=30)
+        axes.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
     finish(figure, axes, len(series), path)
 
 
