@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preimage import runs, zoo
+from preimage.analyses import ANALYSES
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
 from preimage.errors import WeightsError
@@ -193,7 +194,7 @@ def catalogue() -> dict[str, Any]:
         "representations": {name: describe(name) for name in REPRESENTATIONS},
         "decoders": {name: first_line(table) for name, table in DECODERS.items()},
         "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
-        "analyses": {},  # none in this version
+        "analyses": {name: kind.question for name, kind in ANALYSES.items()},
         "presets": preset_names(),
         "shipped": {name: zoo.summary(name) for name in zoo.shipped()},
     }

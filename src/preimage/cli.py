@@ -50,6 +50,8 @@ Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
 FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
+INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
+Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -123,7 +125,10 @@ def list_command(as_json: AsJson = False) -> None:
         for name, description in catalogue[kind].items():
             table.add_row(name, description)
         out.print(table, "")
-    out.print(f"analyses: {', '.join(catalogue['analyses']) or 'none in this version'}")
+    table = plain_table("analyses", "name", "what it asks")
+    for name, question in catalogue["analyses"].items():
+        table.add_row(name, question)
+    out.print(table, "")
     out.print(f"presets: {', '.join(catalogue['presets'])}\n")
     table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
     for name, entry in catalogue["shipped"].items():
@@ -463,6 +468,120 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     for words, names in fitted.items():
         fit_to_say = names[0] not in ("other-image", "decoder-size")
         out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
+
+
+@app.command()
+def analyse(
+    name: Annotated[str, typer.Argument(help="An analysis (see `preimage list`), several with commas, or 'all'.")],
+    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")] = Path("analyses"),
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """What the features keep and what the picture depends on: numbers (CSV, JSON) first, then figures."""
+    from preimage import studies
+    from preimage.analyses import ANALYSES
+
+    names = list(ANALYSES) if name == "all" else name.split(",")
+    where = pick_device(device)
+    for inverter in inverters:
+        folder = output / studies.file_name(studies.label(inverter))
+        with stepwise() as step:
+            trial = studies.Trial(images, limit, check_fit(fit), where, step)
+            findings = studies.analyse(names, inverter, trial, folder)
+        for finding in findings:
+            out.print(f"[bold]{finding.analysis}[/]: {escape(finding.question)}", highlight=False)
+            out.print(escape(finding.answer or f"does not apply: {finding.reason}"), highlight=False)
+            print_table(finding.table)
+        note(f"records and figures: {folder}")
+
+
+@app.command()
+def compare(
+    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")] = Path("analyses"),
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """Layers or encoders side by side on the same photographs: a table, a figure, a sheet."""
+    from preimage import studies
+
+    where = pick_device(device)
+    with stepwise() as step:
+        finding = studies.compare(inverters, studies.Trial(images, limit, check_fit(fit), where, step), output)
+    out.print(finding.answer)
+    print_table(finding.table)
+    note(f"records and figures: {output / finding.analysis}")
+
+
+@app.command()
+def report(
+    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """One self-contained page: how it was made, the table with baselines, sheets, every analysis."""
+    from preimage import studies
+
+    chosen = {"all": None, "none": []}.get(analyses, analyses.split(","))
+    where = pick_device(device)
+    with stepwise() as step:
+        trial = studies.Trial(images, limit, check_fit(fit), where, step)
+        page = studies.write_report(inverters, trial, output, chosen)
+    print(page)
+    note(f"records and figures: {page.with_suffix('')}")
+
+
+@app.command()
+def reproduce(
+    items: Annotated[list[str] | None, typer.Argument(help="table1, fig3, ...; all of them by default.")] = None,
+    images: ImagesOption = [],  # noqa: B006
+    run: Annotated[list[str], typer.Option(metavar="NAME=PATH", help="Another inverter; repeatable.")] = [],  # noqa: B006
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("reproduce.html"),
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """The paper's tables and figures beside what is measured here, on one page."""
+    from preimage import reproduce as own
+    from preimage.studies import Trial
+
+    if not images:
+        raise SettingsError(f"name the photographs to measure on: --images PHOTOS. There are: {', '.join(own.ITEMS)}")
+    named = dict(one.partition("=")[::2] for one in run)
+    where = pick_device(device)
+    with stepwise() as step:
+        study = own.Study(Trial(images, limit, check_fit(fit), where, step), output.with_suffix(""), named)
+        print(own.reproduce(items or [], study, output))
+
+
+def print_table(records: list[dict[str, Any]]) -> None:
+    """Records as a table; a value and its standard error share a column."""
+    from preimage.report import cells
+
+    if not records:
+        return
+    columns, rows = cells(records)
+    table = plain_table("", *columns)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+@contextmanager
+def stepwise() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar over named steps."""
+    with progress_bar() as bar:
+        task = bar.add_task("", total=None, facts="")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 @app.command()
