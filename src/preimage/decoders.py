@@ -198,7 +198,7 @@ class Standardise(nn.Module):
         self.mean.copy_(by_channel.mean(dim=1))
         deviation = by_channel.std(dim=1)
         # A channel that never moves tells nothing; dividing by its rounding noise would make it shout.
-        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        self.deviation.copy_(torch.where(deviation > 1e-6 + 1e-5 * by_channel.mean(dim=1).abs(), deviation, 1.0))
 
     def forward(self, features: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (features.ndim - 2)

@@ -110,7 +110,7 @@ def evaluate(
     """Invert the features of every photograph with every contender; the first one also gets its control row, and the
     floor of its size where it works at another one than the photographs'.
 
-    All contenders share one representation. `images` says in words which photographs these are.
+    All contenders read photographs of one size. `images` says in words which photographs these are.
     """
     if len(photos) < 2:
         raise ImageError(
@@ -129,10 +129,12 @@ def evaluate(
         batch = originals[start : start + batch_size].to(device)
         others = [(index + 1) % total for index in range(start, start + len(batch))]
         neighbours = originals[others].to(device)
-        features = representation.encode(batch)
+        features: dict[int, Tensor] = {}  # by representation: an autoencoder reads features of its own
         for contender in contenders:
-            inverter = contender.inverter
-            records += measure(ids, inverter.name, batch, inverter.invert(features), pairwise)
+            inverter, key = contender.inverter, id(contender.inverter.representation)
+            if key not in features:
+                features[key] = inverter.representation.encode(batch)
+            records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
         if (perfect := contenders[0].inverter.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
         foreign = contenders[0].inverter.invert(representation.encode(neighbours))

@@ -109,6 +109,11 @@ class Inverter(ABC):
     representation: Representation
     settings: dict[str, Any]  # what the constructor takes beside the representation
 
+    @property
+    def origin(self) -> Representation:
+        """The representation it was made for, by whose name it is saved: its own, unless it trains the encoder too."""
+        return self.representation
+
     @abstractmethod
     def fit(self, pairs: Pairs) -> Self:
         """Learn from photographs and their features."""

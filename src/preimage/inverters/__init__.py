@@ -18,19 +18,20 @@ from safetensors.torch import save
 from preimage.cache import cached
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import Inverter
+from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
 from preimage.representations import get_representation
 
-INVERTERS: dict[str, type[Any]] = {kind.name: kind for kind in (UpConv, MeanImage, Nearest, Ridge)}
+INVERTERS: dict[str, type[Any]] = {kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge)}
 
 FORMAT = 1
 
 
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write fitted inverters of one representation; floating-point tensors are stored as `dtype`."""
-    representation = inverters[0].representation
+    representation = inverters[0].origin
     tensors = {
         f"{inverter.name}.{name}": (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
         for inverter in inverters
@@ -71,4 +72,4 @@ def load_inverters(file: str | Path) -> dict[str, Inverter]:
     return inverters
 
 
-__all__ = ["INVERTERS", "MeanImage", "Nearest", "Ridge", "UpConv", "load_inverters", "save_inverters"]
+__all__ = ["INVERTERS", "Autoencoder", "MeanImage", "Nearest", "Ridge", "UpConv", "load_inverters", "save_inverters"]
