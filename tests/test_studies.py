@@ -107,3 +107,11 @@ def test_an_unknown_figure_is_named(trial: Trial, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'table1'"):
         reproduce(["tabel1"], Study(trial, tmp_path), tmp_path / "page.html")
     assert {"table1", "fig8"} <= set(ITEMS)
+
+
+def test_errors_are_drawn_against_depth(trial: Trial, tmp_path: Path) -> None:
+    study = Study(trial, tmp_path / "page", {"efficientnet_lite0.stage2": "hog", "efficientnet_lite0.pool": "hog"})
+    page = Page(reproduce(["fig7"], study, tmp_path / "page.html"))
+    assert "2 layers, from stage2 to pool" in page.words
+    (plot,) = read_finding(tmp_path / "page" / "error-curves")["plots"]
+    assert [point[0] for point in plot["series"]["mean-image"]] == [0.0, 1.0]

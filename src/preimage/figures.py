@@ -61,13 +61,14 @@ def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
 Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)
 
 
-def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str) -> None:
+def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str, groups: Sequence[str] = ()) -> None:
     """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone."""
     figure, axes = plain_axes(x_label, y_label)
     for place, (name, points) in enumerate(series.items()):
         x, y, error = zip(*points, strict=True)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
         axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
+    name_groups(axes, groups)
     finish(figure, axes, len(series), path)
 
 
@@ -81,10 +82,15 @@ def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_labe
         colour, hatch = COLOURS[place % len(COLOURS)], HATCHES[place % len(HATCHES)]
         axes.bar(centres, y, width * 0.9, yerr=error, label=name, color=colour, hatch=hatch, edgecolor="white",
                  error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip
-    axes.set_xticks(range(len(groups)), groups)
-    if max(map(len, groups)) * len(groups) > WIDE:
-        axes.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
+    name_groups(axes, groups)
     finish(figure, axes, len(series), path)
+
+
+def name_groups(axes: Axes, groups: Sequence[str]) -> None:
+    """Names instead of numbers along x."""
+    if groups:
+        wide = max(map(len, groups)) * len(groups) > WIDE
+        axes.set_xticks(range(len(groups)), groups, rotation=30 if wide else 0, ha="right" if wide else "center")
 
 
 def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:

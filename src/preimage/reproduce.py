@@ -6,14 +6,16 @@ numbers of its tables and figures, are recalled, not read off; every page says s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from preimage import report, studies, zoo
+from preimage.analyses import get_analysis
 from preimage.api import evaluate
 from preimage.errors import PreimageError, UnknownNameError
 from preimage.evaluation import CONTROL, Evaluation
+from preimage.findings import Finding, Plot, Record
 from preimage.inverters import MeanImage
 from preimage.studies import Trial, file_name, label
 
@@ -55,8 +57,8 @@ class Study:
 
     def stand_in(self, representation: str) -> str | None:
         """The same layer of the network nearest to the paper's for which there is an inverter."""
-        _, dot, layer = representation.partition(".")
-        names = [f"{network}.{layer}" for network in SAME_LAYER] if dot else [representation]
+        network, _, layer = representation.partition(".")
+        names = [f"{other}.{layer}" for other in SAME_LAYER] if network in SAME_LAYER else [representation]
         return next((name for name in names if self.find(name)), None)
 
     def evaluated(self, representation: str) -> Evaluation:
@@ -167,6 +169,64 @@ def analysis(name: str, representations: Sequence[str]) -> Callable[[Study], lis
     return make
 
 
+def error_curves(representations: Sequence[str]) -> Callable[[Study], list[report.Block]]:
+    """The error of every method against the layer, as a figure."""
+
+    def make(study: Study) -> list[report.Block]:
+        known, blocks = split(study, representations)
+        tables: dict[str, list[Record]] = {
+            name: [{"condition": row.inverter, "nre": row.nre, "nre_sem": row.nre_sem, "n": row.n} for row in
+                   study.evaluated(name).rows]
+            for name in known
+        }  # fmt: skip
+        return layer_curves(study, "error-curves", "How does the error grow with depth?", tables) + blocks
+
+    return make
+
+
+def analysis_curves(name: str, representations: Sequence[str]) -> Callable[[Study], list[report.Block]]:
+    """The error under every condition of an analysis against the layer, as a figure."""
+
+    def make(study: Study) -> list[report.Block]:
+        known, blocks = split(study, representations)
+        tables: dict[str, list[Record]] = {}
+        for representation in known:
+            inverter = path_of(study, representation)
+            (finding,) = studies.analyse([name], inverter, study.trial, study.folder / file_name(label(inverter)))
+            if finding.reason:
+                blocks.append(report.Block(representation, reason=finding.reason))
+            else:
+                tables[representation] = finding.table
+        question = f"{get_analysis(name).question} Layer by layer"
+        return layer_curves(study, f"{name}-curves", question, tables) + blocks
+
+    return make
+
+
+def layer_curves(study: Study, name: str, question: str, tables: Mapping[str, list[Record]]) -> list[report.Block]:
+    """One line for each condition that all layers have; saved like any finding."""
+    if not tables:
+        return []
+    conditions = [str(row["condition"]) for row in next(iter(tables.values()))]
+    found = {(layer, str(row["condition"])): row for layer, table in tables.items() for row in table}
+    series = {
+        condition: [
+            (float(place), float(row["nre"]), float(row["nre_sem"]))
+            for place, layer in enumerate(tables)
+            if (row := found.get((layer, condition)))
+        ]
+        for condition in conditions
+    }
+    layers = [layer.rpartition(".")[2] for layer in tables]
+    plot = Plot(question, "layer", "NRE (lower is better)", series, "line", layers)
+    records: list[Record] = [{"layer": layer, **row} for layer, table in tables.items() for row in table]
+    finding = Finding(
+        name, question, f"{len(tables)} layers, from {layers[0]} to {layers[-1]}.", records, records, [plot]
+    )
+    finding.save(study.folder)
+    return [report.finding_block(study.folder / name)]
+
+
 def split(study: Study, representations: Sequence[str]) -> tuple[list[str], list[report.Block]]:
     """Representations there is an inverter for (or a stand-in), and a block that names the others."""
     stand_ins = {name: study.stand_in(name) for name in representations}
@@ -188,8 +248,10 @@ ITEMS: dict[str, Item] = {
     "table2": Item("reconstruction error of AlexNet's layers", table(ALEXNET)),
     "fig3": Item("hand-made representations, colours from grey features", side_by_side(HAND_MADE, "fig3")),
     "fig6": Item("reconstructions layer by layer", side_by_side(DEEP, "fig6")),
+    "fig7": Item("error against depth", error_curves(DEEP)),
     "fig8": Item("hue, class and reconstruction", analysis("hue", ("caffenet.fc8", "efficientnet_lite0.logits"))),
     "fig9": Item("binarised and dropped features", analysis("code", DEEP)),
+    "fig10": Item("error of perturbed features against depth", analysis_curves("code", DEEP)),
     "fig11": Item("between two photographs", analysis("interpolation", DEEP)),
     "fig12": Item("random features", analysis("random-features", ("caffenet.fc6", "caffenet.fc7", "caffenet.fc8",
                   "efficientnet_lite0.pool", "efficientnet_lite0.logits"))),
