@@ -18,12 +18,16 @@ from safetensors.torch import save
 from preimage.cache import cached
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import Inverter
+from preimage.inverters.dictionary import PairedDictionary
 from preimage.inverters.linear import MeanImage, Ridge
+from preimage.inverters.optimization import GradientDescent
 from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
 from preimage.representations import get_representation
 
-INVERTERS: dict[str, type[Any]] = {kind.name: kind for kind in (UpConv, MeanImage, Nearest, Ridge)}
+INVERTERS: dict[str, type[Any]] = {
+    kind.name: kind for kind in (UpConv, MeanImage, Nearest, Ridge, GradientDescent, PairedDictionary)
+}
 
 FORMAT = 1
 
@@ -71,4 +75,14 @@ def load_inverters(file: str | Path) -> dict[str, Inverter]:
     return inverters
 
 
-__all__ = ["INVERTERS", "MeanImage", "Nearest", "Ridge", "UpConv", "load_inverters", "save_inverters"]
+__all__ = [
+    "INVERTERS",
+    "GradientDescent",
+    "MeanImage",
+    "Nearest",
+    "PairedDictionary",
+    "Ridge",
+    "UpConv",
+    "load_inverters",
+    "save_inverters",
+]
