@@ -134,6 +134,11 @@ class Inverter(ABC):
         """What the best imaginable inverter of this kind would return for images; None where that is the images."""
         return None
 
+    @property
+    def remark(self) -> str:
+        """What a reader of its row in a table must know beside its name and what it was fitted on."""
+        return ""
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """What was learnt, by name; `restore` takes it back."""

@@ -19,7 +19,11 @@ from preimage.training import TrainingSettings
 
 SMALL = HOG(image_size=64)
 
-QUICK: dict[str, dict[str, Any]] = {"upconv": {"width": 0.05}}
+QUICK: dict[str, dict[str, Any]] = {
+    "upconv": {"width": 0.05},
+    "gradient-descent": {"iterations": 4},
+    "hoggles": {"windows": 128, "atoms": 16},
+}
 
 
 def make(name: str) -> Inverter:

@@ -7,7 +7,7 @@ and the settings of every inverter. Reading one runs no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from safetensors.torch import save
 
 from preimage.cache import cached
 from preimage.errors import UnknownNameError, WeightsError
-from preimage.interfaces import Inverter
+from preimage.interfaces import Inverter, Representation
 from preimage.inverters.dictionary import PairedDictionary
 from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.optimization import GradientDescent
 from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
+from preimage.plain import build
 from preimage.representations import get_representation
 
 INVERTERS: dict[str, type[Any]] = {
@@ -30,6 +31,14 @@ INVERTERS: dict[str, type[Any]] = {
 }
 
 FORMAT = 1
+
+
+def make_inverter(name: str, representation: Representation, settings: Mapping[str, Any] | None = None) -> Inverter:
+    """An inverter by name, yet to be fitted, with the given settings."""
+    if name not in INVERTERS:
+        raise UnknownNameError("inverter", name, INVERTERS)
+    inverter: Inverter = build(INVERTERS[name], {"representation": representation, **(settings or {})}, name)
+    return inverter
 
 
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -84,5 +93,6 @@ __all__ = [
     "Ridge",
     "UpConv",
     "load_inverters",
+    "make_inverter",
     "save_inverters",
 ]

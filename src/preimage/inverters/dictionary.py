@@ -193,13 +193,20 @@ class PairedDictionary(Inverter):
             )
         return torch.from_numpy(codes).float()
 
+    @property
+    def remark(self) -> str:
+        if self.settings["scale"] == "fitted":
+            return "grey, with one gain and offset for all images, fitted there too"
+        return "grey, every image stretched to [0, 1]"
+
     def scaled(self, picture: Tensor) -> Tensor:
         """What `rebuild` gave -> grey values, most of them in [0, 1]."""
         if self.settings["scale"] == "fitted":
             gain, offset = self.dictionary["scale"]
-            return gain * picture + offset
+            return picture.mul(gain).add(offset)
         low, high = torch.aminmax(picture)
-        return (picture - low) / (high - low).clamp(min=1e-12)
+        stretched: Tensor = (picture - low) / (high - low).clamp(min=1e-12)
+        return stretched
 
     def state(self) -> dict[str, Tensor]:
         if not self.dictionary:
@@ -222,7 +229,8 @@ def leading_directions(rows: Tensor, count: int, seed: int) -> Tensor:
     A dictionary of so many atoms cannot span more directions; within these it is learnt several times as fast.
     """
     _, _, directions = randomized_svd(rows.numpy(), min(count, *rows.shape), n_iter=2, random_state=seed)
-    return torch.from_numpy(directions).float().T.contiguous()
+    basis: Tensor = torch.from_numpy(directions).float().T.contiguous()
+    return basis
 
 
 def gaussian_window(size: int, deviation: float) -> Tensor:

@@ -133,6 +133,10 @@ class GradientDescent(Inverter):
             self.on_step(done, steps)
         return x.detach()
 
+    @property
+    def remark(self) -> str:
+        return "the published schedule" if self.settings["method"] == "mahendran" else "by Adam"
+
     def schedule(self) -> list[tuple[int, float]]:
         """Steps and rate of every phase, stretched so that there are `iterations` in all."""
         phases = SCHEDULES["hog" if self.representation.name == "hog" else "network"]
@@ -198,7 +202,7 @@ def usual_tv_weight(representation: Representation) -> float:
 def noise(size: tuple[int, int], seed: int) -> Tensor:
     """Gaussian noise (1, 3, H, W) of norm sigma."""
     x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(seed))
-    return x * sigma(x.numel()) / torch.linalg.vector_norm(x)
+    return x * (sigma(x.numel()) / float(torch.linalg.vector_norm(x)))
 
 
 def take_step(energy: Energy, x: Tensor, optimiser: torch.optim.Optimizer) -> None:
