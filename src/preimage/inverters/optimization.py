@@ -38,9 +38,10 @@ class GradientDescent(Inverter):
     """Gradient descent on the pixels under a natural-image prior (Mahendran & Vedaldi 2015); minutes, not milliseconds.
 
     Method "mahendran" is the published one: momentum, the published rates, a start from noise. "adam" minimises the
-    same energy by Adam from fainter noise, in a quarter of the steps for HOG. `tv_weight` is lambda_TV, by default the published one (see `usual_tv_weight`);
-    `iterations` stretches or shortens the schedule. Fitting finds the mean colour. Any representation with a `smooth`
-    form can be inverted; others raise `SettingsError`. `on_step` is called with (steps done, steps to do).
+    same energy by Adam from fainter noise, in a quarter of the steps for HOG. `tv_weight` is lambda_TV, by default the
+    published one (see `usual_tv_weight`); `iterations` stretches or shortens the schedule. Fitting finds the mean
+    colour. Any representation with a `smooth` form can be inverted; others raise `SettingsError`. `on_step` is called
+    with (steps done, steps to do).
     """
 
     name: ClassVar[str] = "gradient-descent"
