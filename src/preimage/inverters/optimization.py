@@ -167,7 +167,7 @@ class Energy:
     tv_weight: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        extremes = x.pow(RANGE_POWER).flatten(1).sum(dim=1)
+        extremes = x.square().pow(RANGE_POWER // 2).flatten(1).sum(dim=1)  # several times as fast as the sixth power
         prior = self.tv_weight / 2 * total_variation(x) + RANGE_WEIGHT / 2 * extremes
         return sigma(x[0].numel()) ** 2 * self.distance(x) + prior
 
