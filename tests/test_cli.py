@@ -46,7 +46,7 @@ def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["list", "encode", "invert", "train", "evaluate", "export", "demo"])
+@pytest.mark.parametrize("command", ["list", "encode", "invert", "train", "evaluate", "fit", "export", "demo"])
 def test_every_command_has_help(command: str) -> None:
     assert "--help" in preimage(command, "--help").stdout
 
@@ -67,6 +67,27 @@ def test_list_names_everything(run: Path) -> None:
     assert [name for name in names if name not in text] == []
     content = json.loads(preimage("list", "--json").stdout)
     assert set(content) == {"representations", "decoders", "inverters", "analyses", "presets", "shipped"}
+
+
+def test_a_fitted_baseline_has_its_row_and_is_compared_in_pairs(run: Path, crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hoggles.safetensors"
+    preimage(
+        "fit", "hoggles", "--images", crops, "-o", file, "--set", "representation.image_size=64",
+        "--set", "windows=64", "--set", "atoms=8", "--device", "cpu",
+    )  # fmt: skip
+    text = preimage(
+        "evaluate", run, "--images", crops, "--limit", 6, "--baseline", file, "--baseline-limit", 3, "--device", "cpu"
+    ).stdout
+    assert re.search(r"hoggles: [+-]\d\.\d{3} ± \d\.\d{3} NRE against upconv on the same 3", text)
+    assert "grey, with one gain and offset for all images" in text
+
+
+def test_mistakes_in_fitting_are_told(crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    assert "Did you mean 'hoggles'" in preimage("fit", "hogles", "--images", crops, "-o", file, check=2).stderr
+    wrong = preimage("fit", "hoggles", "--images", crops, "-o", file, "--set", "atom=3", check=2).stderr
+    assert "Did you mean 'atoms'" in wrong
+    assert "'lbp'" in preimage("fit", "hoggles", "-r", "lbp", "--images", crops, "-o", file, check=2).stderr
 
 
 def test_encode_writes_features_and_their_settings(cat: Path, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default a
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
 Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
+BASELINE = "Add gradient-descent or hoggles, or a file that `preimage fit` wrote (./file.safetensors); repeatable."
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -418,6 +419,8 @@ def evaluate(
     images: ImagesOption,
     train_images: TrainImages = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
+    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
+    baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
     fit: FitOption = None,
     device: Device = None,
@@ -435,6 +438,8 @@ def evaluate(
             fit=check_fit(fit),
             device=pick_device(device),
             limit=limit,
+            baselines=baseline,
+            baseline_limit=baseline_limit,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print_evaluation(result, as_json)
@@ -468,6 +473,49 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     for words, names in fitted.items():
         fit_to_say = names[0] not in ("other-image", "decoder-size")
         out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
+    print_paired(result)
+
+
+def print_paired(result: Evaluation) -> None:
+    """Rows on fewer photographs than the first one's beside it, on the same photographs."""
+    from preimage.evaluation import paired
+
+    main = result.rows[0]
+    for row in result.rows:
+        if row.n < main.n:
+            difference, sem, n = paired(result, row.inverter, main.inverter)
+            out.print(f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}")
+
+
+@app.command()
+def fit(
+    inverter: Annotated[str, typer.Argument(help="hoggles, gradient-descent, ridge, nearest or mean-image.")],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    representation: Name = "hog",
+    fit: FitOption = None,
+    settings: Overrides = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Fit an inverter that is no network on photographs; its file serves `invert --run` and `evaluate --baseline`.
+
+    --set changes the inverter's settings (windows=20000), or the representation's (representation.cell_size=16).
+    """
+    from preimage import api
+
+    of_representation = [override for override in settings if override.startswith("representation.")]
+    own = plain_settings([override for override in settings if override not in of_representation], "inverter")
+    note(f"fitting {inverter} for {representation} ...")
+    api.fit_inverter(
+        inverter,
+        representation_of(representation, of_representation),
+        images,
+        output,
+        settings=own,
+        fit=check_fit(fit) or "crop",
+        device=pick_device(device),
+    )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB. Next: preimage invert --run {as_argument(output)} ...")
 
 
 @app.command()
@@ -621,16 +669,22 @@ def demo(
 
 
 def representation_of(name: str, overrides: list[str]) -> Representation:
-    from preimage.config import parse_override
     from preimage.representations import get_representation
+
+    return get_representation(name, **plain_settings(overrides, "representation"))
+
+
+def plain_settings(overrides: list[str], owner: str) -> dict[str, Any]:
+    """The values of `key=value` and `owner.key=value`."""
+    from preimage.config import parse_override
 
     values = {}
     for override in overrides:
         section, key, value = parse_override(override)
-        if section not in ("", "representation"):
-            raise SettingsError(f"only settings of the representation can be set here, not {override!r}")
+        if section not in ("", owner):
+            raise SettingsError(f"only settings of the {owner} can be set here, not {override!r}")
         values[key] = value
-    return get_representation(name, **values)
+    return values
 
 
 def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:

@@ -21,7 +21,11 @@ SMALL = HOG(image_size=64)
 
 # An autoencoder needs an encoder that can be trained: tests/test_autoencoder.py.
 NAMES = sorted(INVERTERS.keys() - {"autoencoder"})
-QUICK: dict[str, dict[str, Any]] = {"upconv": {"width": 0.05}}
+QUICK: dict[str, dict[str, Any]] = {
+    "upconv": {"width": 0.05},
+    "gradient-descent": {"iterations": 4},
+    "hoggles": {"windows": 128, "atoms": 16},
+}
 
 
 def make(name: str) -> Inverter:

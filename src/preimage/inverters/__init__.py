@@ -7,7 +7,7 @@ and the settings of every inverter. Reading one runs no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,29 @@ from safetensors.torch import save
 
 from preimage.cache import cached
 from preimage.errors import UnknownNameError, WeightsError
-from preimage.interfaces import Inverter
+from preimage.interfaces import Inverter, Representation
 from preimage.inverters.autoencoder import Autoencoder
+from preimage.inverters.dictionary import PairedDictionary
 from preimage.inverters.linear import MeanImage, Ridge
+from preimage.inverters.optimization import GradientDescent
 from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
+from preimage.plain import build
 from preimage.representations import get_representation
 
-INVERTERS: dict[str, type[Any]] = {kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge)}
+INVERTERS: dict[str, type[Any]] = {
+    kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge, GradientDescent, PairedDictionary)
+}
 
 FORMAT = 1
+
+
+def make_inverter(name: str, representation: Representation, settings: Mapping[str, Any] | None = None) -> Inverter:
+    """An inverter by name, yet to be fitted, with the given settings."""
+    if name not in INVERTERS:
+        raise UnknownNameError("inverter", name, INVERTERS)
+    inverter: Inverter = build(INVERTERS[name], {"representation": representation, **(settings or {})}, name)
+    return inverter
 
 
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -72,4 +85,16 @@ def load_inverters(file: str | Path) -> dict[str, Inverter]:
     return inverters
 
 
-__all__ = ["INVERTERS", "Autoencoder", "MeanImage", "Nearest", "Ridge", "UpConv", "load_inverters", "save_inverters"]
+__all__ = [
+    "INVERTERS",
+    "Autoencoder",
+    "GradientDescent",
+    "MeanImage",
+    "Nearest",
+    "PairedDictionary",
+    "Ridge",
+    "UpConv",
+    "load_inverters",
+    "make_inverter",
+    "save_inverters",
+]

@@ -90,7 +90,7 @@ class UpConv(Inverter):
         own = self.representation.feature_shape
         check_features(features, own if self.representation.grid is None else (own[0], None, None))
         images: Tensor = self.decoder.to(features.device).eval()(features.float())
-        size = self.image_size_for(features)
+        size = self.representation.image_size_of(features)
         if tuple(images.shape[2:]) != size:
             images = F.interpolate(images, size, mode="bilinear")  # as the paper measures
         return images.clamp(0, 1)
@@ -103,13 +103,6 @@ class UpConv(Inverter):
             return None
         scaled = F.interpolate(images, size, mode="bilinear", antialias=True)
         return F.interpolate(scaled, images.shape[2:], mode="bilinear")
-
-    def image_size_for(self, features: Tensor) -> tuple[int, int]:
-        """(height, width) of the images these features came from."""
-        own, grid = self.representation.feature_shape, self.representation.grid
-        if tuple(features.shape[1:]) == own or grid is None:
-            return (self.representation.image_size, self.representation.image_size)
-        return (features.shape[2] * grid, features.shape[3] * grid)
 
     def state(self) -> dict[str, Tensor]:
         if not self.fitted:
