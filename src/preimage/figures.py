@@ -61,13 +61,18 @@ def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
 Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)
 
 
-def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str) -> None:
-    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone."""
+def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str, groups: Sequence[str] = ()) -> None:
+    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone.
+
+    `groups` names x = 0, 1, 2 ...
+    """
     figure, axes = plain_axes(x_label, y_label)
     for place, (name, points) in enumerate(series.items()):
         x, y, error = zip(*points, strict=True)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
         axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
+    if groups:
+        axes.set_xticks(range(len(groups)), groups)
     finish(figure, axes, len(series), path)
 
 
@@ -99,5 +104,7 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:
     if series > 1:
-        axes.legend(frameon=False)
+        handles, labels = axes.get_legend_handles_labels()
+        # Outside, where it cannot hide what it explains.
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(series, 2), frameon=False)
     figure.savefig(path)

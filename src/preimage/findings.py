@@ -38,7 +38,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Plot:
-    """Numbers to be drawn: lines over x, or bars (x is then the place of a group, named in `groups`)."""
+    """Numbers to be drawn: lines over x, or bars. With `groups`, x is the place of a group by name."""
 
     title: str
     x_label: str
@@ -51,7 +51,7 @@ class Plot:
         if self.kind == "bars":
             bars(self.series, self.groups, file, self.x_label, self.y_label)
         else:
-            curve(self.series, file, self.x_label, self.y_label)
+            curve(self.series, file, self.x_label, self.y_label, self.groups)
 
 
 @dataclass(frozen=True)

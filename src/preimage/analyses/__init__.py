@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from preimage.analyses.detail import Detail
 from preimage.analyses.perturbation import Brightness
+from preimage.analyses.place import Place
+from preimage.analyses.recognition import Class, Identity
+from preimage.analyses.retention import Colour, Lightness
 from preimage.findings import Analysis
 
-ANALYSES: dict[str, type[Analysis]] = {kind.name: kind for kind in (Brightness,)}
+KINDS: tuple[type[Analysis], ...] = (
+    Brightness,
+    Detail,
+    Place,
+    Colour,
+    Lightness,
+    Identity,
+    Class,
+)
+
+ANALYSES: dict[str, type[Analysis]] = {kind.name: kind for kind in KINDS}
 
 __all__ = ["ANALYSES", "Analysis"]
