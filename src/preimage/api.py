@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from preimage import runs, zoo
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import WeightsError
+from preimage.errors import SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos, steps_per_epoch
 from preimage.interfaces import Inverter, ignore, never
-from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
+from preimage.inverters import INVERTERS, Confidence, MeanImage, Nearest, load_inverters, save_inverters
+from preimage.inverters.confidence import DEFAULT as CONFIDENCE
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
 from preimage.representations import REPRESENTATIONS, get_representation
@@ -155,6 +159,40 @@ def evaluate(
             contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
     described = described or ", ".join(as_texts(images))
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def fit_confidence(
+    inverter: str | Path,
+    images: Sources,
+    output: str | Path,
+    *,
+    steps: int = 1000,
+    fit: Fit | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = ignore,
+) -> Inverter:
+    """Learn how far off each pixel of an inverter's reconstructions is, from photographs; write both into one file.
+
+    The inverter, and the baselines kept with it, go into the file as they are. The photographs may be those it was
+    trained on; on others the map is calibrated better.
+    """
+    check_file_name(output)
+    kept = load_contenders(inverter)
+    main = next(iter(kept.values()))
+    fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
+    photos = Photos.open(images, main.representation.image_size, fit).load()
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
+    pairs = EncodedPhotos(main.representation, photos.subset(order), batch_size=16, device=device)
+    settings = dataclasses.replace(CONFIDENCE, steps=steps)
+    main.confidence = Confidence(main, seed=seed).fit(pairs, settings, on_progress)
+    save_inverters(list(kept.values()), output)
+    return main
+
+
+def check_file_name(output: str | Path) -> None:
+    if Path(output).suffix != ".safetensors":
+        raise SettingsError(f"inverters are written to a .safetensors file, not {output}")
 
 
 def sample_files() -> list[Path]:

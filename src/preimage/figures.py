@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -56,6 +58,12 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
 def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
     """Signed differences (N, 3, H, W) around mid-grey: brighter where the reconstruction is too bright."""
     return (0.5 + 0.5 * (reconstructions - photographs)).clamp(0, 1)
+
+
+def heat(values: Tensor, top: float) -> Tensor:
+    """Maps (N, 1, H, W) -> images (N, 3, H, W): 0 is dark violet, `top` and more is yellow (viridis)."""
+    colours = colormaps["viridis"]((values[:, 0] / top).clamp(0, 1).numpy())
+    return torch.from_numpy(colours[..., :3]).permute(0, 3, 1, 2).float()
 
 
 Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)

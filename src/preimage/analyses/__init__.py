@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from preimage.analyses.confidence import ConfidenceMap
 from preimage.analyses.detail import Detail
 from preimage.analyses.perturbation import Brightness
 from preimage.analyses.place import Place
@@ -17,6 +18,7 @@ KINDS: tuple[type[Analysis], ...] = (
     Lightness,
     Identity,
     Class,
+    ConfidenceMap,
 )
 
 ANALYSES: dict[str, type[Analysis]] = {kind.name: kind for kind in KINDS}

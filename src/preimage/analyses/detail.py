@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from preimage.analyses.perturbation import SHOWN
-from preimage.analyses.retention import CONTROL, KEPT, anothers, mean_of_others, reconstructed
+from preimage.analyses.retention import CONTROL, KEPT, anothers, mean_of_others, percent, reconstructed
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet
 from preimage.images import grey
 from preimage.interfaces import Inverter
@@ -73,8 +73,8 @@ class Detail(Analysis):
             control = next(row for row in table if row["condition"] == CONTROL and row["channel"] == channel)
             parts.append(
                 f"of the {channel} variance {reach(rows, self.level)} (of the coarsest band "
-                f"{float(rows[0]['kept']):.0%} ± {float(rows[0]['kept_sem']):.0%}; with another photograph's features "
-                f"{float(control['kept']):.0%})"
+                f"{percent(rows[0]['kept'])} ± {percent(rows[0]['kept_sem'])}; with another photograph's features "
+                f"{percent(control['kept'])})"
             )
         return f"Half and more is kept {'; '.join(parts)}; 0 % is the mean of the other photographs, n = {n}."
 

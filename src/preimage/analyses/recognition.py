@@ -18,6 +18,7 @@ from preimage.analyses.retention import (
     MEAN,
     anothers,
     conditions,
+    percent,
     plus_minus,
     reconstructed,
     records_of,
@@ -144,20 +145,20 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def interval(row: Record, name: str) -> str:
     """`58 % (46 to 70 %)`."""
-    return f"{float(row[name]):.0%} ({100 * float(row[f'{name}_low']):.0f} to {100 * float(row[f'{name}_high']):.0f} %)"
+    return f"{percent(row[name])} ({100 * float(row[f'{name}_low']):.0f} to {100 * float(row[f'{name}_high']):.0f} %)"
 
 
 def identity_answer(table: Sequence[Record]) -> str:
     parts = [
-        f"{row['space']}: {interval(row, 'top1')} first, {float(row[f'top{FEW}']):.0%} among {FEW}"
+        f"{row['space']}: {interval(row, 'top1')} first, {percent(row[f'top{FEW}'])} among {FEW}"
         for row in table
         if row["condition"] == KEPT
     ]
     control = max(float(row["top1"]) for row in table if row["condition"] == CONTROL)
     n = int(table[0]["n"])
     return (
-        f"Of {n} photographs the right one is the nearest, by distance in {'; '.join(parts)}. Chance is {1 / n:.1%}; "
-        f"with another photograph's features {control:.0%} at most. In brackets: 95 % intervals."
+        f"Of {n} photographs the right one is the nearest, by distance in {'; '.join(parts)}. Chance is "
+        f"{100 / n:.1f} %; with another photograph's features {percent(control)} at most. In brackets: 95 % intervals."
     )
 
 

@@ -76,6 +76,11 @@ def plus_minus(row: Record, value: str, digits: int = 2) -> str:
     return f"{row[value]:.{digits}f} ± {row[f'{value}_sem']:.{digits}f}"
 
 
+def percent(share: float | str) -> str:
+    """`58 %`."""
+    return f"{100 * float(share):.0f} %"
+
+
 # --- colour -----------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +153,7 @@ def colour_answer(table: Sequence[Record]) -> str:
     own, none = rows[KEPT], rows["grey"]
     saved = 1 - float(own["ab_error"]) / float(none["ab_error"]) if none["ab_error"] else math.nan
     return (
-        f"Mean error in the a, b plane of CIELAB {plus_minus(own, 'ab_error')}, {saved:.0%} less than without any "
+        f"Mean error in the a, b plane of CIELAB {plus_minus(own, 'ab_error')}, {percent(saved)} less than without any "
         f"colour ({plus_minus(none, 'ab_error')}); mean of the other photographs {plus_minus(rows[MEAN], 'ab_error')}, "
         f"another photograph's features {plus_minus(rows[CONTROL], 'ab_error')} (n = {own['n']}). "
         f"Over the places of a picture a and b correlate by {own['ab_correlation']:.2f} "
