@@ -28,7 +28,7 @@ from preimage.training import TrainingSettings
 
 MAPS = 8  # channels between the decoder and the layers that also see the reconstruction
 HIDDEN = 16
-LOG_VARIANCES = (-12.0, 1.0)  # deviations from 0.0025, half a grey level, to 1.6
+LOG_VARIANCES = (-10.0, 1.0)  # deviations from 0.007, two grey levels, to 1.6
 HELD_OUT = 10  # every tenth photograph sets the scales
 MOST_HELD_OUT = 500  # photographs; more would change nothing
 LEAST = 2 * HELD_OUT  # photographs to learn from
@@ -55,7 +55,8 @@ class DeviationNetwork(nn.Module):
         steepness = (gradient(reconstructions) + 0.01).log() + 3  # about 0 in the middle
         seen = torch.cat([maps, 4 * (reconstructions - 0.5), steepness], dim=1)
         log_variance: Tensor = self.output(F.leaky_relu(self.join(seen), SLOPE)).float()
-        return log_variance.clamp(*LOG_VARIANCES)
+        low, high = LOG_VARIANCES
+        return (low + F.softplus(log_variance - low)).clamp(max=high)
 
     @torch.no_grad()
     def prepare(self, features: Tensor, squares: Tensor) -> None:
@@ -124,7 +125,10 @@ class Confidence:
                 group["lr"] = training.learning_rate(step, steps, settings)
             with torch.autocast(device.type, torch.bfloat16, enabled=halved):
                 log_variance = state.decoder(examples.features, examples.reconstructions)
-            loss = -log_likelihood(examples.squares, log_variance.exp()).mean()
+            variance = log_variance.exp()
+            # Weighted by the deviation (Seitzer et al. 2022): the optimum is the same, and a few pixels that were
+            # thought sure and are not do not throw everything over.
+            loss = -(log_likelihood(examples.squares, variance) * variance.detach().sqrt()).mean()
             if not math.isfinite(loss.item()):
                 raise DivergedError(
                     f"the likelihood became {-loss.item():.3g} at step {step}: try a lower learning_rate"
@@ -213,6 +217,8 @@ class Confidence:
             part, _, rest = name.partition(".")
             parts[part][rest] = value
         self.network.load_state_dict(parts["network"])
+        # As training leaves it: the layout is part of the result, to the last bit.
+        self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scales = {name: value.float() for name, value in parts["scales"].items()}
         return self
 
