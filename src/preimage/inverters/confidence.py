@@ -134,7 +134,7 @@ class Confidence:
                     f"the likelihood became {-loss.item():.3g} at step {step}: try a lower learning_rate"
                 )
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
             state.optimizer.step()
             if state.average is not None:
