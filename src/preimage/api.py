@@ -181,9 +181,9 @@ def fit_confidence(
     kept = load_contenders(inverter)
     main = next(iter(kept.values()))
     fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
-    photos = Photos.open(images, main.representation.image_size, fit).load()
+    photos = Photos.open(images, main.representation.image_size, fit)
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
-    pairs = EncodedPhotos(main.representation, photos.subset(order), batch_size=16, device=device)
+    pairs = EncodedPhotos(main.representation, photos.subset(order).load(), batch_size=16, device=device)
     settings = dataclasses.replace(CONFIDENCE, steps=steps)
     main.confidence = Confidence(main, seed=seed).fit(pairs, settings, on_progress)
     save_inverters(list(kept.values()), output)
