@@ -101,20 +101,19 @@ class Confidence:
         batches = self.repeated(pairs)
         first = next(batches)
         self.network.prepare(first.features, first.squares)
-        self.network = self.train(first, batches, settings, on_progress).eval()
+        self.network = self.train(batches, settings, first.features.device, on_progress)
         held_out = [self.sample(examples) for examples in self.examples(pairs, held_out=True, most=MOST_HELD_OUT)]
         self.scales = fit_scales(*(torch.cat(parts) for parts in zip(*held_out, strict=True)))
         return self
 
     def train(
         self,
-        first: Examples,
         batches: Iterator[Examples],
         settings: TrainingSettings,
+        device: torch.device,
         on_progress: Callable[[int, int], None],
     ) -> Any:
         """Gradient steps; returns the network to use."""
-        device = first.features.device
         state = training.start(self.network.to(device).train(), settings)
         if state.average is not None:
             state.average.to(device)
@@ -260,7 +259,7 @@ def fit_scales(errors: Tensor, deviations: Tensor, steepness: Tensor) -> dict[st
     base, slope = fit_line(squares, steepness)
     of_kind = {MAP: scale * deviations, CONSTANT: constant.expand_as(errors), GRADIENT: base + slope * steepness}
     levels = torch.tensor(LEVELS, dtype=errors.dtype)
-    factors = torch.stack([quantiles(errors.abs() / of_kind[kind], levels) for kind in KINDS])
+    factors = torch.stack([(errors.abs() / of_kind[kind]).quantile(levels) for kind in KINDS])
     scales = {"map": scale, "constant": constant, "gradient": torch.stack([base, slope]), "factors": factors}
     return {name: value.float() for name, value in scales.items()}
 
@@ -281,9 +280,3 @@ def fit_line(squares: Tensor, steepness: Tensor) -> tuple[Tensor, Tensor]:
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     base, slope = logs.detach().exp()
     return base, slope
-
-
-def quantiles(values: Tensor, levels: Tensor) -> Tensor:
-    """As `torch.quantile`, which takes no more than 16 million values."""
-    places = (levels * (len(values) - 1)).round().long()
-    return values.sort().values[places]
