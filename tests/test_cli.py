@@ -46,7 +46,11 @@ def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["list", "encode", "invert", "train", "evaluate", "fit", "export", "demo"])
+COMMANDS = ["list", "encode", "invert", "train", "evaluate", "fit", "confidence", "analyse", "compare", "report",
+            "reproduce", "export", "demo"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     assert "--help" in preimage(command, "--help").stdout
 
@@ -174,6 +178,13 @@ def test_an_exported_run_is_an_inverter(run: Path, cat: Path, crops: Path, tmp_p
     preimage("invert", cat, "--run", file, "-o", tmp_path / "out")
     rows = json.loads(preimage("evaluate", file, "--images", crops, "--limit", 4, "--json").stdout)["rows"]
     assert [row["inverter"] for row in rows] == ["upconv", "mean-image", "ridge", "nearest", "other-image"]
+
+
+def test_a_run_gets_a_confidence_map(run: Path, crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.safetensors"
+    assert str(file) in preimage("confidence", run, "--images", crops, "-o", file, "--steps", 2).stdout
+    assert "upconv" in preimage("evaluate", file, "--images", crops).stdout
+    assert ".safetensors" in preimage("confidence", run, "--images", crops, "-o", tmp_path / "run.pth", check=2).stderr
 
 
 def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from preimage import runs, zoo
 from preimage.analyses import ANALYSES
@@ -19,6 +22,7 @@ from preimage.images import Fit, Photos, steps_per_epoch
 from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import (
     INVERTERS,
+    Confidence,
     GradientDescent,
     MeanImage,
     Nearest,
@@ -27,6 +31,7 @@ from preimage.inverters import (
     make_inverter,
     save_inverters,
 )
+from preimage.inverters.confidence import DEFAULT as CONFIDENCE
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
 from preimage.representations import REPRESENTATIONS, get_representation
@@ -215,8 +220,7 @@ def fit_inverter(
 
     `settings` are the inverter's own; networks are trained by `train`.
     """
-    if Path(file).suffix != ".safetensors":
-        raise SettingsError(f"inverters are written to a .safetensors file, not {file}")
+    check_file_name(file)
     chosen = representation if isinstance(representation, Representation) else get_representation(representation)
     made = quick_inverter(inverter, cached(chosen), settings)
     photos = Photos.open(images, chosen.image_size, fit).load()
@@ -230,6 +234,40 @@ def quick_inverter(name: str, representation: Representation, settings: Mapping[
     if name == UpConv.name:
         raise SettingsError(f"{name} is a network: train it by `preimage train {representation.name}`")
     return make_inverter(name, representation, settings)
+
+
+def fit_confidence(
+    inverter: str | Path,
+    images: Sources,
+    output: str | Path,
+    *,
+    steps: int = 1000,
+    fit: Fit | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = ignore,
+) -> Inverter:
+    """Learn how far off each pixel of an inverter's reconstructions is, from photographs; write both into one file.
+
+    The inverter, and the baselines kept with it, go into the file as they are. The photographs may be those it was
+    trained on; on others the map is calibrated better.
+    """
+    check_file_name(output)
+    kept = load_contenders(inverter)
+    main = next(iter(kept.values()))
+    fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
+    photos = Photos.open(images, main.representation.image_size, fit)
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
+    pairs = EncodedPhotos(main.representation, photos.subset(order).load(), batch_size=16, device=device)
+    settings = dataclasses.replace(CONFIDENCE, steps=steps)
+    main.confidence = Confidence(main, seed=seed).fit(pairs, settings, on_progress)
+    save_inverters(list(kept.values()), output)
+    return main
+
+
+def check_file_name(output: str | Path) -> None:
+    if Path(output).suffix != ".safetensors":
+        raise SettingsError(f"inverters are written to a .safetensors file, not {output}")
 
 
 def sample_files() -> list[Path]:

@@ -648,6 +648,34 @@ def export(
 
 
 @app.command()
+def confidence(
+    inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = 1000,
+    fit: FitOption = None,
+    seed: Annotated[int, typer.Option(help="Decides weights and order.")] = 0,
+    device: Device = None,
+) -> None:
+    """Learn how far off each pixel is, and write the inverter with it; reconstructions stay as they are."""
+    from preimage import api
+
+    with progress_bar() as bar:
+        task = bar.add_task("fitting", total=None, facts="")
+        api.fit_confidence(
+            inverter,
+            images,
+            output,
+            steps=steps,
+            fit=check_fit(fit),
+            seed=seed,
+            device=pick_device(device),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("demo"),
     device: Device = None,

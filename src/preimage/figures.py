@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -58,11 +60,20 @@ def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
     return (0.5 + 0.5 * (reconstructions - photographs)).clamp(0, 1)
 
 
+def heat(values: Tensor, top: float) -> Tensor:
+    """Maps (N, 1, H, W) -> images (N, 3, H, W): 0 is dark violet, `top` and more is yellow (viridis)."""
+    colours = colormaps["viridis"]((values[:, 0] / top).clamp(0, 1).numpy())
+    return torch.from_numpy(colours[..., :3]).permute(0, 3, 1, 2).float()
+
+
 Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)
 
 
 def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str, groups: Sequence[str] = ()) -> None:
-    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone."""
+    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone.
+
+    `groups` names x = 0, 1, 2 ...
+    """
     figure, axes = plain_axes(x_label, y_label)
     for place, (name, points) in enumerate(series.items()):
         x, y, error = zip(*points, strict=True)
@@ -105,5 +116,7 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:
     if series > 1:
-        axes.legend(frameon=False)
+        handles, labels = axes.get_legend_handles_labels()
+        # Outside, where it cannot hide what it explains.
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(series, 2), frameon=False)
     figure.savefig(path)

@@ -115,8 +115,18 @@ class Pairs(Protocol):
         ...
 
 
+class DeviationMap(Protocol):
+    """What tells of each pixel of a reconstruction how far off it is expected to be."""
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Features (N, *feature_shape) -> standard deviations (N, 1, H, W); pixels are in [0, 1]."""
+        ...
+
+
 class Inverter(ABC):
     """A map from features back to images. Fitted on pairs, saved as one safetensors file."""
+
+    confidence: DeviationMap | None = None  # where it was learnt; inverting takes no notice of it
 
     name: ClassVar[str]
     representation: Representation

@@ -5,16 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from preimage.analyses.attributes import Hue
+from preimage.analyses.confidence import ConfidenceMap
+from preimage.analyses.detail import Detail
 from preimage.analyses.interpolation import Interpolation
 from preimage.analyses.perturbation import Brightness, Code, DarkKnowledge
+from preimage.analyses.place import Place
+from preimage.analyses.recognition import Class, Identity
+from preimage.analyses.retention import Colour, Lightness
 from preimage.analyses.sampling import RandomFeatures
 from preimage.errors import UnknownNameError
 from preimage.findings import Analysis
 from preimage.plain import build
 
-ANALYSES: dict[str, type[Analysis]] = {
-    kind.name: kind for kind in (Brightness, Hue, DarkKnowledge, Code, Interpolation, RandomFeatures)
-}
+KINDS: tuple[type[Analysis], ...] = (
+    Detail,
+    Place,
+    Colour,
+    Lightness,
+    Identity,
+    Class,
+    ConfidenceMap,
+    Brightness,
+    Hue,
+    DarkKnowledge,
+    Code,
+    Interpolation,
+    RandomFeatures,
+)
+
+ANALYSES: dict[str, type[Analysis]] = {kind.name: kind for kind in KINDS}
 
 
 def get_analysis(name: str, **settings: Any) -> Analysis:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
+from preimage.analyses.recognition import resized
+from preimage.analyses.retention import ab
 from preimage.cache import CachedRepresentation
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
@@ -41,7 +42,7 @@ class Hue(Analysis):
             pictures = inverted(inverter, encoded(inverter.representation, turned))
             columns |= {f"{turn:g}°": turned.cpu(), f"{turn:g}°, reconstruction": pictures.cpu()}
             confidence, predicted = classify(turned).max(dim=1)
-            off = colour_errors(turned, pictures)
+            off = (ab(turned.cpu()) - ab(pictures.cpu())).norm(dim=1).mean(dim=(1, 2))
             for place, name in enumerate(ids):
                 records.append(
                     {
@@ -89,10 +90,7 @@ def classifier_of(inverter: Inverter) -> tuple[Callable[[Tensor], Tensor], str]:
         layer, name = get_representation(CLASSIFIER), CLASSIFIER
 
     def classify(images: Tensor) -> Tensor:
-        size = (layer.image_size, layer.image_size)
-        if tuple(images.shape[2:]) != size:
-            images = F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
-        return encoded(layer, images)
+        return encoded(layer, resized(images, layer.image_size))
 
     return classify, name
 
@@ -105,13 +103,3 @@ def turn_hue(images: Tensor, degrees: float) -> Tensor:
     hsv[:, 0] = (hsv[:, 0] + degrees / 360) % 1
     turned = torch.from_numpy(hsv2rgb(hsv, channel_axis=1)).to(images)
     return turned.clamp(0, 1)
-
-
-def colour_errors(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Mean distance (N,) in the a and b of CIELAB, whatever the lightness."""
-    from skimage.color import rgb2lab
-
-    ours, theirs = (torch.from_numpy(rgb2lab(each.cpu().numpy(), channel_axis=1))[:, 1:] for each in
-                    (images, reconstructions))  # fmt: skip
-    distances: Tensor = torch.linalg.vector_norm(ours - theirs, dim=1)
-    return distances.flatten(1).mean(dim=1)

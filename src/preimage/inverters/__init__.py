@@ -1,7 +1,7 @@
 """Every inverter by name, and the one file they are kept in. A new one is one new file and one line here.
 
-A file of inverters is safetensors: tensors named `inverter.tensor`, and in its metadata, as JSON, the representation
-and the settings of every inverter. Reading one runs no code.
+A file of inverters is safetensors: tensors named `inverter.tensor` (of a confidence map `confidence.inverter.tensor`),
+and in its metadata, as JSON, the representation and the settings of every inverter. Reading one runs no code.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from preimage.cache import cached
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters.autoencoder import Autoencoder
+from preimage.inverters.confidence import Confidence
 from preimage.inverters.dictionary import PairedDictionary
 from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.optimization import GradientDescent
@@ -46,15 +48,18 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
     """Write fitted inverters of one representation; floating-point tensors are stored as `dtype`."""
     representation = inverters[0].origin
     tensors = {
-        f"{inverter.name}.{name}": (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
         for inverter in inverters
-        for name, value in inverter.state().items()
+        for name, value in with_confidence(inverter).items()
     }
     description = {
         "format": FORMAT,
         "representation": {"name": representation.name, **representation.settings},
         "fingerprint": representation.fingerprint,
         "inverters": {inverter.name: inverter.settings for inverter in inverters},
+        "confidence": {
+            one.name: one.confidence.settings for one in inverters if isinstance(one.confidence, Confidence)
+        },
     }
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_bytes(save(tensors, metadata={"preimage": json.dumps(description)}))
@@ -80,14 +85,31 @@ def load_inverters(file: str | Path) -> dict[str, Inverter]:
     for name, settings in description["inverters"].items():
         if name not in INVERTERS:
             raise UnknownNameError("inverter", name, INVERTERS)
-        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        inverters[name] = INVERTERS[name](representation, **settings).restore(own)
+        inverters[name] = INVERTERS[name](representation, **settings).restore(beginning_with(f"{name}.", tensors))
+    for name, settings in description.get("confidence", {}).items():
+        own = beginning_with(f"confidence.{name}.", tensors)
+        inverters[name].confidence = Confidence(inverters[name], **settings).restore(own)
     return inverters
+
+
+def with_confidence(inverter: Inverter) -> dict[str, Tensor]:
+    """What was learnt, by its name in a file."""
+    tensors = {f"{inverter.name}.{name}": value for name, value in inverter.state().items()}
+    if isinstance(inverter.confidence, Confidence):
+        learnt = inverter.confidence.state()
+        tensors |= {f"confidence.{inverter.name}.{name}": value for name, value in learnt.items()}
+    return tensors
+
+
+def beginning_with(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Some of the tensors of a file, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 __all__ = [
     "INVERTERS",
     "Autoencoder",
+    "Confidence",
     "GradientDescent",
     "MeanImage",
     "Nearest",
