@@ -45,6 +45,9 @@ Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders,
 SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
 ImagesOption = Annotated[list[str], typer.Option("--images", help=SOURCES)]
 TrainImages = Annotated[list[str], typer.Option(help="Photographs for the baselines; a run knows its own.")]
+FeaturesOption = Annotated[
+    Path | None, typer.Option("--features", help="Saved features (.npy, .npz, .safetensors, .parquet) of --images.")
+]
 Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
@@ -216,7 +219,7 @@ def invert(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("out"),
     representation: Name = "hog",
     run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
-    features: Annotated[Path | None, typer.Option(help="Invert saved features (.npy) instead of photographs.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,
     fit: FitOption = None,
     size: Annotated[
         str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
@@ -286,49 +289,25 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
     import torch
 
     from preimage.images import save_image
+    from preimage.representations.saved import SavedFeatures, open_table
 
-    name = inverter.representation.name
-    array, described = read_features(file)
-    if described and described["fingerprint"] != inverter.representation.fingerprint:
+    representation = inverter.representation
+    table = open_table(file, representation.feature_shape)
+    own_encoder = representation.encoder if isinstance(representation, SavedFeatures) else representation.fingerprint
+    if table.encoder and own_encoder and table.encoder != own_encoder:
         raise FeatureError(
-            f"{file} was made by {described['representation']}, but the inverter reads "
-            f"{ {'name': name, **inverter.representation.settings} }: encode again with the inverter's settings"
+            f"{file} was made by an encoder with fingerprint {table.encoder}, but the inverter reads "
+            f"{ {'name': representation.name, **representation.settings} }, fingerprint {own_encoder}: encode again "
+            "with the inverter's settings"
         )
-    features = torch.from_numpy(array)
-    if features.ndim == len(inverter.representation.feature_shape):
-        features = features[None]
-    numbered = [f"{file.stem}-{index:04d}" for index in range(len(features))]
-    ids = described["ids"] if described and len(described["ids"]) == len(features) else numbered
-    names = file_names(ids)
-    for start in range(0, len(features), 16):
-        reconstructions = inverter.invert(features[start : start + 16].to(device)).cpu()
-        for own, back in zip(ids[start : start + 16], reconstructions, strict=True):
-            save_image(back, output / f"{names[own]}.{name}.png")
-            print(output / f"{names[own]}.{name}.png")
-
-
-def read_features(file: Path) -> tuple[Any, dict[str, Any] | None]:
-    """A .npy array as float32, and what `encode` wrote beside it, if it did."""
-    import numpy as np
-
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FeatureError(f"{file} cannot be read as a .npy array: {error}") from error
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.number):
-        raise FeatureError(
-            f"{file} holds {getattr(array, 'dtype', 'several arrays')}, expected one .npy array of numbers"
-        )
-    described = None
-    if sidecar(file).exists():
-        try:
-            described = json.loads(sidecar(file).read_text())
-            assert {"representation", "fingerprint", "ids"} <= described.keys()
-        except (ValueError, AssertionError, AttributeError) as error:
-            raise FeatureError(
-                f"{sidecar(file)} is not what `preimage encode` writes: remove it, or encode again"
-            ) from error
-    return array.astype(np.float32), described
+    ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
+    names, kind = file_names(ids), representation.name.partition(":")[0]
+    for start in range(0, len(table), 16):
+        rows = range(start, min(start + 16, len(table)))
+        reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
+        for row, back in zip(rows, reconstructions, strict=True):
+            save_image(back, output / f"{names[ids[row]]}.{kind}.png")
+            print(output / f"{names[ids[row]]}.{kind}.png")
 
 
 def sidecar(file: Path) -> Path:
@@ -345,6 +324,7 @@ def train(
     val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
     run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    features: FeaturesOption = None,
     steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes, made steps by timing a few.")] = None,
@@ -352,32 +332,38 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
     device: Device = None,
 ) -> None:
-    """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first."""
+    """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first.
+
+    --features takes the place of a preset: features that you have, of the photographs in --images.
+    """
     from preimage import api, runs
 
     stop = stop_on_signals()
     with progress_bar() as bar:
         reporter = make_reporter(bar)
         if resume is not None:
-            if preset or images or val or run or settings or steps or epochs or minutes or seed:
+            if preset or features or images or val or run or settings or steps or epochs or minutes or seed:
                 raise SettingsError("--resume goes on with a run's own settings: it takes no others")
             result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
         else:
-            if preset is None or not images or run is None:
-                raise SettingsError("to train, name a preset, --images and --run; or --resume a run")
+            if (preset is None) == (features is None) or not images or run is None:
+                raise SettingsError(
+                    "to train, name a preset, --images and --run; or --features, --images and --run; or --resume a run"
+                )
             budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
             overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
-            result = api.train(
-                preset,
-                images,
-                run,
-                validation=val,
-                overrides=overrides,
-                seed=seed,
-                device=device,
-                reporter=reporter,
-                should_stop=stop,
-            )
+            options: dict[str, Any] = {
+                "validation": val,
+                "overrides": overrides,
+                "seed": seed,
+                "device": device,
+                "reporter": reporter,
+                "should_stop": stop,
+            }
+            if features is not None:
+                result = api.train_saved(features, images, run, **options)
+            else:
+                result = api.train(str(preset), images, run, **options)
     if int(os.environ.get("RANK", 0)) != 0:
         return  # one process speaks for all
     total = result.settings.training.steps
@@ -410,7 +396,8 @@ def stop_on_signals() -> Callable[[], bool]:
 @app.command()
 def evaluate(
     inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
-    images: ImagesOption,
+    images: ImagesOption = [],  # noqa: B006
+    features: FeaturesOption = None,
     train_images: TrainImages = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
@@ -426,6 +413,7 @@ def evaluate(
         result = api.evaluate(
             inverter,
             images,
+            features=features,
             train_images=train_images or None,
             fit=check_fit(fit),
             device=pick_device(device),
@@ -577,6 +565,8 @@ def make_reporter(bar: Progress) -> Reporter:
             tell_left_out(plan.left_out)
             self.batch_size = plan.batch_size
             self.nre = ""
+            if plan.matched_by:
+                note(f"features matched to photographs by {plan.matched_by}")
             left = plan.steps - plan.first_step
             note(
                 f"{plan.photos} photographs, {plan.validation_photos} for validation, "

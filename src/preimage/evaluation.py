@@ -129,13 +129,14 @@ def evaluate(
         batch = originals[start : start + batch_size].to(device)
         others = [(index + 1) % total for index in range(start, start + len(batch))]
         neighbours = originals[others].to(device)
-        features = representation.encode(batch)
+        features = representation.encode_photos(ids, batch)
         for contender in contenders:
             inverter = contender.inverter
             records += measure(ids, inverter.name, batch, inverter.invert(features), pairwise)
         if (perfect := contenders[0].inverter.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
-        foreign = contenders[0].inverter.invert(representation.encode(neighbours))
+        other_ids = [photos.ids[index] for index in others]
+        foreign = contenders[0].inverter.invert(representation.encode_photos(other_ids, neighbours))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
         on_progress(min(start + batch_size, total), total)
     fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
@@ -178,7 +179,7 @@ def summarise(records: Sequence[Record], inverter: str, fitted_on: str) -> Row:
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
     """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
     ids, images = next(photos.batches(len(photos)))
-    features = inverter.representation.encode(images.to(device))
+    features = inverter.representation.encode_photos(ids, images.to(device))
     reconstructions = inverter.invert(features).cpu()
     sheet(sheet_columns(inverter.representation, images, features.cpu(), reconstructions), file, captions=ids)
 

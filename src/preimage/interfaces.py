@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
@@ -41,6 +41,10 @@ class Representation(ABC):
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] -> features (N, *feature_shape)."""
+
+    def encode_photos(self, ids: Sequence[str], images: Tensor) -> Tensor:  # noqa: ARG002 (pixels are enough to encode)
+        """`encode` for photographs known by their ids; saved features are looked up by these."""
+        return self.encode(images)
 
     @abstractmethod
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
