@@ -38,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=("Shows what a visual representation keeps: turns features back into pictures and measures the result."),
 )
+LEFT_OUT_TOLD = 20  # names that are told one by one
+
 out = Console()
 err = Console(stderr=True)
 
@@ -454,6 +456,83 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
 
 
 @app.command()
+def audit(
+    features: Annotated[Path, typer.Option(help="Saved features: .npy, .npz, .safetensors or .parquet.")],
+    images: ImagesOption,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The .html page to write.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Attackers and controls alone: no curve, no defences.")
+    ] = False,
+    test_features: Annotated[Path | None, typer.Option(help="Features to be judged on, not a random split.")] = None,
+    test_images: Annotated[list[str], typer.Option(help="The photographs of --test-features.")] = [],  # noqa: B006
+    labels: Annotated[Path | None, typer.Option(help="Classes: CSV lines of photograph,class.")] = None,
+    size: Annotated[int, typer.Option(help="Pixels: the photographs' side.")] = 64,
+    steps: Annotated[int | None, typer.Option(help="Of a network's training, at most.")] = None,
+    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Judge on near duplicates too.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides the split, weights, order and noise.")] = 0,
+    fit: FitOption = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """How much of a photo saved features give away: attackers, controls, and what defences are worth."""
+    from preimage.audit import AuditSettings, judge_features
+    from preimage.audit_page import write_page
+
+    if output is not None and output.suffix not in (".html", ".htm"):
+        raise SettingsError(f"an audit is written as .html, not {output}")
+    settings = AuditSettings(
+        quick=quick,
+        image_size=size,
+        steps=steps or (600 if quick else 1500),
+        seed=seed,
+        keep_duplicates=keep_duplicates,
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=None, facts="")
+        result = judge_features(
+            features,
+            images,
+            test_features=test_features,
+            test_images=test_images or None,
+            labels=labels,
+            settings=settings,
+            fit=check_fit(fit) or "crop",
+            device=pick_device(device),
+            on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
+        )
+    note(f"features matched to photographs by {result.content['matched_by']}")
+    tell_left_out(result.content["left_out"])
+    duplicates = result.content["near_duplicates"]
+    if found := len(duplicates["found"]):
+        note(f"{found} test photographs are near duplicates: {'removed' if duplicates['removed'] else 'kept'}")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_page(result, output)
+        note(f"page: {output}")
+    print_audit(result.content, as_json)
+
+
+def print_audit(content: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(content, indent=2))
+        return
+    table = plain_table("", "attacker", "NRE ↓", "SSIM ↑", "right one of all", "at 1 % false", "colour error ↓")
+    for row in content["rows"]:
+        table.add_row(
+            row["attacker"],
+            f"{row['nre']:.3f} ± {row['nre_sem']:.3f}",
+            f"{row['ssim']:.3f} ± {row['ssim_sem']:.3f}",
+            f"{row['top1']:.1%} (chance {row['top1_chance']:.1%})",
+            f"{row['true_match_rate']:.1%}",
+            f"{row['colour_error']:.1f}",
+        )
+    out.print(f"{content['n_train']} training and {content['n_test']} test pairs, {content['image_size']} pixels")
+    out.print(table)
+    for sentence in content["summary"]:
+        out.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
@@ -512,8 +591,10 @@ def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:
 
 
 def tell_left_out(left_out: dict[str, str]) -> None:
-    for name, why in left_out.items():
+    for name, why in list(left_out.items())[:LEFT_OUT_TOLD]:
         note(f"left out {name}: {why}")
+    if len(left_out) > LEFT_OUT_TOLD:
+        note(f"left out {len(left_out) - LEFT_OUT_TOLD} more")
 
 
 def check_fit(fit: str | None) -> Any:
