@@ -371,3 +371,15 @@ def test_the_commands_train_invert_and_explain_mistakes(
     mistaken = ["train", "--features", tmp_path / "g.npy", "--images", crops, "--run", tmp_path / "r"]
     assert "there is no file of features" in command(*mistaken, check=2).stderr
     assert "name a preset" in command("train", "hog", *mistaken[1:], check=2).stderr
+
+
+def test_the_nearest_neighbour_copes_with_numbers_too_large_for_16_bits(
+    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "f.npy", 1e7 * thumbnails)
+    pairs = saved_pairs(tmp_path / "f.npy", crops, 32)
+    nearest = Nearest(pairs.representation).fit(pairs)
+    features = torch.from_numpy(1e7 * thumbnails)
+    assert nearest.nearest(features).tolist() == list(range(len(photos)))
+    again = Nearest(pairs.representation).restore(nearest.state())
+    assert again.nearest(features).tolist() == list(range(len(photos)))

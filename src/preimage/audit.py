@@ -114,14 +114,21 @@ class Material:
     def shuffled(self, seed: int) -> Material:
         """Every training photograph with the features of another."""
         ids = self.train.ids
-        order = np.random.default_rng(seed).permutation(len(ids)).tolist()
-        partner = {ids[order[place - 1]]: ids[order[place]] for place in range(len(ids))}
+        partner = {ids[one]: ids[other] for one, other in enumerate(partners(len(ids), seed))}
         inner = self.representation
 
         def look_up(own: Sequence[str], features: Tensor) -> Tensor:
             return inner.encode_photos([partner[one] for one in own], features)
 
         return replace(self, representation=Changed(inner, "shuffled", inner.feature_shape, look_up))
+
+
+def partners(count: int, seed: int) -> list[int]:
+    """Another place for each place, at random: neighbours in a folder may be alike."""
+    order = np.random.default_rng(seed).permutation(count)
+    others = np.empty_like(order)
+    others[order] = np.roll(order, 1)
+    return [int(other) for other in others]
 
 
 class Teller:
@@ -184,7 +191,7 @@ def judge_features(
         "above_chance_p": min(1.0, 3 * min(row["p"] for row in rows if row["attacker"] != MEAN)),
         "shuffled": shuffled_control(material, settings, teller, device),
         "other_image": {"attacker": chosen}
-        | errors_of(rebuild(best, material.test_features.roll(1, 0), device), material),
+        | errors_of(rebuild(best, others_of(material, settings.seed), device), material),
         "classes": class_leakage(built[chosen], material, settings),
         "curve": learning_curve(material, sizes, settings, teller, device),
         "defences": attack_defences(material, defences, rows, settings, teller, device),
@@ -232,7 +239,7 @@ def open_material(
     test = at_most(test, settings.max_test, settings.seed).load()
     left_out = train.left_out | test.left_out
     pictures = torch.cat([batch for _, batch in test.batches()])
-    copies = leakage.near_duplicates(pictures, [batch for _, batch in train.batches(256)])
+    copies = leakage.near_duplicates(pictures, (batch for _, batch in train.batches(256)))
     duplicates = [{"test": test.ids[a], "train": train.ids[b]} for a, b in copies]
     if not settings.keep_duplicates:
         known = {place for place, _ in copies}
@@ -405,6 +412,11 @@ def judge(name: str, built: dict[str, Tensor], material: Material, settings: Aud
         "colour_error_sem": colour_sem,
         "p": leakage.permutation_p(own, material.test_images, settings.permutations, settings.seed),
     }
+
+
+def others_of(material: Material, seed: int) -> Tensor:
+    """For every test photograph the features of another one."""
+    return material.test_features[partners(len(material.test_ids), seed)]
 
 
 def shuffled_control(material: Material, settings: AuditSettings, teller: Teller, device: str) -> Row:

@@ -475,11 +475,11 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """How much of a photo saved features give away: attackers, controls, and what defences are worth."""
+    if output is not None and output.suffix not in (".html", ".htm"):
+        raise SettingsError(f"an audit is written as .html, not {output}")
     from preimage.audit import AuditSettings, judge_features
     from preimage.audit_page import write_page
 
-    if output is not None and output.suffix not in (".html", ".htm"):
-        raise SettingsError(f"an audit is written as .html, not {output}")
     settings = AuditSettings(
         quick=quick,
         image_size=size,

@@ -88,11 +88,11 @@ def noise(sample: Tensor, strength: float, seed: int) -> Defence:
 def quantisation(sample: Tensor, bits: int) -> Defence:
     """Each dimension rounded to 2^bits levels between the extremes of the sample."""
     low, high = sample.amin(dim=0), sample.amax(dim=0)
-    step = ((high - low) / (2**bits - 1)).clamp(min=1e-12)
+    highest = int(2**bits) - 1
+    step = ((high - low) / highest).clamp(min=1e-12)
 
     def change(_: Sequence[str], features: Tensor) -> Tensor:
-        levels = ((features - low) / step).round().clamp(0, 2**bits - 1)
-        return levels * step + low
+        return ((features - low) / step).round().clamp(0, highest) * step + low
 
     return Defence("quantisation", bits, f"{bits} bits", tuple(low.shape), bits * low.numel() / 8, change)
 

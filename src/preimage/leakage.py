@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +137,7 @@ class Look:
         return cls(thumbnails, hashes.flatten(1))
 
 
-def near_duplicates(test: Tensor, train: Sequence[Tensor]) -> list[tuple[int, int]]:
+def near_duplicates(test: Tensor, train: Iterable[Tensor]) -> list[tuple[int, int]]:
     """(place in `test`, place in all of `train`, which comes in batches) of photographs that are nearly the same.
 
     Recognised when scaled, compressed or mirrored; not when cropped.
