@@ -16,8 +16,8 @@ CHUNK = 256  # remembered photographs compared at a time
 class Nearest(Inverter):
     """Features -> the remembered photograph at the least Euclidean distance in feature space.
 
-    Features are kept as float16 where they fit, photographs as 8 bits. `skip_same` passes over photographs whose features are the very
-    same: leave-one-out, when it remembers the photographs it is judged on.
+    Features are kept as float16 where they fit, photographs as 8 bits. `skip_same` passes over photographs whose
+    features are the very same: leave-one-out, when it remembers the photographs it is judged on.
     """
 
     name: ClassVar[str] = "nearest"
