@@ -46,7 +46,7 @@ def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["list", "encode", "invert", "train", "evaluate", "export", "demo"])
+@pytest.mark.parametrize("command", ["list", "encode", "invert", "train", "evaluate", "audit", "export", "demo"])
 def test_every_command_has_help(command: str) -> None:
     assert "--help" in preimage(command, "--help").stdout
 
@@ -193,6 +193,8 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "hog", "--images", "x", "--run", "r", "--minutes", "inf"], "minutes is positive and finite"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "representation.cell_size=8.0"], "cell_size is int"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "photos.train=5"], "photos.train is tuple"),
+        (["evaluate", "hog"], "name the photographs to evaluate on"),
+        (["audit", "--features", "x.npy", "--images", "."], "there is no file of features x.npy"),
         (["encode", "x.jpg", "-o", "x.txt"], "features are written as .npy"),
     ],
 )

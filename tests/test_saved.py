@@ -383,3 +383,44 @@ def test_the_nearest_neighbour_copes_with_numbers_too_large_for_16_bits(
     assert nearest.nearest(features).tolist() == list(range(len(photos)))
     again = Nearest(pairs.representation).restore(nearest.state())
     assert again.nearest(features).tolist() == list(range(len(photos)))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ([[1.0, 2.0], [3.0]], "have 1 to 2 numbers"),
+        ([[1.0, 2.0], None], "missing"),
+        ([["a"], ["b"]], "other than numbers"),
+        ([1.0, 2.0], "no column of lists"),
+    ],
+)
+def test_parquet_columns_that_are_no_features_are_refused(column: list[object], words: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"embedding": column}), tmp_path / "f.parquet")
+    with pytest.raises(FeatureError, match=words):
+        open_table(tmp_path / "f.parquet")
+
+
+def test_maps_in_parquet_become_vectors(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow
+    import pyarrow.parquet
+
+    maps = np.arange(24).reshape(2, 3, 4)
+    pyarrow.parquet.write_table(pyarrow.table({"features": maps.tolist()}), tmp_path / "f.parquet")
+    np.testing.assert_array_equal(open_table(tmp_path / "f.parquet").read([1, 0]), maps.reshape(2, 12)[::-1])
+
+
+def test_a_run_of_saved_pairs_can_be_stopped_and_resumed(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
+    from preimage import runs
+
+    np.save(tmp_path / "f.npy", thumbnails)
+    overrides = ["representation.image_size=32", "training.steps=6", "training.batch_size=8", "decoder.width=0.05"]
+    preimage.api.train_saved(
+        tmp_path / "f.npy", crops, tmp_path / "run", overrides=overrides, device="cpu", should_stop=lambda: True
+    )
+    assert runs.Run.open(tmp_path / "run").step == 1
+    assert runs.resume(tmp_path / "run", device="cpu").step == 6

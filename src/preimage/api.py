@@ -166,6 +166,8 @@ def evaluate(
     if isinstance(representation, SavedFeatures):
         settings = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
         return evaluate_saved(kept, settings, as_texts(images), features, fit, device, limit, on_progress)
+    if not as_texts(images):
+        raise SettingsError("name the photographs to evaluate on, by --images")
     if features is not None:
         raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
     if not isinstance(inverter, Inverter) and is_run:

@@ -242,7 +242,7 @@ def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
     with pyarrow.parquet.ParquetFile(path) as content:
         columns = {field.name: field.type for field in content.schema_arrow}
         rows, width = content.metadata.num_rows, 0
-        lists: dict[str, tuple[int, ...]] = {name: (rows, 0) for name, kind in columns.items() if "list" in str(kind)}
+        lists: dict[str, tuple[int, ...]] = {name: (rows, 0) for name, kind in columns.items() if is_list(kind)}
         if not lists:
             raise FeatureError(f"{path} has no column of lists of numbers; its columns are {', '.join(columns)}")
         name = choose(lists, path)
@@ -263,18 +263,28 @@ def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
     return source, ids if id_column else None
 
 
+def is_list(kind: Any) -> bool:
+    """Whether an Arrow type is a list of any kind."""
+    return str(kind).partition("<")[0].endswith("list")
+
+
 def vectors_of(column: Any, path: Path, name: str) -> npt.NDArray[np.float32]:
-    """A part of a column of lists -> float32 (n, D)."""
-    while hasattr(column, "flatten") and column.null_count == 0:  # lists in lists (maps) become one row of numbers
-        lengths = {len(row) for row in column}
+    """A part of a column of lists -> float32 (n, D); lists in lists (maps) become one row of numbers."""
+    import pyarrow.compute
+
+    values = column
+    while is_list(values.type):
+        if values.null_count:
+            raise FeatureError(f"{path}: some rows of {name} are missing (null): leave those rows out")
+        lengths = pyarrow.compute.unique(pyarrow.compute.list_value_length(values)).to_pylist()
         if len(lengths) != 1:
             raise FeatureError(f"{path}: rows of {name} have {min(lengths)} to {max(lengths)} numbers: expected one")
-        try:
-            rows = np.array(column.to_pylist(), dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise FeatureError(f"{path}: {name} holds something other than numbers: {error}") from error
-        return rows.reshape(len(rows), -1)
-    raise FeatureError(f"{path}: some rows of {name} are missing (null): leave those rows out")
+        values = values.flatten()
+    numbers = values.to_numpy(zero_copy_only=False)
+    if values.null_count or numbers.dtype.kind not in "biuf":
+        raise FeatureError(f"{path}: {name} holds something other than numbers ({values.type})")
+    reshaped: npt.NDArray[np.float32] = numbers.astype(np.float32).reshape(len(column), -1)
+    return reshaped
 
 
 READERS: dict[str, Callable[[Path], tuple[Rows, list[str] | None]]] = {
