@@ -15,9 +15,9 @@ SOURCE = Path(preimage.__file__).parent
 
 # From the bottom to the top; a module imports only from modules before it (and from its own family).
 LAYERS = [
-    "errors", "plain", "interfaces", "cache", "images", "figures", "metrics", "networks", "representations", "decoders",
-    "pairs", "training", "inverters", "evaluation", "findings", "analyses", "report", "config", "runs", "zoo", "api",
-    "studies", "reproduce", "cli", "__main__",
+    "errors", "plain", "interfaces", "cache", "images", "figures", "metrics", "leakage", "networks", "representations",
+    "defences", "decoders", "pairs", "training", "inverters", "evaluation", "findings", "analyses", "report", "config",
+    "runs", "audit", "audit_page", "zoo", "api", "studies", "reproduce", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 COMMANDS = ["list", "encode", "invert", "train", "evaluate", "fit", "confidence", "analyse", "compare", "report",
-            "reproduce", "export", "demo"]  # fmt: skip
+            "reproduce", "audit", "export", "demo"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -225,6 +225,8 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "hog", "--images", "x", "--run", "r", "--minutes", "inf"], "minutes is positive and finite"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "representation.cell_size=8.0"], "cell_size is int"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "photos.train=5"], "photos.train is tuple"),
+        (["evaluate", "hog"], "name the photographs to evaluate on"),
+        (["audit", "--features", "x.npy", "--images", "."], "there is no file of features x.npy"),
         (["encode", "x.jpg", "-o", "x.txt"], "features are written as .npy"),
     ],
 )

@@ -18,7 +18,7 @@ from preimage.analyses.detail import Detail, cosine_transform, frequencies
 from preimage.analyses.place import ESTIMATOR, Place, estimate_shift, move
 from preimage.analyses.recognition import Class, Identity, ranks, wilson
 from preimage.analyses.retention import CONTROL, KEPT, MEAN, Colour, Lightness
-from preimage.errors import ImageError, SettingsError, UnknownNameError
+from preimage.errors import SettingsError, UnknownNameError
 from preimage.findings import Analysis, Finding, Record
 from preimage.images import Photos, grey
 from preimage.interfaces import Inverter, Pairs, Representation
@@ -234,8 +234,7 @@ def test_a_shift_is_down_and_right(sample_images: Tensor, direction: str, wanted
 
 
 def test_shifts_too_large_for_the_image_are_refused(pictures: tuple[list[str], Tensor]) -> None:
-    with pytest.raises(ImageError, match="give smaller shifts"):
-        Place(shifts=(20,))(Everything(), *pictures)
+    assert "give smaller shifts" in Place(shifts=(20,))(Everything(), *pictures).reason
     with pytest.raises(SettingsError, match="from 1 upwards"):
         Place(shifts=(0, 2))
 
@@ -381,5 +380,4 @@ def test_a_finding_is_saved_with_its_pictures(
 
 @pytest.mark.parametrize("analysis", ALL, ids=lambda analysis: analysis.name)
 def test_one_photograph_alone_is_refused(analysis: Analysis, pictures: tuple[list[str], Tensor]) -> None:
-    with pytest.raises(ImageError, match="at least two"):
-        analysis(Everything(), pictures[0][:1], pictures[1][:1])
+    assert "at least two" in analysis(Everything(), pictures[0][:1], pictures[1][:1]).reason

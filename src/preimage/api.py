@@ -15,7 +15,7 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import SettingsError, WeightsError
+from preimage.errors import FeatureError, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos, steps_per_epoch
@@ -34,11 +34,13 @@ from preimage.inverters import (
 from preimage.inverters.confidence import DEFAULT as CONFIDENCE
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
-from preimage.representations import REPRESENTATIONS, get_representation
+from preimage.representations import REPRESENTATIONS, SavedFeatures, get_representation
+from preimage.representations.saved import PREFIX
 from preimage.runs import Reporter, Run
 
 Sources = str | Path | Iterable[str | Path]
 
+HELD_OUT = 0.1  # share of saved pairs that are kept for validation
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel
 
 
@@ -103,6 +105,34 @@ def train(
     return runs.train(settings, run, device=device, reporter=reporter, should_stop=should_stop)
 
 
+def train_saved(
+    features: str | Path,
+    images: Sources,
+    run: str | Path,
+    *,
+    validation: Sources = (),
+    overrides: Iterable[str] = (),
+    seed: int = 0,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> Run:
+    """Train an inverter of features that someone else computed, on the photographs they belong to; no encoder is used.
+
+    A tenth of the photographs is held out for validation (`photos.held_out`), unless some are given.
+    """
+    tables: dict[str, Any] = {
+        "representation": {"name": PREFIX + Path(features).name, "file": str(features)},
+        "photos": {"train": as_texts(images), "validation": as_texts(validation), "held_out": HELD_OUT},
+        "augmentation": {"flip": False, "min_scale": 1.0},
+        "seed": seed,
+    }
+    settings = make_settings(tables, overrides)
+    saved = settings.get_representation()  # reads the file's shape and hash, which the run keeps
+    settings = dataclasses.replace(settings, representation={"name": saved.name, **saved.settings})
+    return runs.train(settings, run, device=device, reporter=reporter, should_stop=should_stop)
+
+
 def training_settings(
     preset: str, images: Sources, validation: Sources = (), overrides: Iterable[str] = (), seed: int = 0
 ) -> Settings:
@@ -123,8 +153,9 @@ def as_texts(sources: Sources) -> list[str]:
 
 def evaluate(
     inverter: str | Path | Inverter,
-    images: Sources,
+    images: Sources = (),
     *,
+    features: str | Path | None = None,
     train_images: Sources | None = None,
     described: str | None = None,
     fit: Fit | None = None,
@@ -141,12 +172,23 @@ def evaluate(
     photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
     `described` says in the table which photographs these are. `baselines` are slow ones to add, on the first
     `baseline_limit` photographs: names such as "gradient-descent", or files that `fit_inverter` wrote.
+
+    An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and by
+    default the photographs it held out. Photographs it was trained on are left out.
     """
     kept = {inverter.name: inverter} if isinstance(inverter, Inverter) else load_contenders(inverter)
     main = next(iter(kept.values()))
     representation = main.representation
     trained_on = "its training photographs"
-    if not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir():
+    is_run = not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir()
+    if isinstance(representation, SavedFeatures):
+        settings = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
+        return evaluate_saved(kept, settings, as_texts(images), features, fit, device, limit, on_progress)
+    if not as_texts(images):
+        raise SettingsError("name the photographs to evaluate on, by --images")
+    if features is not None:
+        raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
+    if not isinstance(inverter, Inverter) and is_run:
         own = Run.open(inverter).settings.photos
         fit = fit or own.fit
         trained_on = ", ".join(own.train)
@@ -268,6 +310,72 @@ def fit_confidence(
 def check_file_name(output: str | Path) -> None:
     if Path(output).suffix != ".safetensors":
         raise SettingsError(f"inverters are written to a .safetensors file, not {output}")
+
+
+def evaluate_saved(
+    kept: dict[str, Inverter],
+    settings: Settings | None,
+    images: list[str],
+    features: str | Path | None,
+    fit: Fit | None,
+    device: str,
+    limit: int | None,
+    on_progress: Callable[[int, int], None],
+) -> Evaluation:
+    """`evaluate` for an inverter of saved features, which has `settings` if it is a run."""
+    main = next(iter(kept.values()))
+    trained = main.representation
+    assert isinstance(trained, SavedFeatures)
+    if settings is None and (features is None or not images):
+        raise SettingsError(f"{trained.name} has no encoder: give saved pairs, by features and images")
+    contenders, held_out = [Contender(main, "its training photographs")], None
+    known: set[tuple[str, str]] = set()
+    if settings is not None:
+        train_photos, held_out = runs.open_photos(settings, trained)
+        known, fit = set(identities(train_photos)), fit or settings.photos.fit
+        words = f"{', '.join(settings.photos.train)} ({len(train_photos)} photographs)"
+        contenders = [Contender(main, words), *fit_baselines(trained, train_photos, words, device)]
+    else:
+        contenders += [Contender(own, "its training photographs") for own in kept.values() if own is not main]
+    judged = trained if features is None else SavedFeatures(features, trained.image_size)
+    check_like(judged, trained)
+    if images:
+        photos = without(judged.match(Photos.open(images, trained.image_size, fit or "crop")), known)
+    elif features is not None or held_out is None:
+        raise SettingsError("name the photographs that the features belong to, by --images")
+    else:
+        photos = held_out
+    photos = (photos if limit is None else photos.subset(range(min(limit, len(photos))))).load()
+    for contender in contenders:
+        contender.inverter.representation = judged
+    described = ", ".join(images) or "held out from the run's photographs"
+    return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
+    """Raise `FeatureError` unless features can be of the same encoder as those an inverter was trained on."""
+    if judged.shape != trained.shape:
+        sizes = [" x ".join(map(str, each.shape)) for each in (judged, trained)]
+        raise FeatureError(f"{judged.file} holds features of {sizes[0]}, but the inverter was trained on {sizes[1]}")
+    if judged.encoder and trained.encoder and judged.encoder != trained.encoder:
+        raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
+
+
+def without(photos: Photos, known: set[tuple[str, str]]) -> Photos:
+    """The photographs that are not among those an inverter was trained on."""
+    seen = [one in known for one in identities(photos)]
+    if all(seen):
+        raise FeatureError("the inverter was trained on all of these photographs: name others")
+    part = photos.subset(index for index, trained_on in enumerate(seen) if not trained_on)
+    names = [own for own, trained_on in zip(photos.ids, seen, strict=True) if trained_on]
+    part.left_out = photos.left_out | dict.fromkeys(names, "the inverter was trained on it")
+    return part
+
+
+def identities(photos: Photos) -> list[tuple[str, str]]:
+    """(id, where it lies) of photographs: the same for the same file."""
+    places = [getattr(photo, "path", None) for photo in photos.photos]
+    return [(own, str(place.resolve()) if place else "") for own, place in zip(photos.ids, places, strict=True)]
 
 
 def sample_files() -> list[Path]:

@@ -38,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=("Shows what a visual representation keeps: turns features back into pictures and measures the result."),
 )
+LEFT_OUT_TOLD = 20  # names that are told one by one
+
 out = Console()
 err = Console(stderr=True)
 
@@ -45,6 +47,9 @@ Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders,
 SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
 ImagesOption = Annotated[list[str], typer.Option("--images", help=SOURCES)]
 TrainImages = Annotated[list[str], typer.Option(help="Photographs for the baselines; a run knows its own.")]
+FeaturesOption = Annotated[
+    Path | None, typer.Option("--features", help="Saved features (.npy, .npz, .safetensors, .parquet) of --images.")
+]
 Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
@@ -222,7 +227,7 @@ def invert(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("out"),
     representation: Name = "hog",
     run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
-    features: Annotated[Path | None, typer.Option(help="Invert saved features (.npy) instead of photographs.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,
     fit: FitOption = None,
     size: Annotated[
         str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
@@ -292,49 +297,25 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
     import torch
 
     from preimage.images import save_image
+    from preimage.representations.saved import SavedFeatures, open_table
 
-    name = inverter.representation.name
-    array, described = read_features(file)
-    if described and described["fingerprint"] != inverter.representation.fingerprint:
+    representation = inverter.representation
+    table = open_table(file, representation.feature_shape)
+    own_encoder = representation.encoder if isinstance(representation, SavedFeatures) else representation.fingerprint
+    if table.encoder and own_encoder and table.encoder != own_encoder:
         raise FeatureError(
-            f"{file} was made by {described['representation']}, but the inverter reads "
-            f"{ {'name': name, **inverter.representation.settings} }: encode again with the inverter's settings"
+            f"{file} was made by an encoder with fingerprint {table.encoder}, but the inverter reads "
+            f"{ {'name': representation.name, **representation.settings} }, fingerprint {own_encoder}: encode again "
+            "with the inverter's settings"
         )
-    features = torch.from_numpy(array)
-    if features.ndim == len(inverter.representation.feature_shape):
-        features = features[None]
-    numbered = [f"{file.stem}-{index:04d}" for index in range(len(features))]
-    ids = described["ids"] if described and len(described["ids"]) == len(features) else numbered
-    names = file_names(ids)
-    for start in range(0, len(features), 16):
-        reconstructions = inverter.invert(features[start : start + 16].to(device)).cpu()
-        for own, back in zip(ids[start : start + 16], reconstructions, strict=True):
-            save_image(back, output / f"{names[own]}.{name}.png")
-            print(output / f"{names[own]}.{name}.png")
-
-
-def read_features(file: Path) -> tuple[Any, dict[str, Any] | None]:
-    """A .npy array as float32, and what `encode` wrote beside it, if it did."""
-    import numpy as np
-
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FeatureError(f"{file} cannot be read as a .npy array: {error}") from error
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.number):
-        raise FeatureError(
-            f"{file} holds {getattr(array, 'dtype', 'several arrays')}, expected one .npy array of numbers"
-        )
-    described = None
-    if sidecar(file).exists():
-        try:
-            described = json.loads(sidecar(file).read_text())
-            assert {"representation", "fingerprint", "ids"} <= described.keys()
-        except (ValueError, AssertionError, AttributeError) as error:
-            raise FeatureError(
-                f"{sidecar(file)} is not what `preimage encode` writes: remove it, or encode again"
-            ) from error
-    return array.astype(np.float32), described
+    ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
+    names, kind = file_names(ids), representation.name.partition(":")[0]
+    for start in range(0, len(table), 16):
+        rows = range(start, min(start + 16, len(table)))
+        reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
+        for row, back in zip(rows, reconstructions, strict=True):
+            save_image(back, output / f"{names[ids[row]]}.{kind}.png")
+            print(output / f"{names[ids[row]]}.{kind}.png")
 
 
 def sidecar(file: Path) -> Path:
@@ -351,6 +332,7 @@ def train(
     val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
     run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    features: FeaturesOption = None,
     steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes, made steps by timing a few.")] = None,
@@ -358,32 +340,38 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
     device: Device = None,
 ) -> None:
-    """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first."""
+    """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first.
+
+    --features takes the place of a preset: features that you have, of the photographs in --images.
+    """
     from preimage import api, runs
 
     stop = stop_on_signals()
     with progress_bar() as bar:
         reporter = make_reporter(bar)
         if resume is not None:
-            if preset or images or val or run or settings or steps or epochs or minutes or seed:
+            if preset or features or images or val or run or settings or steps or epochs or minutes or seed:
                 raise SettingsError("--resume goes on with a run's own settings: it takes no others")
             result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
         else:
-            if preset is None or not images or run is None:
-                raise SettingsError("to train, name a preset, --images and --run; or --resume a run")
+            if (preset is None) == (features is None) or not images or run is None:
+                raise SettingsError(
+                    "to train, name a preset, --images and --run; or --features, --images and --run; or --resume a run"
+                )
             budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
             overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
-            result = api.train(
-                preset,
-                images,
-                run,
-                validation=val,
-                overrides=overrides,
-                seed=seed,
-                device=device,
-                reporter=reporter,
-                should_stop=stop,
-            )
+            options: dict[str, Any] = {
+                "validation": val,
+                "overrides": overrides,
+                "seed": seed,
+                "device": device,
+                "reporter": reporter,
+                "should_stop": stop,
+            }
+            if features is not None:
+                result = api.train_saved(features, images, run, **options)
+            else:
+                result = api.train(str(preset), images, run, **options)
     if int(os.environ.get("RANK", 0)) != 0:
         return  # one process speaks for all
     total = result.settings.training.steps
@@ -416,7 +404,8 @@ def stop_on_signals() -> Callable[[], bool]:
 @app.command()
 def evaluate(
     inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
-    images: ImagesOption,
+    images: ImagesOption = [],  # noqa: B006
+    features: FeaturesOption = None,
     train_images: TrainImages = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
     baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
@@ -434,6 +423,7 @@ def evaluate(
         result = api.evaluate(
             inverter,
             images,
+            features=features,
             train_images=train_images or None,
             fit=check_fit(fit),
             device=pick_device(device),
@@ -633,6 +623,83 @@ def stepwise() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @app.command()
+def audit(
+    features: Annotated[Path, typer.Option(help="Saved features: .npy, .npz, .safetensors or .parquet.")],
+    images: ImagesOption,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The .html page to write.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Attackers and controls alone: no curve, no defences.")
+    ] = False,
+    test_features: Annotated[Path | None, typer.Option(help="Features to be judged on, not a random split.")] = None,
+    test_images: Annotated[list[str], typer.Option(help="The photographs of --test-features.")] = [],  # noqa: B006
+    labels: Annotated[Path | None, typer.Option(help="Classes: CSV lines of photograph,class.")] = None,
+    size: Annotated[int, typer.Option(help="Pixels: the photographs' side.")] = 64,
+    steps: Annotated[int | None, typer.Option(help="Of a network's training, at most.")] = None,
+    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Judge on near duplicates too.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides the split, weights, order and noise.")] = 0,
+    fit: FitOption = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """How much of a photo saved features give away: attackers, controls, and what defences are worth."""
+    if output is not None and output.suffix not in (".html", ".htm"):
+        raise SettingsError(f"an audit is written as .html, not {output}")
+    from preimage.audit import AuditSettings, judge_features
+    from preimage.audit_page import write_page
+
+    settings = AuditSettings(
+        quick=quick,
+        image_size=size,
+        steps=steps or (600 if quick else 1500),
+        seed=seed,
+        keep_duplicates=keep_duplicates,
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=None, facts="")
+        result = judge_features(
+            features,
+            images,
+            test_features=test_features,
+            test_images=test_images or None,
+            labels=labels,
+            settings=settings,
+            fit=check_fit(fit) or "crop",
+            device=pick_device(device),
+            on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
+        )
+    note(f"features matched to photographs by {result.content['matched_by']}")
+    tell_left_out(result.content["left_out"])
+    duplicates = result.content["near_duplicates"]
+    if found := len(duplicates["found"]):
+        note(f"{found} test photographs are near duplicates: {'removed' if duplicates['removed'] else 'kept'}")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_page(result, output)
+        note(f"page: {output}")
+    print_audit(result.content, as_json)
+
+
+def print_audit(content: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(content, indent=2))
+        return
+    table = plain_table("", "attacker", "NRE ↓", "SSIM ↑", "right one of all", "at 1 % false", "colour error ↓")
+    for row in content["rows"]:
+        table.add_row(
+            row["attacker"],
+            f"{row['nre']:.3f} ± {row['nre_sem']:.3f}",
+            f"{row['ssim']:.3f} ± {row['ssim_sem']:.3f}",
+            f"{row['top1']:.1%} (chance {row['top1_chance']:.1%})",
+            f"{row['true_match_rate']:.1%}",
+            f"{row['colour_error']:.1f}",
+        )
+    out.print(f"{content['n_train']} training and {content['n_test']} test pairs, {content['image_size']} pixels")
+    out.print(table)
+    for sentence in content["summary"]:
+        out.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
@@ -725,8 +792,10 @@ def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:
 
 
 def tell_left_out(left_out: dict[str, str]) -> None:
-    for name, why in left_out.items():
+    for name, why in list(left_out.items())[:LEFT_OUT_TOLD]:
         note(f"left out {name}: {why}")
+    if len(left_out) > LEFT_OUT_TOLD:
+        note(f"left out {len(left_out) - LEFT_OUT_TOLD} more")
 
 
 def check_fit(fit: str | None) -> Any:
@@ -778,6 +847,8 @@ def make_reporter(bar: Progress) -> Reporter:
             tell_left_out(plan.left_out)
             self.batch_size = plan.batch_size
             self.nre = ""
+            if plan.matched_by:
+                note(f"features matched to photographs by {plan.matched_by}")
             left = plan.steps - plan.first_step
             note(
                 f"{plan.photos} photographs, {plan.validation_photos} for validation, "

@@ -32,6 +32,11 @@ class PhotoSettings:
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     fit: Fit = "crop"
+    held_out: float = 0.0  # share of `train` that is split off at random for validation, where there is none of its own
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise SettingsError(f"held_out is a share in [0, 1), got {self.held_out}")
 
 
 @dataclass(frozen=True)

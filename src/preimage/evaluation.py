@@ -140,11 +140,12 @@ def evaluate(
                 continue
             inverter, key = contender.inverter, id(contender.inverter.representation)
             if key not in features:
-                features[key] = inverter.representation.encode(batch)
+                features[key] = inverter.representation.encode_photos(ids, batch)
             records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
         if (perfect := contenders[0].inverter.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
-        foreign = contenders[0].inverter.invert(representation.encode(neighbours))
+        other_ids = [photos.ids[index] for index in others]
+        foreign = contenders[0].inverter.invert(representation.encode_photos(other_ids, neighbours))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
         on_progress(min(start + batch_size, total), work)
     done = total
@@ -153,8 +154,9 @@ def evaluate(
         for start in range(0, limit, SLOW_BATCH):
             stop = min(start + SLOW_BATCH, limit)
             batch = originals[start:stop].to(device)
-            reconstructions = inverter.invert(representation.encode(batch))
-            records += measure(photos.ids[start:stop], inverter.name, batch, reconstructions, pairwise)
+            ids = photos.ids[start:stop]
+            reconstructions = inverter.invert(representation.encode_photos(ids, batch))
+            records += measure(ids, inverter.name, batch, reconstructions, pairwise)
             done += stop - start
             on_progress(done, work)
     fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
@@ -208,7 +210,7 @@ def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, floa
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
     """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
     ids, images = next(photos.batches(len(photos)))
-    features = inverter.representation.encode(images.to(device))
+    features = inverter.representation.encode_photos(ids, images.to(device))
     reconstructions = inverter.invert(features).cpu()
     sheet(sheet_columns(inverter.representation, images, features.cpu(), reconstructions), file, captions=ids)
 

@@ -69,12 +69,21 @@ def heat(values: Tensor, top: float) -> Tensor:
 Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)
 
 
-def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str, groups: Sequence[str] = ()) -> None:
+def curve(
+    series: Mapping[str, Points],
+    path: Path,
+    x_label: str,
+    y_label: str,
+    groups: Sequence[str] = (),
+    log: bool = False,
+) -> None:
     """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone.
 
-    `groups` names x = 0, 1, 2 ...
+    `groups` names x = 0, 1, 2 ...; `log`: equal steps to the right are equal factors.
     """
     figure, axes = plain_axes(x_label, y_label)
+    if log:
+        axes.set_xscale("log")
     for place, (name, points) in enumerate(series.items()):
         x, y, error = zip(*points, strict=True)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None

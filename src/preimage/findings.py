@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from preimage.errors import ImageError, RunError
+from preimage.errors import FeatureError, ImageError, RunError
 from preimage.figures import bars, curve, sheet
 from preimage.interfaces import Inverter
 from preimage.metrics import mean_and_sem
@@ -125,7 +125,7 @@ class Analysis(ABC):
         try:
             reason = self.unavailable(inverter)
             return Finding(self.name, self.question, reason=reason) if reason else self.analyse(inverter, ids, images)
-        except ImageError as error:
+        except (FeatureError, ImageError) as error:
             return Finding(self.name, self.question, reason=str(error))
 
 

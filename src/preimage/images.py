@@ -444,6 +444,10 @@ class Augmentation:
         if not 0 < self.min_scale <= 1:
             raise SettingsError(f"min_scale is in (0, 1], got {self.min_scale}")
 
+    @property
+    def changes_pictures(self) -> bool:
+        return self.flip or self.min_scale < 1
+
     def apply(self, picture: Pixels, generator: np.random.Generator) -> Pixels:
         """One photograph (S, S, 3) -> one of the same size; draws from `generator` whether or not it uses the draws."""
         size = picture.shape[0]
@@ -483,6 +487,10 @@ class TrainingStream:
         first = step * self.batch_size + self.rank * share
         places = [divmod(place, len(self.photos)) for place in range(first, first + share)]
         return [(epoch, int(epoch_order(self.seed, epoch, len(self.photos))[place])) for epoch, place in places]
+
+    def ids(self, step: int) -> list[str]:
+        """The photographs of this rank's share of a step."""
+        return [self.photos.photos[index].id for _, index in self.members(step)]
 
     def picture(self, epoch: int, index: int) -> Pixels:
         """One augmented photograph, a pure function of (seed, epoch, photograph)."""

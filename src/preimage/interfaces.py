@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -41,6 +41,14 @@ class Representation(ABC):
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] -> features (N, *feature_shape)."""
+
+    def encode_photos(self, ids: Sequence[str], images: Tensor) -> Tensor:  # noqa: ARG002 (pixels are enough to encode)
+        """`encode` for photographs known by their ids; saved features are looked up by these."""
+        return self.encode(images)
+
+    def batch(self, ids: list[str], images: Tensor) -> Batch:
+        """Photographs with their features, computed when asked for."""
+        return Batch(ids, images, partial(self.encode_photos, ids))
 
     @abstractmethod
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from preimage.images import Photos
+from preimage.images import Fit, Photos
 from preimage.interfaces import Batch, Representation
+from preimage.representations.saved import IMAGE_SIZE, SavedFeatures
 
 
 @dataclass(frozen=True)
@@ -23,4 +25,12 @@ class EncodedPhotos:
 
     def __iter__(self) -> Iterator[Batch]:
         for ids, images in self.photos.batches(self.batch_size):
-            yield Batch(ids, images.to(self.device), self.representation.encode)
+            yield self.representation.batch(ids, images.to(self.device))
+
+
+def saved_pairs(
+    features: str | Path, images: str | Path | list[str], image_size: int = IMAGE_SIZE, fit: Fit = "crop"
+) -> EncodedPhotos:
+    """Photographs with the features that a file holds of them; the `representation` says how they were matched."""
+    representation = SavedFeatures(features, image_size)
+    return EncodedPhotos(representation, representation.match(Photos.open(images, image_size, fit)).load())

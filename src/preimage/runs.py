@@ -18,12 +18,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -35,16 +36,17 @@ from preimage import training
 from preimage.cache import cached
 from preimage.config import Settings, make_settings
 from preimage.decoders import Cost, cost
-from preimage.errors import RunError
+from preimage.errors import RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
-from preimage.interfaces import Batch, Representation, never
+from preimage.interfaces import Representation, never
 from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import Trainable, UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
+from preimage.representations import SavedFeatures
 from preimage.training import Progress, TrainingState
 
 DEFAULT_EPOCHS = 30
@@ -227,6 +229,7 @@ class Plan:
     steps: int
     first_step: int
     seconds_per_step: float
+    matched_by: str = ""  # how saved features found their photographs
 
 
 class Reporter:
@@ -279,7 +282,7 @@ def _train(
     assert isinstance(network, Trainable)
     ids, first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))
     first = first.to(accelerator.device)
-    network.prepare(inverter.inputs(Batch(ids, first, representation.encode)), first)
+    network.prepare(inverter.inputs(representation.batch(ids, first)), first)
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, settings.training.batch_size, settings.seed, settings.augmentation, **share)
@@ -308,6 +311,7 @@ def _train(
         steps=steps,
         first_step=state.step,
         seconds_per_step=pace,
+        matched_by=getattr(representation, "matched_by", ""),
     )
     if accelerator.is_main_process:
         run.begin(settings, state.step, provenance(representation, photos, plan, accelerator))
@@ -378,7 +382,7 @@ def measure_pace(settings: Settings, device: str | None = None) -> float:
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            yield inverter.inputs(Batch([], images, representation.encode)), images
+            yield inverter.inputs(representation.batch([], images)), images
 
     return training.seconds_per_step(
         network, batches(), settings.training, accelerator, grid=representation.grid, repeats=3
@@ -388,13 +392,36 @@ def measure_pace(settings: Settings, device: str | None = None) -> float:
 def open_photos(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None]:
     """The training and the validation photographs of a run, in memory."""
     sources, size = settings.photos, representation.image_size
-    photos = Photos.open(sources.train, size, sources.fit).load()
-    if not sources.validation:
+
+    def opened(places: Sequence[str]) -> Photos:
+        found = Photos.open(places, size, sources.fit)
+        return (representation.match(found) if isinstance(representation, SavedFeatures) else found).load()
+
+    if isinstance(representation, SavedFeatures) and settings.augmentation.changes_pictures:
+        raise SettingsError(
+            "saved features belong to photographs as they are: leave augmentation.flip=false and min_scale=1"
+        )
+    photos = opened(sources.train)
+    if sources.validation:
+        validation = opened(sources.validation)
+    elif sources.held_out:
+        photos, validation = split(photos, sources.held_out, settings.seed)
+    else:
         return photos, None
-    validation = Photos.open(sources.validation, size, sources.fit).load()
     if len(validation) < 2:
         raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
     return photos, validation
+
+
+def split(photos: Photos, share: float, seed: int) -> tuple[Photos, Photos]:
+    """Photographs at random in two parts, the second with `share` of them and at least two; both in their order."""
+    count = max(2, round(share * len(photos)))
+    if len(photos) - count < 1:
+        raise RunError(f"{len(photos)} photographs are too few to hold out {count} and train on the rest")
+    order = np.random.default_rng(seed).permutation(len(photos))
+    held_out, rest = photos.subset(sorted(order[:count].tolist())), photos.subset(sorted(order[count:].tolist()))
+    rest.left_out = photos.left_out
+    return rest, held_out
 
 
 def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None, device: str) -> None:
@@ -403,7 +430,8 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
     if validation is not None:
         mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos, device=device))
         contenders = [Contender(inverter, "the run's photographs"), Contender(mean, "the run's photographs")]
-        evaluation = evaluate(contenders, validation, ", ".join(run.settings.photos.validation), device=device)
+        described = ", ".join(run.settings.photos.validation) or "held out from the run's photographs"
+        evaluation = evaluate(contenders, validation, described, device=device)
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()
         points = [(v["step"], v["nre"], v["nre_sem"]) for v in run.validations]
@@ -434,10 +462,9 @@ def examples(
     stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(what the network reads, images) by step, on the training device; features are computed there, in float32."""
-    encode = inverter.representation.encode
-    for images in stream.batches(first_step):
+    for step, images in enumerate(stream.batches(first_step), first_step):
         images = images.to(device, non_blocking=True)
-        yield inverter.inputs(Batch([], images, encode)), images
+        yield inverter.inputs(inverter.representation.batch(stream.ids(step), images)), images
 
 
 def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> Settings:
@@ -458,9 +485,8 @@ def validate(inverter: UpConv, photos: Photos, pairwise: float, accelerator: Acc
     """NRE over the validation photographs, shared out among the processes."""
     mine = photos.subset(range(accelerator.process_index, len(photos), accelerator.num_processes))
     distances: list[float] = []
-    for _, images in mine.batches():
-        images = images.to(accelerator.device)
-        distances += distance(images, inverter.invert(inverter.representation.encode(images))).tolist()
+    for batch in EncodedPhotos(inverter.representation, mine, device=str(accelerator.device)):
+        distances += distance(batch.images, inverter.invert(batch.features)).tolist()
     nre, nre_sem = mean_and_sem([one / pairwise for one in gather_object(distances)])
     return Validation(step, nre, nre_sem, len(photos))
 
@@ -507,6 +533,7 @@ def provenance(representation: Representation, photos: Photos, plan: Plan, accel
         "photos": plan.photos,
         "left_out": plan.left_out,
         "validation_photos": plan.validation_photos,
+        **({"matched_by": plan.matched_by} if plan.matched_by else {}),
         "parameters": plan.cost.parameters,
         "flops_per_inversion": plan.cost.flops,
     }

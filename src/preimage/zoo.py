@@ -103,6 +103,8 @@ def export(
     }
     if validation is not None:
         contenders = [Contender(inverter, words) for inverter in load_inverters(file).values()] + [nearest]
+        for contender in contenders:  # saved features are known only to the representation that read them
+            contender.inverter.representation = representation
         content["evaluation"] = evaluate(contenders, validation, "the validation photographs", device=device).to_json()
     write_json(file.with_suffix(".json"), content)
     return content

@@ -16,8 +16,8 @@ CHUNK = 256  # remembered photographs compared at a time
 class Nearest(Inverter):
     """Features -> the remembered photograph at the least Euclidean distance in feature space.
 
-    Features are kept as float16, photographs as 8 bits. `skip_same` passes over photographs whose features are the very
-    same: leave-one-out, when it remembers the photographs it is judged on.
+    Features are kept as float16 where they fit, photographs as 8 bits. `skip_same` passes over photographs whose
+    features are the very same: leave-one-out, when it remembers the photographs it is judged on.
     """
 
     name: ClassVar[str] = "nearest"
@@ -31,9 +31,9 @@ class Nearest(Inverter):
     def fit(self, pairs: Pairs) -> Self:
         features, images = [], []
         for batch in pairs:
-            features.append(batch.features.flatten(1).half().cpu())
+            features.append(compact(batch.features.flatten(1).cpu()))
             images.append(batch.images.mul(255).round().to("cpu", torch.uint8))
-        self.features, self.images = torch.cat(features), torch.cat(images)
+        self.features, self.images = torch.cat(features), torch.cat(images)  # one large part makes all float32
         return self
 
     def invert(self, features: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Nearest(Inverter):
     def nearest(self, features: Tensor) -> Tensor:
         """The index (N,) of the closest remembered photograph."""
         assert self.features is not None
-        wanted = features.flatten(1).half().float()
+        wanted = features.flatten(1).to(self.features.dtype).float()
         least = torch.full((len(wanted),), torch.inf, device=wanted.device)
         index = torch.zeros(len(wanted), dtype=torch.long)
         for start, chunk in enumerate(torch.split(self.features, CHUNK)):
@@ -65,5 +65,10 @@ class Nearest(Inverter):
         return {"features": self.features, "images": self.images}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
-        self.features, self.images = state["features"].half(), state["images"]
+        self.features, self.images = compact(state["features"]), state["images"]
         return self
+
+
+def compact(features: Tensor) -> Tensor:
+    """As float16, unless that cannot hold them."""
+    return features.half() if features.abs().max() < torch.finfo(torch.float16).max else features

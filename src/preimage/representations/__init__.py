@@ -12,6 +12,7 @@ from preimage.plain import build
 from preimage.representations.hog import HOG
 from preimage.representations.lbp import LBP
 from preimage.representations.network import ModuleLayer, network_layer
+from preimage.representations.saved import PREFIX, SavedFeatures
 from preimage.representations.sift import SparseSIFT
 
 REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
@@ -24,9 +25,11 @@ REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
 
 def get_representation(name: str, **settings: Any) -> Representation:
     """The representation of that name with the given settings: `get_representation("hog", cell_size=16)`."""
+    if name.startswith(PREFIX):
+        return build(SavedFeatures, {"file": name.removeprefix(PREFIX)} | settings, PREFIX)
     if name not in REPRESENTATIONS:
         raise UnknownNameError("representation", name, REPRESENTATIONS)
     return build(REPRESENTATIONS[name], settings, name)
 
 
-__all__ = ["HOG", "LBP", "REPRESENTATIONS", "ModuleLayer", "SparseSIFT", "get_representation"]
+__all__ = ["HOG", "LBP", "REPRESENTATIONS", "ModuleLayer", "SavedFeatures", "SparseSIFT", "get_representation"]

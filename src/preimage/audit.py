@@ -1,0 +1,606 @@
+"""How much of a photo do these embeddings give away? What someone with example pairs can rebuild, and with how many.
+
+Attackers (a trained network, ridge regression, the nearest neighbour, the mean image) learn from training pairs and
+are judged on photographs that none of them has seen, near duplicates left out. Two controls are always there: learnt
+from shuffled pairs, and given the features of another image. An error that stays high proves nothing about a better
+attacker; the sentences of `summary` say so.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preimage import leakage, training
+from preimage.defences import Changed, Defence, fit_defences, neighbours_kept
+from preimage.errors import FeatureError, SettingsError
+from preimage.images import Augmentation, Fit, Photos, TrainingStream
+from preimage.interfaces import Inverter, Representation, ignore
+from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
+from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance, ssim
+from preimage.pairs import EncodedPhotos
+from preimage.representations import SavedFeatures
+from preimage.runs import examples, split
+from preimage.training import TrainingSettings, TrainingState
+
+Sources = str | Path | Sequence[str | Path]
+Row = dict[str, Any]
+
+NETWORK, RIDGE, NEAREST, MEAN = UpConv.name, Ridge.name, Nearest.name, MeanImage.name
+ATTACKERS = (NETWORK, RIDGE, NEAREST, MEAN)
+WORK = {RIDGE: 60, NEAREST: 10, MEAN: 5}  # about so many steps of the network's training
+FEWEST_TRAIN, FEWEST_TEST = 20, 10
+LEAST = 32  # pairs at the beginning of the learning curve
+PASSES = 60  # of the network over its pairs, at most
+LOOKS = 10  # how often the network is tried on the pairs it held out
+NETWORK_DEFENCES = ("noise of 1 deviations", "1 bits", "above the median or not")
+SHOWN = 6  # photographs on the page
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How thorough an audit is. `quick` leaves out the learning curve and the defences."""
+
+    quick: bool = False
+    image_size: int = 64
+    steps: int = 1500  # of a network's training, at most
+    width: float = 0.5  # of the network
+    sizes: int = 5  # of the training sets of the learning curve
+    seeds: int = 3
+    seed: int = 0
+    test_share: float = 0.2
+    max_test: int = 500
+    max_train: int = 20_000
+    false_match_rate: float = 0.01
+    permutations: int = 9999
+    keep_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "steps", "width", "sizes", "seeds", "max_test", "max_train", "permutations"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
+        for name in ("test_share", "false_match_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise SettingsError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What came out: `content` as plain values, and pictures of some photographs beside what was rebuilt of them."""
+
+    content: dict[str, Any]
+    pictures: dict[str, Tensor]
+    captions: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.content
+
+
+@dataclass(frozen=True)
+class Material:
+    """Training pairs, whose features are looked up when they are needed, and test pairs in memory."""
+
+    representation: Representation
+    train: Photos
+    test_ids: list[str]
+    test_images: Tensor  # (k, 3, S, S)
+    test_features: Tensor  # (k, *feature_shape)
+    labels: list[str]  # of the test photographs; empty where they have none
+    why_no_labels: str
+    pairwise: float  # N of the NRE, over the test photographs
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def pairs(self, size: int | None = None, seed: int = 0) -> EncodedPhotos:
+        """So many training pairs at random; by default all."""
+        photos = self.train
+        if size is not None and size < len(photos):
+            chosen = np.random.default_rng((seed, size)).choice(len(photos), size, replace=False)
+            photos = photos.subset(chosen.tolist())
+        return EncodedPhotos(self.representation, photos)
+
+    def defended(self, defence: Defence) -> Material:
+        """The same photographs, their features changed."""
+        changed = Changed(self.representation, defence.words, defence.shape, defence.change)
+        return replace(self, representation=changed, test_features=defence.change(self.test_ids, self.test_features))
+
+    def shuffled(self, seed: int) -> Material:
+        """Every training photograph with the features of another."""
+        ids = self.train.ids
+        partner = {ids[one]: ids[other] for one, other in enumerate(partners(len(ids), seed))}
+        inner = self.representation
+
+        def look_up(own: Sequence[str], features: Tensor) -> Tensor:
+            return inner.encode_photos([partner[one] for one in own], features)
+
+        return replace(self, representation=Changed(inner, "shuffled", inner.feature_shape, look_up))
+
+
+def partners(count: int, seed: int) -> list[int]:
+    """Another place for each place, at random: neighbours in a folder may be alike."""
+    order = np.random.default_rng(seed).permutation(count)
+    others = np.empty_like(order)
+    others[order] = np.roll(order, 1)
+    return [int(other) for other in others]
+
+
+class Teller:
+    """Adds up the work of an audit, in steps of a network's training, and tells what is done and of what."""
+
+    def __init__(self, on_progress: Callable[[str, int, int], None]) -> None:
+        self.on_progress, self.stage, self.done, self.total = on_progress, "", 0, 1
+
+    def begin(self, stage: str) -> None:
+        self.stage = stage
+        self.advance(0)
+
+    def advance(self, work: int) -> None:
+        self.done += work
+        self.on_progress(self.stage, min(self.done, self.total), self.total)
+
+
+def judge_features(
+    features: str | Path,
+    images: Sources,
+    *,
+    test_features: str | Path | None = None,
+    test_images: Sources | None = None,
+    labels: str | Path | None = None,
+    settings: AuditSettings | None = None,
+    fit: Fit = "crop",
+    device: str = "cpu",
+    on_progress: Callable[[str, int, int], None] = ignore,
+) -> Audit:
+    """Attack saved features of photographs, and say how far one gets.
+
+    Test pairs are split off at random unless they are given. `labels` is a CSV file (photograph, class); without it,
+    shards, tables and the names of folders may give classes. `on_progress` gets (stage, work done, all work).
+    """
+    began = time.monotonic()
+    settings = settings or AuditSettings()
+    material = open_material(features, images, test_features, test_images, labels, settings, fit)
+    sizes, defences = [], []
+    if not settings.quick:
+        sizes = curve_sizes(len(material.train), settings.sizes)
+        defences = fit_defences(sample_of(material), settings.seed)
+    teller = Teller(on_progress)
+    teller.total = work_of(len(material.train), sizes, defences, settings)
+
+    built = {}
+    for name in ATTACKERS:
+        teller.begin(name)
+        attacker = learn(name, material.pairs(), settings, settings.seed, teller, device)
+        built[name] = rebuild(attacker, material.test_features, device)
+        if name != MEAN and best_of(material, built) == name:
+            best = attacker
+    rows = [judge(name, built, material, settings) for name in ATTACKERS]
+    chosen = best_of(material, built)
+    content: dict[str, Any] = {
+        "n_train": len(material.train),
+        "n_test": len(material.test_ids),
+        "feature_shape": list(material.representation.feature_shape),
+        "rows": rows,
+        "best": chosen,
+        "above_chance_p": min(1.0, 3 * min(row["p"] for row in rows if row["attacker"] != MEAN)),
+        "shuffled": shuffled_control(material, settings, teller, device),
+        "other_image": {"attacker": chosen}
+        | errors_of(rebuild(best, others_of(material, settings.seed), device), material),
+        "classes": class_leakage(built[chosen], material, settings),
+        "curve": learning_curve(material, sizes, settings, teller, device),
+        "defences": attack_defences(material, defences, rows, settings, teller, device),
+        **material.facts,
+        "settings": asdict(settings),
+        "pairwise_distance": material.pairwise,
+        "device": device,
+    }
+    content |= {"summary": summary(content), "seconds": round(time.monotonic() - began, 1)}
+    order = distance(material.test_images, built[chosen]).argsort()
+    places = order[torch.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().long()]
+    names = [chosen, *(name for name in ATTACKERS if name != chosen)]
+    pictures = {"photograph": material.test_images[places], **{name: built[name][places] for name in names}}
+    return Audit(content, pictures, [material.test_ids[place] for place in places.tolist()])
+
+
+# --- photographs and their features -----------------------------------------------------------------------------------
+
+
+def open_material(
+    features: str | Path,
+    images: Sources,
+    test_features: str | Path | None,
+    test_images: Sources | None,
+    labels: str | Path | None,
+    settings: AuditSettings,
+    fit: Fit,
+) -> Material:
+    """Match, split, load, and take from the test side what is nearly the same on the training side."""
+    if (test_features is None) != (test_images is None):
+        raise SettingsError("test pairs are two things: give both test features and test images, or neither")
+    own = SavedFeatures(features, settings.image_size)
+    photos = own.match(Photos.open(as_list(images), settings.image_size, fit))
+    tested = own
+    if test_features is not None and test_images is not None:
+        tested = SavedFeatures(test_features, settings.image_size)
+        if tested.shape != own.shape:
+            raise FeatureError(f"{features} holds features of shape {own.shape}, but {test_features} of {tested.shape}")
+        train, test = photos, tested.match(Photos.open(as_list(test_images), settings.image_size, fit))
+    else:
+        enough(len(photos) - FEWEST_TEST, 2)
+        share = min(max(settings.test_share, FEWEST_TEST / len(photos)), settings.max_test / len(photos))
+        train, test = split(photos, share, settings.seed)
+    train = at_most(train, settings.max_train, settings.seed).load()
+    test = at_most(test, settings.max_test, settings.seed).load()
+    left_out = train.left_out | test.left_out
+    pictures = torch.cat([batch for _, batch in test.batches()])
+    copies = leakage.near_duplicates(pictures, (batch for _, batch in train.batches(256)))
+    duplicates = [{"test": test.ids[a], "train": train.ids[b]} for a, b in copies]
+    if not settings.keep_duplicates:
+        known = {place for place, _ in copies}
+        test = test.subset(place for place in range(len(test)) if place not in known)
+    enough(len(train), len(test), duplicates=len(duplicates))
+    pictures = torch.cat([batch for _, batch in test.batches()])
+    classes, why = labels_of(test, labels)
+    facts = {
+        "matched_by": own.matched_by,
+        "features": own.file,
+        "sha256": own.sha256,
+        "image_size": settings.image_size,
+        "near_duplicates": {"found": duplicates, "removed": not settings.keep_duplicates},
+        "left_out": left_out,
+    }
+    return Material(
+        own, train, test.ids, pictures, tested.encode_photos(test.ids, pictures), classes, why,
+        mean_pairwise_distance(pictures), facts,
+    )  # fmt: skip
+
+
+def as_list(sources: Sources) -> list[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)
+
+
+def enough(train: int, test: int, duplicates: int = 0) -> None:
+    """Raise `FeatureError` where an audit would be about too few photographs to say anything."""
+    if train < FEWEST_TRAIN or (test < FEWEST_TEST and duplicates) or test < 2:
+        copies = f" ({duplicates} near duplicates were taken from the test side)" if duplicates else ""
+        raise FeatureError(
+            f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {max(0, train)} and "
+            f"{test}{copies}: give more pairs"
+        )
+
+
+def at_most(photos: Photos, count: int, seed: int) -> Photos:
+    """So many photographs at random, in their order; all if there are no more."""
+    if len(photos) <= count:
+        return photos
+    chosen = np.random.default_rng(seed).choice(len(photos), count, replace=False)
+    part = photos.subset(sorted(chosen.tolist()))
+    part.left_out = photos.left_out
+    return part
+
+
+def labels_of(photos: Photos, file: str | Path | None) -> tuple[list[str], str]:
+    """The class of every photograph, empty where it has none; and why there are none at all."""
+    if file is not None:
+        try:
+            with Path(file).open(newline="") as handle:
+                pairs = {line[0]: line[1] for line in csv.reader(handle) if len(line) > 1}
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise SettingsError(f"{file} cannot be read as labels, a line `photograph,class` each: {error}") from error
+        labels = [pairs.get(own, pairs.get(Path(own).name, pairs.get(Path(own).stem, ""))) for own in photos.ids]
+        if not any(labels):
+            raise SettingsError(f"{file} names none of the photographs; the first is {photos.ids[0]}")
+        return labels, ""
+    if any(label is not None for label in photos.labels):
+        return ["" if label is None else str(label) for label in photos.labels], ""
+    folders = [str(Path(own).parent) for own in photos.ids]
+    if all("/" in own for own in photos.ids) and len(set(folders)) > 1:
+        return folders, ""
+    return [""] * len(photos), "no labels"
+
+
+def sample_of(material: Material, count: int = 2000) -> Tensor:
+    """Features of some training photographs, for defences to be fitted on."""
+    return torch.cat([batch.features for batch in material.pairs(count)])
+
+
+# --- attackers --------------------------------------------------------------------------------------------------------
+
+
+def learn(name: str, pairs: EncodedPhotos, settings: AuditSettings, seed: int, teller: Teller, device: str) -> Inverter:
+    """An attacker that has learnt from these pairs."""
+    if name == NETWORK:
+        return train_network(pairs, settings, seed, teller, device)
+    kinds: dict[str, type[Ridge | Nearest | MeanImage]] = {RIDGE: Ridge, NEAREST: Nearest, MEAN: MeanImage}
+    attacker: Inverter = kinds[name](pairs.representation).fit(pairs)
+    teller.advance(WORK[name])
+    return attacker
+
+
+def network_steps(pairs: int, settings: AuditSettings) -> int:
+    return min(settings.steps, PASSES * max(1, pairs // 32))
+
+
+def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, teller: Teller, device: str) -> UpConv:
+    """The up-convolutional network, stopped where it did best on a tenth of the pairs, which it does not learn from."""
+    photos, held_out = split(pairs.photos, 0.1, seed)
+    representation, steps = pairs.representation, network_steps(len(pairs), settings)
+    plan = TrainingSettings(
+        steps=steps,
+        batch_size=min(32, len(photos)),
+        warmup_steps=min(100, steps // 5),
+        ema_decay=0.99,
+        evaluate_every=max(1, steps // LOOKS),
+        checkpoint_every=steps,
+    )
+    attacker = UpConv(representation, "smooth", settings.width, seed)
+    accelerator = training.make_accelerator(device)
+    stream = TrainingStream(photos, plan.batch_size, seed, Augmentation(flip=False, min_scale=1.0))
+    first = next(iter(EncodedPhotos(representation, photos, 256)))
+    attacker.network.prepare(first.features, first.images)  # type: ignore[operator]
+    least = torch.inf
+    kept: dict[str, Tensor] = {}
+
+    def look(state: TrainingState) -> None:
+        nonlocal least, kept
+        error = mean_error(attacker.use(state.best), EncodedPhotos(representation, held_out, device=device))
+        if error < least:
+            least, kept = error, {name: value.clone() for name, value in state.best.state_dict().items()}
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        return examples(stream, attacker, accelerator.device, 0)
+
+    state = training.start(attacker.network, plan)
+    training.train(state, batches(), steps, plan, accelerator, on_step=lambda _: teller.advance(1), on_evaluate=look)
+    attacker.use(state.best)
+    return attacker.restore(kept)
+
+
+def mean_error(attacker: Inverter, pairs: EncodedPhotos) -> float:
+    """Mean distance between photographs and reconstructions."""
+    distances = [distance(batch.images, attacker.invert(batch.features)) for batch in pairs]
+    return float(torch.cat(distances).mean())
+
+
+def rebuild(attacker: Inverter, features: Tensor, device: str) -> Tensor:
+    """Reconstructions (k, 3, S, S) on the CPU."""
+    return torch.cat([attacker.invert(part.to(device)).cpu() for part in torch.split(features, 64)])
+
+
+# --- what came out ----------------------------------------------------------------------------------------------------
+
+
+def errors_of(reconstructions: Tensor, material: Material) -> Row:
+    """NRE and SSIM with their standard errors."""
+    nre, nre_sem = mean_and_sem((distance(material.test_images, reconstructions) / material.pairwise).tolist())
+    alike, alike_sem = mean_and_sem(ssim(material.test_images, reconstructions).tolist())
+    return {"nre": nre, "nre_sem": nre_sem, "ssim": alike, "ssim_sem": alike_sem}
+
+
+def best_of(material: Material, built: dict[str, Tensor]) -> str:
+    """The attacker with the least error, the mean image aside."""
+    errors = {name: float(distance(material.test_images, own).mean()) for name, own in built.items() if name != MEAN}
+    return min(errors, key=lambda name: errors[name])
+
+
+def judge(name: str, built: dict[str, Tensor], material: Material, settings: AuditSettings) -> Row:
+    """Everything about one attacker."""
+    own, mean = built[name], built[MEAN][:1]
+    alike = leakage.likeness(own, material.test_images, mean)
+    top1, top1_low, top1_high = leakage.wilson(leakage.hits(alike))
+    rate, rate_low, rate_high = leakage.wilson(leakage.true_matches(alike, settings.false_match_rate))
+    colour, colour_sem = mean_and_sem(leakage.colour_errors(material.test_images, own).tolist())
+    return {
+        "attacker": name,
+        "n_train": len(material.train),
+        **errors_of(own, material),
+        "top1": top1,
+        "top1_low": top1_low,
+        "top1_high": top1_high,
+        "top1_chance": 1 / len(own),
+        "false_match_rate": settings.false_match_rate,
+        "true_match_rate": rate,
+        "true_match_rate_low": rate_low,
+        "true_match_rate_high": rate_high,
+        "colour_error": colour,
+        "colour_error_sem": colour_sem,
+        "p": leakage.permutation_p(own, material.test_images, settings.permutations, settings.seed),
+    }
+
+
+def others_of(material: Material, seed: int) -> Tensor:
+    """For every test photograph the features of another one."""
+    return material.test_features[partners(len(material.test_ids), seed)]
+
+
+def shuffled_control(material: Material, settings: AuditSettings, teller: Teller, device: str) -> Row:
+    """The network and ridge regression, learnt from shuffled pairs: the better one must do no better than the mean."""
+    teller.begin("control: shuffled pairs")
+    wrong = material.shuffled(settings.seed)
+    results = []
+    for name in (NETWORK, RIDGE):
+        attacker = learn(name, wrong.pairs(), settings, settings.seed, teller, device)
+        results.append({"attacker": name} | errors_of(rebuild(attacker, material.test_features, device), material))
+    return min(results, key=lambda row: float(row["nre"]))
+
+
+def class_leakage(reconstructions: Tensor, material: Material, settings: AuditSettings) -> Row:
+    """A linear probe's accuracy on reconstructions, beside that on the photographs themselves and the largest class."""
+    if material.why_no_labels:
+        return {"available": False, "reason": material.why_no_labels}
+    places = leakage.frequent(material.labels)
+    if not places:
+        reason = f"no two classes have {leakage.FOLDS} test photographs each"
+        return {"available": False, "reason": reason}
+    labels = [material.labels[place] for place in places]
+    results = {}
+    for words, images in {"reconstructions": reconstructions, "photographs": material.test_images}.items():
+        right = leakage.class_accuracy(images[places], labels, settings.seed)
+        results[words] = dict(zip(("accuracy", "low", "high"), leakage.wilson(right), strict=True))
+    largest = max(labels.count(label) for label in set(labels)) / len(labels)
+    return {"available": True, "n": len(labels), "classes": len(set(labels)), "chance": largest, **results}
+
+
+def curve_sizes(pairs: int, count: int) -> list[int]:
+    """Sizes of training sets, geometric, up to all pairs."""
+    least = min(LEAST, max(FEWEST_TRAIN, pairs // 16))
+    return sorted({round(size) for size in np.geomspace(least, pairs, count)})
+
+
+def learning_curve(
+    material: Material, sizes: Sequence[int], settings: AuditSettings, teller: Teller, device: str
+) -> list[Row]:
+    """Errors by the number of pairs an attacker has. `nre_sem` is over photographs and over seeds, added up."""
+    rows: list[Row] = []
+    for size in sizes:
+        for name in ATTACKERS:
+            teller.begin(f"learning curve: {name}, {size} pairs")
+            results = []
+            for seed in range(settings.seed, settings.seed + settings.seeds):
+                attacker = learn(name, material.pairs(size, seed), settings, seed, teller, device)
+                results.append(errors_of(rebuild(attacker, material.test_features, device), material))
+            row: Row = {"n_train": size, "attacker": name, "seeds": settings.seeds}
+            for measure in ("nre", "ssim"):
+                row[measure], between = mean_and_sem([one[measure] for one in results])
+                within = sum(one[f"{measure}_sem"] for one in results) / len(results)
+                row[f"{measure}_sem"] = (within**2 + (between**2 if len(results) > 1 else 0.0)) ** 0.5
+            rows.append(row)
+    return rows
+
+
+def attack_defences(
+    material: Material,
+    defences: Sequence[Defence],
+    rows: Sequence[Row],
+    settings: AuditSettings,
+    teller: Teller,
+    device: str,
+) -> list[Row]:
+    """What defended features still give away to attackers that learn from defended pairs, and what they still serve."""
+    if not defences:
+        return []
+    size = int(np.prod(material.representation.feature_shape))
+    undefended: Row = {
+        "defence": "none",
+        "strength": 0,
+        "words": "as they are",
+        "bytes": 4 * size,
+        "neighbours_kept": 1.0,
+    }
+    table = [
+        undefended | {key: row[key] for key in ("attacker", "nre", "nre_sem", "ssim", "ssim_sem", "top1")}
+        for row in rows
+        if row["attacker"] in (NETWORK, RIDGE)
+    ]
+    mean = rebuild(MeanImage(material.representation).fit(material.pairs()), material.test_features[:1], device)
+    for defence in defences:
+        changed = material.defended(defence)
+        kept = neighbours_kept(material.test_features, changed.test_features)
+        for name in attackers_of(defence):
+            teller.begin(f"{defence.name}, {defence.words}: {name}")
+            attacker = learn(name, changed.pairs(), settings, settings.seed, teller, device)
+            own = rebuild(attacker, changed.test_features, device)
+            top1 = float(leakage.hits(leakage.likeness(own, material.test_images, mean)).mean())
+            table.append(
+                {
+                    "defence": defence.name,
+                    "strength": defence.strength,
+                    "words": defence.words,
+                    "bytes": defence.bytes,
+                    "neighbours_kept": kept,
+                    "attacker": name,
+                    **errors_of(own, material),
+                    "top1": top1,
+                }
+            )
+    return table
+
+
+def attackers_of(defence: Defence) -> tuple[str, ...]:
+    """Ridge regression attacks every defence, the network a few."""
+    return (RIDGE, NETWORK) if defence.words in NETWORK_DEFENCES else (RIDGE,)
+
+
+def work_of(pairs: int, sizes: Sequence[int], defences: Sequence[Defence], settings: AuditSettings) -> int:
+    """All that an audit will do, in steps of a network's training."""
+
+    def work(name: str, size: int) -> int:
+        return network_steps(size, settings) if name == NETWORK else WORK[name]
+
+    jobs = [*((name, pairs) for name in ATTACKERS), (NETWORK, pairs), (RIDGE, pairs)]
+    jobs += [(name, size) for size in sizes for name in ATTACKERS for _ in range(settings.seeds)]
+    jobs += [(name, pairs) for defence in defences for name in attackers_of(defence)]
+    return sum(work(name, size) for name, size in jobs)
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+ALPHA = 0.01
+
+
+def summary(content: dict[str, Any]) -> list[str]:
+    """What the numbers mean, for someone who knows none of the words; the limits last."""
+    rows = {row["attacker"]: row for row in content["rows"]}
+    own, mean = rows[content["best"]], rows[MEAN]
+    gives_away = content["above_chance_p"] < ALPHA
+    saved = 1 - own["nre"] / mean["nre"]
+    pairs, k = f"{content['n_train']:,} example pairs", content["n_test"]
+    if gives_away:
+        first = (
+            f"These features give something of the photographs away. With {pairs}, the best attacker tried here "
+            f"({own['attacker']}) rebuilds photographs it has never seen {saved:.0%} closer than the average picture "
+            f"does (NRE {own['nre']:.3f} ± {own['nre_sem']:.3f} against {mean['nre']:.3f} ± {mean['nre_sem']:.3f})."
+        )
+        if saved <= 0:
+            first = (
+                f"These features give something of the photographs away (p = {content['above_chance_p']:.2g}), but "
+                f"with {pairs} no attacker tried here comes closer to a photograph than the average picture does "
+                f"(NRE {own['nre']:.3f} against {mean['nre']:.3f})."
+            )
+    else:
+        first = (
+            f"With {pairs}, none of the attackers tried here could tell one photograph's features from another's "
+            f"(p = {content['above_chance_p']:.2g}). That is not proof that nothing can be rebuilt."
+        )
+    words = [first]
+    if gives_away:
+        named = max(content["rows"], key=lambda row: float(row["top1"]))
+        words.append(
+            f"Identity: shown what {named['attacker']} rebuilt, one finds the right photograph among {k} in "
+            f"{named['top1']:.0%} of cases (95 % interval {named['top1_low']:.0%} to {named['top1_high']:.0%}; by "
+            f"chance {1 / k:.1%}). If {named['false_match_rate']:.0%} of wrong photographs are accepted, "
+            f"{named['true_match_rate']:.0%} of the right ones are recognised."
+        )
+        colour = 1 - own["colour_error"] / mean["colour_error"]
+        words.append(f"Colour: {own['attacker']}'s colours are {colour:.0%} closer than those of the average picture.")
+    classes = content["classes"]
+    if classes["available"]:
+        found = classes["reconstructions"]
+        words.append(
+            f"Class: a linear probe reads the class off the reconstructions in {found['accuracy']:.0%} of cases "
+            f"({found['low']:.0%} to {found['high']:.0%}; the most frequent class alone {classes['chance']:.0%}, the "
+            f"photographs themselves {classes['photographs']['accuracy']:.0%})."
+        )
+    shuffled = content["shuffled"]
+    slack = 2 * (shuffled["nre_sem"] ** 2 + mean["nre_sem"] ** 2) ** 0.5
+    fell = shuffled["nre"] > mean["nre"] - slack
+    words.append(
+        f"Control: learnt from shuffled pairs, the better of network and ridge has NRE {shuffled['nre']:.3f}, "
+        + (
+            "no better than the average picture, as it must."
+            if fell
+            else "better than the average picture: something is wrong."
+        )
+    )
+    words.append(
+        "Limits: an error that stays high does not prove safety. More pairs, a larger network, a longer training or "
+        "knowledge of the encoder may rebuild more; a face or a number plate may be recognised where the whole "
+        "photograph is not; and similar features already tell that two photographs are similar, without any of this."
+    )
+    return words

@@ -1,0 +1,81 @@
+"""An audit as one HTML page that loads nothing: figures inside it, readable on a phone and on paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from preimage.audit import MEAN, NETWORK, RIDGE, Audit, Row
+from preimage.figures import bars, curve, sheet
+
+WIDEST = 1400  # pixels of a figure
+NRE = "NRE (lower is better)"
+
+
+def write_page(audit: Audit, file: str | Path) -> None:
+    """Write the page of an audit."""
+    Path(file).write_text(page(audit), encoding="utf-8")
+
+
+def page(audit: Audit) -> str:
+    """The page as text; what came from files (names, reasons) is escaped."""
+    environment = Environment(
+        loader=PackageLoader("preimage"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    content = audit.content
+    figures = {"bars": picture(lambda path: draw_bars(content["rows"], path))}
+    figures["sheet"] = picture(lambda path: sheet(audit.pictures, path))
+    if content["curve"]:
+        figures["curve"] = picture(lambda path: draw_curve(content["curve"], path))
+    if content["defences"]:
+        figures["defences"] = picture(lambda path: draw_defences(content["defences"], path))
+    names = {"network": NETWORK, "ridge": RIDGE, "mean": MEAN}
+    return environment.get_template("audit.html").render(
+        **content, figures=figures, names=names, captions=audit.captions, columns=list(audit.pictures)
+    )
+
+
+def picture(draw: Callable[[Path], None]) -> str:
+    """A figure as a data URL, no wider than `WIDEST`."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "figure.png"
+        draw(file)
+        image = Image.open(file).convert("RGB")
+    if image.width > WIDEST:
+        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)))
+    content = io.BytesIO()
+    image.save(content, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def draw_bars(rows: Sequence[Row], file: Path) -> None:
+    points = [(float(place), row["nre"], row["nre_sem"]) for place, row in enumerate(rows)]
+    bars({"NRE": points}, [row["attacker"] for row in rows], file, "attacker", NRE)
+
+
+def draw_curve(rows: Sequence[Row], file: Path) -> None:
+    series: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        series.setdefault(row["attacker"], []).append((row["n_train"], row["nre"], row["nre_sem"]))
+    curve(series, file, "example pairs of the attacker", NRE, log=True)
+
+
+def draw_defences(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Error against how much of the neighbourhood is left: up and to the right is a defence worth having."""
+    series: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        if row["attacker"] == RIDGE:
+            series.setdefault(row["defence"], []).append((row["neighbours_kept"], row["nre"], row["nre_sem"]))
+    curve({name: sorted(points) for name, points in series.items()}, file, "share of nearest neighbours kept",
+          "NRE of ridge regression (higher: better defended)")  # fmt: skip

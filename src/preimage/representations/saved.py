@@ -1,0 +1,538 @@
+"""Features that someone else computed: a file of them, and the photographs they belong to. No encoder is needed.
+
+`.npy` and `.npz` arrays, `.safetensors`, `.parquet`: one row a photograph. Rows find their photographs by ids, which
+stand in the file (an array or a column `ids`, `id`, `name` or `path`) or beside it (`FILE.ids.txt`, or `FILE.json` as
+`preimage encode` writes it); without any, by the order of the file names. Rows are read when they are asked for, so a
+file may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from preimage.errors import FeatureError, ImageError, SettingsError
+from preimage.images import Photos
+from preimage.interfaces import Representation
+from preimage.networks.weights import file_hash
+
+PREFIX = "saved:"
+ID_NAMES = ("ids", "id", "name", "names", "path", "paths", "file", "filename", "image_id")
+FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vectors", "vector")
+IMAGE_SIZE = 128  # pixels, unless another is asked for
+CHUNK_BYTES = 1 << 25  # read at a time when a whole file is looked through
+TOLD = 5  # names in a message
+
+
+# --- a file of features -----------------------------------------------------------------------------------------------
+
+
+class Rows(Protocol):
+    """What rows are read from: a memory-mapped array, or a tensor in a safetensors file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """Saved features: `source` of shape (N, ...), whose rows are read from disk, and their `ids` if any."""
+
+    file: Path
+    source: Rows
+    ids: list[str] | None = None
+    ids_from: str = ""
+    encoder: str = ""  # the fingerprint of what computed them, where `preimage encode` did
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Vectors (D,) and maps (C, h, w) as they are; anything else as one long vector."""
+        own = tuple(self.source.shape[1:])
+        return own if len(own) in (1, 3) else (math.prod(own),)
+
+    def __len__(self) -> int:
+        return int(self.source.shape[0])
+
+    def read(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Some rows as float32 (n, *feature_shape)."""
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told as such
+            array = np.asarray(self.source[list(rows)]).astype(np.float32)
+        return array.reshape(len(rows), *self.feature_shape)
+
+
+def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
+    """The features in a file, checked for form but not read; raises `FeatureError`.
+
+    An array of just `feature_shape`, where it is given, is one row.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FeatureError(f"there is no file of features {file}")
+    if path.suffix not in READERS:
+        raise FeatureError(f"features are read from {', '.join(READERS)}, not {path.suffix or 'this'}: {file}")
+    try:
+        source, ids = READERS[path.suffix](path)
+    except FeatureError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        raise FeatureError(f"{file} cannot be read as {path.suffix}: {error}") from error
+    if feature_shape and tuple(source.shape) == feature_shape and isinstance(source, np.ndarray):
+        source = source[None]
+    check_form(source, path)
+    ids_from = path.name
+    beside, encoder = ids_beside(path)
+    if ids is None and beside is not None:
+        ids, ids_from = beside
+    if ids is None:
+        return Table(path, source, encoder=encoder)
+    check_ids(ids, len_of(source), ids_from, path)
+    return Table(path, source, ids, ids_from, encoder)
+
+
+def len_of(source: Rows) -> int:
+    return int(source.shape[0])
+
+
+def check_form(source: Rows, path: Path) -> None:
+    """Raise `FeatureError` unless this is rows of numbers."""
+    shape = tuple(source.shape)
+    size = " x ".join(map(str, shape))
+    dtype = getattr(source, "dtype", None)
+    if dtype is not None and dtype.kind not in "biuf":
+        raise FeatureError(f"{path} holds {dtype}, expected real numbers (float, integer or boolean)")
+    if len(shape) < 2:
+        raise FeatureError(
+            f"{path} has shape ({size}), expected a row of features for each photograph, (N, D) or (N, C, h, w); "
+            "save features[None] for one photograph, features[:, None] for one number each"
+        )
+    if 0 in shape:
+        raise FeatureError(f"{path} is empty: its shape is {size}")
+    if len(shape) == 4 and shape[1] == shape[2] != shape[3]:
+        raise FeatureError(
+            f"{path} holds maps of {' x '.join(map(str, shape[1:]))}, which looks like (h, w, C); expected (C, h, w): "
+            "save features.transpose(0, 3, 1, 2)"
+        )
+
+
+def check_ids(ids: list[str], rows: int, ids_from: str, path: Path) -> None:
+    if len(ids) != rows:
+        raise FeatureError(f"{ids_from} holds {len(ids)} ids, but {path} {rows} rows: one id is needed for each row")
+    twice = [own for own, count in Counter(ids).items() if count > 1]
+    if twice:
+        first, second = [row for row, own in enumerate(ids) if own == twice[0]][:2]
+        raise FeatureError(
+            f"ids occur more than once in {ids_from}: {listed(twice)} (the first in rows {first} and {second}); "
+            "keep one row for each photograph"
+        )
+
+
+def read_npy(path: Path) -> tuple[Rows, list[str] | None]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise FeatureError(f"{path} holds several arrays: give it the suffix .npz")
+    return array, None
+
+
+def read_npz(path: Path) -> tuple[Rows, list[str] | None]:
+    """An array of a NumPy archive, mapped where it lies if it is not compressed, else through a temporary file."""
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                headers[info.filename.removesuffix(".npy")] = (info, *read_header(member, f"{path}: {info.filename}"))
+        name = choose({key: header[1] for key, header in headers.items()}, path)
+        info, shape, fortran, dtype, offset = headers[name]
+        if dtype.hasobject:
+            raise FeatureError(f"{path}: {name} holds Python objects, expected numbers")
+        order: Any = "F" if fortran else "C"
+        if info.compress_type == zipfile.ZIP_STORED:
+            with path.open("rb") as file:
+                file.seek(info.header_offset + 26)  # of the member's own header: lengths of its name and extra field
+                lengths = int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little")
+            start = info.header_offset + 30 + lengths + offset
+            source: Rows = np.memmap(path, dtype, "r", start, shape, order)
+        else:
+            with archive.open(info) as member, tempfile.TemporaryFile() as spool:
+                shutil.copyfileobj(member, spool, 1 << 20)
+                spool.flush()
+                source = np.memmap(spool, dtype, "r", offset, shape, order)
+    ids = next((key for key in ID_NAMES if key in headers and key != name), None)
+    if ids is None:
+        return source, None
+    if headers[ids][3].hasobject:
+        raise FeatureError(f"{path}: {ids} holds Python objects: save it as np.array({ids}, dtype=str)")
+    with np.load(path, allow_pickle=False) as content:
+        return source, as_texts(content[ids].reshape(-1).tolist())
+
+
+def read_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether columns come first, type and length of the header of a .npy file."""
+    version = np.lib.format.read_magic(member)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise FeatureError(f"{where} is of .npy version {version}: save it as a plain array of numbers")
+    shape, fortran, dtype = readers[version](member)
+    return shape, fortran, dtype, member.tell()
+
+
+def choose(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
+    """Which of several named arrays holds the features: by its name, else the only one that is no list."""
+    for name in FEATURE_NAMES:
+        if name in shapes:
+            return name
+    candidates = [name for name, shape in shapes.items() if len(shape) >= 2 and name not in ID_NAMES]
+    if len(candidates) == 1:
+        return candidates[0]
+    found = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items()) or "nothing"
+    raise FeatureError(f"{path} holds {found}: which are the features? Name that one 'features'")
+
+
+class LazyTensor:
+    """Rows of a tensor in a safetensors file, read when they are asked for."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        with safe_open(path, framework="pt") as content:
+            self.shape: tuple[int, ...] = tuple(content.get_slice(name).get_shape())
+            if content.get_slice(name).get_dtype() in ("C64", "C128"):
+                raise FeatureError(f"{path}: {name} holds complex numbers, expected real ones")
+
+    def __getitem__(self, rows: Sequence[int], /) -> npt.NDArray[np.float32]:
+        with safe_open(self.path, framework="pt") as content:
+            tensor = content.get_slice(self.name)
+            parts = [tensor[row : row + 1] for row in rows]
+        return torch.cat(parts).float().numpy()
+
+
+def read_safetensors(path: Path) -> tuple[Rows, list[str] | None]:
+    """A tensor; its ids are another one (numbers), or in the metadata a JSON list `ids`."""
+    with safe_open(path, framework="pt") as content:
+        shapes = {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
+        name = choose(shapes, path)
+        ids = next((key for key in ID_NAMES if key in shapes and key != name), None)
+        if ids is not None:
+            return LazyTensor(path, name), as_texts(content.get_tensor(ids).flatten().tolist())
+        listed_ids = json.loads((content.metadata() or {}).get("ids", "null"))
+    return LazyTensor(path, name), as_texts(listed_ids) if isinstance(listed_ids, list) else None
+
+
+def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
+    """A column of lists of one length, copied row group by row group to a temporary file, whose rows can be mapped."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise FeatureError(f"reading {path} needs pyarrow: pip install 'preimage[data]'") from error
+    with pyarrow.parquet.ParquetFile(path) as content:
+        columns = {field.name: field.type for field in content.schema_arrow}
+        rows, width = content.metadata.num_rows, 0
+        lists: dict[str, tuple[int, ...]] = {name: (rows, 0) for name, kind in columns.items() if is_list(kind)}
+        if not lists:
+            raise FeatureError(f"{path} has no column of lists of numbers; its columns are {', '.join(columns)}")
+        name = choose(lists, path)
+        id_column = next((key for key in ID_NAMES if key in columns and key != name), None)
+        ids: list[str] = []
+        with tempfile.TemporaryFile() as spool:
+            for batch in content.iter_batches(1024, columns=[name] + [id_column] * bool(id_column)):
+                part = vectors_of(batch.column(0), path, name)
+                if width and part.shape[1] != width:
+                    raise FeatureError(f"{path}: rows of {name} have {width} and {part.shape[1]} numbers: expected one")
+                width = part.shape[1]
+                spool.write(part.tobytes())
+                ids += as_texts(batch.column(1).to_pylist()) if id_column else []
+            spool.flush()
+            if not rows or not width:
+                raise FeatureError(f"{path} is empty")
+            source = np.memmap(spool, np.float32, "r", shape=(rows, width))
+    return source, ids if id_column else None
+
+
+def is_list(kind: Any) -> bool:
+    """Whether an Arrow type is a list of any kind."""
+    return str(kind).partition("<")[0].endswith("list")
+
+
+def vectors_of(column: Any, path: Path, name: str) -> npt.NDArray[np.float32]:
+    """A part of a column of lists -> float32 (n, D); lists in lists (maps) become one row of numbers."""
+    import pyarrow.compute
+
+    values = column
+    while is_list(values.type):
+        if values.null_count:
+            raise FeatureError(f"{path}: some rows of {name} are missing (null): leave those rows out")
+        lengths = pyarrow.compute.unique(pyarrow.compute.list_value_length(values)).to_pylist()
+        if len(lengths) != 1:
+            raise FeatureError(f"{path}: rows of {name} have {min(lengths)} to {max(lengths)} numbers: expected one")
+        values = values.flatten()
+    numbers = values.to_numpy(zero_copy_only=False)
+    if values.null_count or numbers.dtype.kind not in "biuf":
+        raise FeatureError(f"{path}: {name} holds something other than numbers ({values.type})")
+    reshaped: npt.NDArray[np.float32] = numbers.astype(np.float32).reshape(len(column), -1)
+    return reshaped
+
+
+READERS: dict[str, Callable[[Path], tuple[Rows, list[str] | None]]] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".safetensors": read_safetensors,
+    ".parquet": read_parquet,
+}
+
+
+def as_texts(values: Iterable[Any]) -> list[str]:
+    return [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values]
+
+
+def ids_beside(path: Path) -> tuple[tuple[list[str], str] | None, str]:
+    """(ids and the name of the file they are in) or None, and the fingerprint of the encoder, else empty."""
+    found: tuple[list[str], str] | None = None
+    encoder = ""
+    described = path.with_name(path.name + ".json")
+    if described.is_file():
+        try:
+            content = json.loads(described.read_text())
+        except ValueError as error:
+            raise FeatureError(f"{described} is damaged: {error}; remove it, or encode again") from error
+        ids = content.get("ids") if isinstance(content, dict) else content
+        if isinstance(ids, list):
+            found = as_texts(ids), described.name
+        encoder = str(content.get("fingerprint", "")) if isinstance(content, dict) else ""
+    for lines in (path.with_name(path.name + ".ids.txt"), path.with_suffix(".ids.txt")):
+        if lines.is_file():
+            return (lines.read_text().splitlines(), lines.name), encoder
+    return found, encoder
+
+
+# --- rows and photographs ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which row belongs to which photograph, how that was found out, and what belongs to nothing."""
+
+    rows: dict[str, int]  # photograph -> row
+    how: str
+    without_features: list[str]
+    without_photo: list[str]
+
+
+def match(table: Table, photo_ids: Sequence[str]) -> Match:
+    """Rows to photographs: by ids, else by the order of the file names. Raises `FeatureError` where that is unsure."""
+    if table.ids is None:
+        return match_by_order(table, photo_ids)
+    best: dict[str, int] = {}
+    how = ""
+    key: Key = whole_id
+    for description, candidate in keys(photo_ids):
+        known = {candidate(own) for own in table.ids} - {""}
+        found = {own for own in map(candidate, photo_ids) if own in known}
+        if len(found) > len(best):
+            best, how, key = dict.fromkeys(found, 0), description, candidate
+    if not best:
+        raise FeatureError(
+            f"no id in {table.ids_from} names a photograph: the ids are {listed(table.ids)}, the photographs "
+            f"{listed(photo_ids)}. Write the photographs' file names as ids"
+        )
+    photos_of = grouped(photo_ids, key)
+    rows_of = grouped(table.ids, key)
+    for own in best:
+        if len(photos_of[own]) > 1:
+            raise FeatureError(
+                f"one feature for {len(photos_of[own])} photographs: {listed(photos_of[own])} all have the id {own!r} "
+                f"in {table.ids_from}; give ids that tell them apart (folder and suffix included)"
+            )
+        if len(rows_of[own]) > 1:
+            raise FeatureError(
+                f"{len(rows_of[own])} rows for one photograph: {listed(rows_of[own])} in {table.ids_from} all name "
+                f"{photos_of[own][0]}; keep one of them"
+            )
+    places = {own: row for row, own in enumerate(table.ids)}
+    rows = {photos_of[own][0]: places[rows_of[own][0]] for own in best}
+    return Match(
+        {own: rows[own] for own in photo_ids if own in rows},
+        f"ids in {table.ids_from} ({how})",
+        [own for own in photo_ids if own not in rows],
+        [own for own in table.ids if key(own) not in best],
+    )
+
+
+def match_by_order(table: Table, photo_ids: Sequence[str]) -> Match:
+    """The first row to the first file name in alphabetical order, and so on."""
+    if len(table) != len(photo_ids):
+        raise FeatureError(
+            f"{table.file} holds {len(table)} rows, but there are {len(photo_ids)} photographs, and nothing says which "
+            f"belong together. Write a file name a line to {table.file.name}.ids.txt, in the order of the rows"
+        )
+    ordered = sorted(photo_ids)
+    how = f"sorted file names: row 0 is {ordered[0]}, row {len(ordered) - 1} is {ordered[-1]} (there are no ids)"
+    return Match({own: row for row, own in enumerate(ordered)}, how, [], [])
+
+
+Key = Callable[[str], str]  # id -> what is compared; empty where an id has none
+
+
+def whole_id(own: str) -> str:
+    return own
+
+
+def keys(photo_ids: Sequence[str]) -> list[tuple[str, Key]]:
+    """Ways to compare ids, the strictest first: whole, without suffix, the ends of paths, numbers."""
+    depth = max((own.count("/") + 1 for own in photo_ids), default=1)
+    ways: list[tuple[str, Key]] = [("as they are", whole_id), ("without suffix", without_suffix)]
+    for parts in range(depth, 0, -1):
+        words = "file names alone" if parts == 1 else f"the last {parts} parts of the paths"
+        ways.append((words, lambda own, parts=parts: ending(own, parts)))  # type: ignore[misc]
+        ways.append((f"{words}, without suffix", lambda own, parts=parts: without_suffix(ending(own, parts))))  # type: ignore[misc]
+    return [*ways, ("numbers", number)]
+
+
+def without_suffix(own: str) -> str:
+    name = own.rpartition("/")[2]
+    return own.removesuffix(Path(name).suffix) if name else own
+
+
+def ending(own: str, parts: int) -> str:
+    return "/".join(own.replace("\\", "/").split("/")[-parts:])
+
+
+def number(own: str) -> str:
+    """`photos/000139.jpg` and `139` are both 139."""
+    name = without_suffix(ending(own, 1))
+    return str(int(name)) if name.isdecimal() else ""
+
+
+def grouped(ids: Iterable[str], key: Key) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for own in ids:
+        groups.setdefault(key(own), []).append(own)
+    return groups
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return ", ".join(names[:TOLD]) + more
+
+
+# --- as a representation ----------------------------------------------------------------------------------------------
+
+
+class SavedFeatures(Representation):
+    """Features in a file, known for some photographs only: `match` says which. There is no encoder.
+
+    `shape`, `sha256` and `encoder` (the fingerprint of what computed them) are read from the file unless they are
+    given; an inverter of saved features therefore outlives the file it was fitted on.
+    """
+
+    file: str
+    shape: tuple[int, ...]
+    sha256: str
+    encoder: str
+
+    def __init__(
+        self,
+        file: str | Path,
+        image_size: int = IMAGE_SIZE,
+        shape: tuple[int, ...] = (),
+        sha256: str = "",
+        encoder: str = "",
+    ) -> None:
+        if image_size < 8:
+            raise SettingsError(f"image_size is 8 pixels or more, got {image_size}")
+        self.file = str(file)
+        self.image_size = image_size
+        self.name = f"{PREFIX}{Path(file).name}"  # type: ignore[misc]
+        self.source = "saved features, no encoder"  # type: ignore[misc]
+        self.encoder = encoder
+        self.rows: dict[str, int] = {}  # photograph -> row
+        self.matched_by = ""
+        self.sha256 = sha256 or file_hash(open_table(file).file)
+        if not shape:
+            self.encoder = encoder or self.table.encoder
+        self.shape = shape or self.table.feature_shape
+
+    @cached_property
+    def table(self) -> Table:
+        """The file, which must still be the one it was; raises `FeatureError`."""
+        table = open_table(self.file)
+        if (found := file_hash(table.file)) != self.sha256:
+            raise FeatureError(f"{self.file} has changed: its SHA-256 was {self.sha256}, and is {found} now")
+        return table
+
+    def match(self, photos: Photos) -> Photos:
+        """The photographs that have features, to be asked for from now on; the others are in their `left_out`."""
+        found = match(self.table, photos.ids)
+        check_finite(self.table, found.rows)
+        self.rows |= found.rows
+        self.matched_by = found.how
+        part = photos.subset(index for index, own in enumerate(photos.ids) if own in found.rows)
+        part.left_out = photos.left_out | dict.fromkeys(found.without_features, "no features")
+        part.left_out |= {f"{own} in {self.table.ids_from}": "no photograph" for own in found.without_photo}
+        return part
+
+    def encode(self, images: Tensor) -> Tensor:  # noqa: ARG002 (there is nothing to encode them with)
+        raise FeatureError(
+            f"{self.name} has no encoder: only photographs whose features were saved with it can be used. Give saved "
+            "pairs, by --features FILE --images PHOTOS"
+        )
+
+    def encode_photos(self, ids: Sequence[str], images: Tensor) -> Tensor:
+        missing = [own for own in ids if own not in self.rows]
+        if missing:
+            raise FeatureError(f"{self.file} is not known to hold features of {listed(missing)}: match them first")
+        features = torch.from_numpy(self.table.read([self.rows[own] for own in ids]))
+        return features.to(images.device)
+
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        if (height, width) != (self.image_size, self.image_size):
+            raise ImageError(f"{self.name} goes with photographs of {self.image_size} x {self.image_size} pixels")
+        return self.shape
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "image_size": self.image_size,
+            "shape": list(self.shape),
+            "sha256": self.sha256,
+            "encoder": self.encoder,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the file's content, wherever it lies."""
+        content = json.dumps([self.version, self.sha256, list(self.shape), self.image_size])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def check_finite(table: Table, rows: dict[str, int]) -> None:
+    """Raise `FeatureError` where a row that is going to be used holds NaN or infinity."""
+    names = {row: own for own, row in rows.items()}
+    ordered = sorted(names)
+    at_once = max(1, CHUNK_BYTES // (4 * math.prod(table.feature_shape)))
+    bad: list[int] = []
+    for start in range(0, len(ordered), at_once):
+        part = ordered[start : start + at_once]
+        finite = torch.from_numpy(table.read(part)).isfinite().flatten(1).all(dim=1).tolist()
+        bad += [row for row, good in zip(part, finite, strict=True) if not good]
+    if bad:
+        raise FeatureError(
+            f"{len(bad)} of {len(ordered)} rows of {table.file} hold NaN or infinity: "
+            f"{listed([f'row {row} ({names[row]})' for row in bad])}. Mend them, or leave these photographs out"
+        )

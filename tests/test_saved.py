@@ -1,0 +1,426 @@
+"""Features that someone else computed: whose they are, and what is told when that is unsure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+import preimage.api
+from preimage.errors import FeatureError, PreimageError
+from preimage.evaluation import Contender, evaluate
+from preimage.images import Photos
+from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
+from preimage.pairs import EncodedPhotos, saved_pairs
+from preimage.representations import SavedFeatures, get_representation
+from preimage.representations.saved import match, open_table
+from preimage.runs import load_inverter
+from preimage.training import TrainingSettings
+
+Array = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def photos(crops: Path) -> Photos:
+    return Photos.open(crops, 32).load()
+
+
+@pytest.fixture(scope="module")
+def images(photos: Photos) -> Tensor:
+    return next(photos.batches(len(photos)))[1]
+
+
+@pytest.fixture(scope="module")
+def thumbnails(images: Tensor) -> Array:
+    """A representation nobody needs to know: 4 x 4 thumbnails (64, 48)."""
+    return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1).numpy()
+
+
+def looked_up(saved: SavedFeatures, photos: Photos) -> Array:
+    batches = EncodedPhotos(saved, saved.match(photos))
+    return torch.cat([batch.features for batch in batches]).numpy()
+
+
+def write_npz(file: Path, features: Array, ids: list[str]) -> Path:
+    np.savez(file.with_suffix(".npz"), features=features, ids=np.array(ids))
+    return file.with_suffix(".npz")
+
+
+def write_compressed(file: Path, features: Array, ids: list[str]) -> Path:
+    np.savez_compressed(file.with_suffix(".npz"), embeddings=features, path=np.array(ids))
+    return file.with_suffix(".npz")
+
+
+def write_safetensors(file: Path, features: Array, ids: list[str]) -> Path:
+    own = {"features": torch.from_numpy(features.copy())}
+    save_file(own, file.with_suffix(".safetensors"), metadata={"ids": json.dumps(ids)})
+    return file.with_suffix(".safetensors")
+
+
+def write_parquet(file: Path, features: Array, ids: list[str]) -> Path:
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"id": ids, "caption": ["a thing"] * len(ids), "embedding": list(features)})
+    pyarrow.parquet.write_table(table, file.with_suffix(".parquet"), row_group_size=10)
+    return file.with_suffix(".parquet")
+
+
+def write_npy_with_list(file: Path, features: Array, ids: list[str]) -> Path:
+    np.save(file.with_suffix(".npy"), features)
+    file.with_suffix(".npy.ids.txt").write_text("\n".join(ids) + "\n")
+    return file.with_suffix(".npy")
+
+
+def write_npy_with_json(file: Path, features: Array, ids: list[str]) -> Path:
+    np.save(file.with_suffix(".npy"), features)
+    file.with_suffix(".npy.json").write_text(json.dumps({"ids": ids, "fingerprint": "0123"}))
+    return file.with_suffix(".npy")
+
+
+WRITERS = [write_npz, write_compressed, write_safetensors, write_parquet, write_npy_with_list, write_npy_with_json]
+
+
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__.removeprefix("write_"))
+def test_rows_in_any_order_find_their_photographs(
+    write: Callable[[Path, Array, list[str]], Path], photos: Photos, thumbnails: Array, tmp_path: Path
+) -> None:
+    order = np.random.default_rng(0).permutation(len(photos))
+    file = write(tmp_path / "features", thumbnails[order], [photos.ids[index] for index in order])
+    saved = SavedFeatures(file, 32)
+    assert saved.feature_shape == (48,)
+    np.testing.assert_allclose(looked_up(saved, photos), thumbnails, atol=1e-6)
+    assert "ids in features" in saved.matched_by
+
+
+def test_without_ids_the_order_of_the_file_names_counts_and_is_told(
+    photos: Photos, thumbnails: Array, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "features.npy", thumbnails)
+    saved = SavedFeatures(tmp_path / "features.npy", 32)
+    np.testing.assert_array_equal(looked_up(saved, photos), thumbnails)
+    assert "sorted file names: row 0 is 0-00.png" in saved.matched_by
+
+
+@pytest.mark.parametrize(
+    ("ids", "how"),
+    [
+        (["cats/1.jpg", "dogs/1.jpg"], "as they are"),
+        (["cats/1", "dogs/1"], "without suffix"),
+        (["/data/all/cats/1.jpg", "/data/all/dogs/1.jpg"], "the last 2 parts"),
+        (["C:\\data\\cats\\1.png", "C:\\data\\dogs\\1.png"], "the last 2 parts of the paths, without suffix"),
+    ],
+)
+def test_ids_may_say_more_or_less_than_the_photographs_names(ids: list[str], how: str, tmp_path: Path) -> None:
+    table = open_table(write_npz(tmp_path / "f", np.eye(2, dtype=np.float32), ids))
+    found = match(table, ["dogs/1.jpg", "cats/1.jpg"])
+    assert found.rows == {"dogs/1.jpg": 1, "cats/1.jpg": 0}
+    assert how in found.how
+
+
+def test_numbers_as_ids_match_file_names_with_leading_zeros(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=np.eye(2), image_id=np.array([139, 7]))
+    assert match(open_table(tmp_path / "f.npz"), ["000007.jpg", "000139.jpg"]).rows == {
+        "000007.jpg": 1,
+        "000139.jpg": 0,
+    }
+
+
+def test_what_belongs_to_nothing_is_listed(photos: Photos, thumbnails: Array, tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "f", thumbnails[:10], [*photos.ids[:8], "gone-1.png", "gone-2.png"])
+    known = SavedFeatures(file, 32).match(photos)
+    assert known.ids == photos.ids[:8]
+    assert known.left_out[photos.ids[8]] == "no features"
+    assert known.left_out["gone-2.png in f.npz"] == "no photograph"
+    assert len(known.left_out) == len(photos) - 8 + 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "photo_ids", "words"),
+    [
+        (["a", "b"], ["a.jpg", "a.png", "b.jpg"], "one feature for 2 photographs: a.jpg, a.png"),
+        (["x/a.jpg", "y/a.jpg"], ["a.jpg", "b.jpg"], "2 rows for one photograph: x/a.jpg, y/a.jpg"),
+        (["a", "a"], ["a.jpg", "b.jpg"], "ids occur more than once in f.npz: a .the first in rows 0 and 1"),
+        (["x", "y"], ["a.jpg", "b.jpg"], "no id in f.npz names a photograph: the ids are x, y, the photographs a.jpg"),
+    ],
+)
+def test_unsure_matches_are_refused(ids: list[str], photo_ids: list[str], words: str, tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "f", np.eye(2, dtype=np.float32), ids)
+    with pytest.raises(FeatureError, match=words):
+        match(open_table(file), photo_ids)
+
+
+def test_other_counts_without_ids_are_refused_with_a_way_on(photos: Photos, thumbnails: Array, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", thumbnails[:9])
+    with pytest.raises(FeatureError, match=r"9 rows, but there are 64 photographs.*f\.npy\.ids\.txt"):
+        SavedFeatures(tmp_path / "f.npy", 32).match(photos)
+
+
+def test_a_wrong_number_of_ids_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match=r"f\.npz holds 3 ids, but .* 2 rows"):
+        open_table(write_npz(tmp_path / "f", np.eye(2, dtype=np.float32), ["a", "b", "c"]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_rows_that_are_not_finite_are_named(bad: float, photos: Photos, thumbnails: Array, tmp_path: Path) -> None:
+    features = thumbnails.astype(np.float64)
+    features[5, 3] = bad
+    np.save(tmp_path / "f.npy", features)
+    with pytest.raises(FeatureError, match=rf"1 of 64 rows.*row 5 \({photos.ids[5]}\).*Mend them, or leave"):
+        SavedFeatures(tmp_path / "f.npy", 32).match(photos)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros(5), r"expected a row of features for each photograph"),
+        (np.zeros((0, 5)), "is empty"),
+        (np.zeros((3, 4), dtype=complex), "expected real numbers"),
+        (np.array([["a"], ["b"]]), "expected real numbers"),
+        (np.zeros((2, 7, 7, 64)), r"looks like \(h, w, C\)"),
+    ],
+)
+def test_arrays_that_are_no_features_are_refused(array: npt.NDArray[np.generic], words: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", array)
+    with pytest.raises(FeatureError, match=words):
+        open_table(tmp_path / "f.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet"])
+def test_damaged_files_are_refused(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"f{suffix}").write_bytes(b"not what it says")
+    with pytest.raises(FeatureError, match="cannot be read as"):
+        open_table(tmp_path / f"f{suffix}")
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("1,2")
+    with pytest.raises(FeatureError, match="there is no file of features"):
+        open_table(tmp_path / "g.npy")
+    with pytest.raises(FeatureError, match=r"\.npy, \.npz, \.safetensors, \.parquet, not \.csv"):
+        open_table(tmp_path / "f.csv")
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.array([[1], ["a", 2]], dtype=object), allow_pickle=True)
+    with pytest.raises(FeatureError, match=r"cannot be read as \.npy"):
+        open_table(tmp_path / "f.npy")
+
+
+def test_an_archive_of_several_arrays_says_so(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", left=np.eye(3), right=np.eye(3))
+    with pytest.raises(FeatureError, match="left 3 x 3, right 3 x 3: which are the features"):
+        open_table(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, np.float16, ">f8"])
+def test_numbers_of_any_kind_become_float32(dtype: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.eye(3).astype(dtype))
+    read = open_table(tmp_path / "f.npy").read([2, 0])
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, np.eye(3)[[2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((2, 5), (5,)), ((2, 8, 4, 4), (8, 4, 4)), ((2, 6, 7), (42,)), ((2, 3, 2, 2, 2), (24,))]
+)
+def test_vectors_and_maps_stay_and_all_else_becomes_a_vector(
+    shape: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "f.npy", np.zeros(shape))
+    table = open_table(tmp_path / "f.npy")
+    assert table.feature_shape == expected
+    assert table.read([1]).shape == (1, *expected)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_large_file_is_mapped_and_only_the_rows_asked_for_are_read(suffix: str, tmp_path: Path) -> None:
+    """100,000 x 1,000 numbers that lie on no disk: a sparse file of 400 MB."""
+    import tracemalloc
+
+    array = np.lib.format.open_memmap(tmp_path / "f.npy", "w+", np.float32, (100_000, 1_000))
+    array[99_999] = 7
+    array.flush()
+    if suffix == ".npz":
+        array = np.arange(8_000_000, dtype=np.float32).reshape(8_000, 1_000)
+        np.savez(tmp_path / "f.npz", features=array)
+    tracemalloc.start()
+    table = open_table(tmp_path / f"f{suffix}")
+    last = table.read([len(table) - 1])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(table.source, np.memmap)
+    np.testing.assert_array_equal(last[0], array[-1])
+    assert peak < 2_000_000
+
+
+def test_there_is_no_encoder_and_the_error_says_what_to_give(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.eye(3))
+    with pytest.raises(FeatureError, match="no encoder: only photographs whose features were saved"):
+        SavedFeatures(tmp_path / "f.npy").encode(torch.rand(1, 3, 128, 128))
+
+
+def test_it_is_made_again_from_its_settings_without_the_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.eye(3))
+    saved = SavedFeatures(tmp_path / "f.npy")
+    (tmp_path / "f.npy").unlink()
+    again = get_representation(saved.name, **saved.settings)
+    assert again.fingerprint == saved.fingerprint
+    assert again.feature_shape == (3,)
+
+
+def test_a_file_that_has_changed_is_noticed(photos: Photos, thumbnails: Array, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", thumbnails)
+    before = SavedFeatures(tmp_path / "f.npy", 32)
+    np.save(tmp_path / "f.npy", thumbnails + 1)
+    assert SavedFeatures(tmp_path / "f.npy", 32).fingerprint != before.fingerprint
+    with pytest.raises(FeatureError, match="has changed"):
+        SavedFeatures(tmp_path / "f.npy", 32, before.shape, before.sha256).match(photos)
+
+
+def test_every_inverter_learns_from_saved_pairs(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", thumbnails)
+    pairs = saved_pairs(tmp_path / "f.npy", crops, 32)
+    saved = pairs.representation
+    network = UpConv(saved, width=0.1).fit(pairs, TrainingSettings(steps=60, batch_size=16, warmup_steps=5))
+    fitted = [network, *(kind(saved).fit(pairs) for kind in (Ridge, Nearest, MeanImage))]
+    rows = evaluate([Contender(each, "all") for each in fitted], pairs.photos, "all").rows
+    errors = {row.inverter: row.nre for row in rows}
+    assert errors["nearest"] < 0.01
+    assert errors["ridge"] < errors["mean-image"]
+    assert errors["upconv"] < errors["mean-image"]
+
+
+@pytest.fixture(scope="module")
+def run(crops: Path, thumbnails: Array, photos: Photos, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on saved pairs."""
+    folder = tmp_path_factory.mktemp("saved")
+    file = write_npz(folder / "f", thumbnails, photos.ids)
+    overrides = ["representation.image_size=32", "training.steps=40", "training.batch_size=8", "decoder.width=0.05"]
+    preimage.api.train_saved(file, crops, folder / "run", overrides=overrides, device="cpu")
+    return folder / "run"
+
+
+def test_a_run_of_saved_pairs_keeps_all_that_is_needed(run: Path) -> None:
+    assert json.loads((run / "provenance.json").read_text())["matched_by"] == "ids in f.npz (as they are)"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["photos"], summary["n"]) == (58, 6)
+    inverter = load_inverter(run)
+    assert inverter.invert(torch.zeros(2, 48)).shape == (2, 3, 32, 32)
+
+
+def test_a_run_is_evaluated_on_what_it_held_out_and_on_other_saved_pairs(
+    run: Path, crops: Path, thumbnails: Array, tmp_path: Path
+) -> None:
+    own = preimage.api.evaluate(run)
+    assert own.n == 6
+    assert {row.inverter for row in own.rows} >= {"upconv", "mean-image", "nearest", "ridge", "other-image"}
+    again = preimage.api.evaluate(run, crops, features=run.parent / "f.npz")
+    assert again.n == 6  # what it was trained on does not count
+    assert again.rows == own.rows
+    folder = tmp_path / "others"
+    folder.mkdir()
+    for index in range(3):
+        Image.new("RGB", (32, 32), (80 * index, 100, 10)).save(folder / f"{index}.png")
+    np.save(tmp_path / "others.npy", thumbnails[:3])
+    assert preimage.api.evaluate(run, folder, features=tmp_path / "others.npy").n == 3
+    np.save(tmp_path / "others.npy", thumbnails[:3, :7])
+    with pytest.raises(FeatureError, match="features of 7, but the inverter was trained on 48"):
+        preimage.api.evaluate(run, folder, features=tmp_path / "others.npy")
+
+
+def test_pictures_cannot_be_changed_where_features_are_saved(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", thumbnails)
+    with pytest.raises(PreimageError, match=r"leave augmentation\.flip=false"):
+        preimage.api.train_saved(tmp_path / "f.npy", crops, tmp_path / "run", overrides=["augmentation.flip=true"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_exported_run_takes_saved_pairs_too(run: Path, crops: Path, tmp_path: Path) -> None:
+    from preimage import zoo
+
+    zoo.export(run, tmp_path / "mine.safetensors")
+    result = preimage.api.evaluate(tmp_path / "mine.safetensors", crops, features=run.parent / "f.npz", limit=4)
+    assert result.n == 4
+    with pytest.raises(PreimageError, match="give saved pairs"):
+        preimage.api.evaluate(tmp_path / "mine.safetensors", crops)
+
+
+def test_the_commands_train_invert_and_explain_mistakes(
+    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path
+) -> None:
+    from test_cli import preimage as command
+
+    file = write_npz(tmp_path / "f", thumbnails, photos.ids)
+    result = command(
+        "train", "--features", file, "--images", crops, "--run", tmp_path / "run", "--steps", 4, "--device", "cpu",
+        "--set", "representation.image_size=32", "--set", "decoder.width=0.05",
+    )  # fmt: skip
+    assert "features matched to photographs by ids in f.npz" in result.stderr
+    command("invert", "--features", file, "--run", tmp_path / "run", "-o", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "0-00.saved.png").size == (32, 32)
+    mistaken = ["train", "--features", tmp_path / "g.npy", "--images", crops, "--run", tmp_path / "r"]
+    assert "there is no file of features" in command(*mistaken, check=2).stderr
+    assert "name a preset" in command("train", "hog", *mistaken[1:], check=2).stderr
+
+
+def test_the_nearest_neighbour_copes_with_numbers_too_large_for_16_bits(
+    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "f.npy", 1e7 * thumbnails)
+    pairs = saved_pairs(tmp_path / "f.npy", crops, 32)
+    nearest = Nearest(pairs.representation).fit(pairs)
+    features = torch.from_numpy(1e7 * thumbnails)
+    assert nearest.nearest(features).tolist() == list(range(len(photos)))
+    again = Nearest(pairs.representation).restore(nearest.state())
+    assert again.nearest(features).tolist() == list(range(len(photos)))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ([[1.0, 2.0], [3.0]], "have 1 to 2 numbers"),
+        ([[1.0, 2.0], None], "missing"),
+        ([["a"], ["b"]], "other than numbers"),
+        ([1.0, 2.0], "no column of lists"),
+    ],
+)
+def test_parquet_columns_that_are_no_features_are_refused(column: list[object], words: str, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"embedding": column}), tmp_path / "f.parquet")
+    with pytest.raises(FeatureError, match=words):
+        open_table(tmp_path / "f.parquet")
+
+
+def test_maps_in_parquet_become_vectors(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow
+    import pyarrow.parquet
+
+    maps = np.arange(24).reshape(2, 3, 4)
+    pyarrow.parquet.write_table(pyarrow.table({"features": maps.tolist()}), tmp_path / "f.parquet")
+    np.testing.assert_array_equal(open_table(tmp_path / "f.parquet").read([1, 0]), maps.reshape(2, 12)[::-1])
+
+
+def test_a_run_of_saved_pairs_can_be_stopped_and_resumed(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
+    from preimage import runs
+
+    np.save(tmp_path / "f.npy", thumbnails)
+    overrides = ["representation.image_size=32", "training.steps=6", "training.batch_size=8", "decoder.width=0.05"]
+    preimage.api.train_saved(
+        tmp_path / "f.npy", crops, tmp_path / "run", overrides=overrides, device="cpu", should_stop=lambda: True
+    )
+    assert runs.Run.open(tmp_path / "run").step == 1
+    assert runs.resume(tmp_path / "run", device="cpu").step == 6
