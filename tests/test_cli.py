@@ -66,7 +66,7 @@ def test_list_names_everything(run: Path) -> None:
     ]
     assert [name for name in names if name not in text] == []
     content = json.loads(preimage("list", "--json").stdout)
-    assert set(content) == {"representations", "decoders", "inverters", "analyses", "presets", "shipped"}
+    assert set(content) == {"representations", "doors", "decoders", "inverters", "analyses", "presets", "shipped"}
 
 
 def test_encode_writes_features_and_their_settings(cat: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from preimage.interfaces import Inverter, ignore, never
 from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
-from preimage.representations import REPRESENTATIONS, get_representation
+from preimage.representations import DOORS, REPRESENTATIONS, get_representation, is_door
 from preimage.runs import Reporter, Run
 
 Sources = str | Path | Iterable[str | Path]
@@ -27,9 +27,11 @@ SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free t
 
 
 def is_path(name: str | Path) -> bool:
-    """A plain name means what ships; anything with a slash, or a safetensors file, is a path."""
+    """A plain name means what ships; anything with a slash, or a safetensors file, is a path; `onnx:...` is a name."""
     text = str(name)
-    return isinstance(name, Path) or "/" in text or "\\" in text or text.endswith(".safetensors")
+    if isinstance(name, Path):
+        return True
+    return not is_door(text) and ("/" in text or "\\" in text or text.endswith(".safetensors"))
 
 
 def load_inverter(name: str | Path) -> Inverter:
@@ -191,6 +193,7 @@ def catalogue() -> dict[str, Any]:
 
     return {
         "representations": {name: describe(name) for name in REPRESENTATIONS},
+        "doors": dict(first_line(door).split(": ", 1) for door in DOORS.values()),
         "decoders": {name: first_line(table) for name, table in DECODERS.items()},
         "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
         "analyses": {},  # none in this version
