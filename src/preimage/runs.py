@@ -278,7 +278,9 @@ def _train(
     assert isinstance(decoder, Decoder)
     first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))[1]
     first = first.to(accelerator.device)
-    decoder.prepare(representation.encode(first), first)
+    with torch.no_grad():
+        features = torch.cat([representation.encode(part) for part in torch.split(first, settings.training.batch_size)])
+    decoder.prepare(features, first)
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, settings.training.batch_size, settings.seed, settings.augmentation, **share)

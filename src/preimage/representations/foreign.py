@@ -235,13 +235,14 @@ def by_channel(given: tuple[float, ...], otherwise: tuple[float, float, float], 
 
 def pick(given: Any, output: Output, name: str) -> Any:
     """The array that `output` names among several; the only one needs no name. Raises `FeatureError` with the names."""
-    if output is not None:
-        for step in str(output).split("."):
-            choices = parts(given)
-            if step not in choices:
-                there = f"it gives {described(choices)}" if choices else f"there is only {describe(given)}"
-                raise FeatureError(f"{name} has no output {str(output)!r}: {there}. Choose by --set output=...")
-            given = choices[step]
+    path = "" if output is None else str(output)
+    while path:
+        choices = parts(given)
+        step, rest = (path, "") if path in choices else path.partition(".")[::2]
+        if step not in choices:
+            there = f"it gives {described(choices)}" if choices else f"there is only {describe(given)}"
+            raise FeatureError(f"{name} has no output {str(output)!r}: {there}. Choose by --set output=...")
+        given, path = choices[step], rest
     while choices := parts(given):
         if len(choices) > 1:
             raise FeatureError(

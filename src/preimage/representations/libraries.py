@@ -7,6 +7,7 @@ none, and the source says so. Size, mean and deviation are those that the librar
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -134,7 +135,10 @@ class Torchvision(LibraryDoor):
         models = import_library(cls, ".models")
         if address not in models.list_models():
             raise UnknownNameError("network of torchvision", address, models.list_models())
-        module: nn.Module = models.get_model(address, weights="DEFAULT" if pretrained else None)
+        told = {"weights": "DEFAULT" if pretrained else None}
+        if "weights_backbone" in inspect.signature(models.get_model_builder(address)).parameters:
+            told["weights_backbone"] = None  # by default it would be downloaded even for a network without weights
+        module: nn.Module = models.get_model(address, **told)
         if weights:
             load_weights(module, weights)
         return module
@@ -170,6 +174,11 @@ class OpenCLIP(LibraryDoor):
         tags = open_clip.list_pretrained_tags_by_model(name)
         if (pretrained or tag) and tag not in tags:
             raise UnknownNameError(f"set of weights of {name} (open_clip:{name}/TAG)", tag, tags)
+        if not pretrained and "hf_model_name" in open_clip.get_model_config(name).get("text_cfg", {}):
+            raise SettingsError(
+                f"the text tower of open_clip:{name} comes from the Hugging Face hub, so this network can only be made "
+                "with pretrained=true, which downloads"
+            )
         module: nn.Module = open_clip.create_model(name, pretrained=tag if pretrained else None)
         if weights:
             load_weights(module, weights)

@@ -95,19 +95,19 @@ class OnnxGraph(Fed):
     def takes_bytes(self) -> bool:
         return self.graph.dtype == np.uint8
 
-    def compute(self, images: Tensor) -> npt.NDArray[Any]:
+    def compute(self, images: Tensor) -> dict[str, npt.NDArray[Any]]:
         fed = self.preprocessing(images.detach().cpu().float())
         fed = fed.permute(0, 2, 3, 1) if self.channels_last else fed
         values = (fed.round().clamp(0, 255) if self.takes_bytes else fed).numpy().astype(self.graph.dtype)
-        wanted = [self.output or self.graph.outputs[0]]
+        wanted = str(self.output or self.graph.outputs[0])
         given = [
             attempt(
-                lambda part=part: self.graph.session.run(wanted, {self.graph.input: np.ascontiguousarray(part)})[0],  # type: ignore[misc]
+                lambda part=part: self.graph.session.run([wanted], {self.graph.input: np.ascontiguousarray(part)})[0],  # type: ignore[misc]
                 f"{self.name} fails on an input of {' x '.join(map(str, part.shape))}",
             )
             for part in self.portions(values)
         ]
-        return given[0] if len(given) == 1 else np.concatenate(given)[: len(images)]
+        return {wanted: np.concatenate(given)[: len(images)] if self.graph.shape[0] else given[0]}
 
     def portions(self, values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         """As many images at a time as the graph takes."""
