@@ -40,7 +40,7 @@ class Watch:
 
     seen: dict[Size, Tensor] = field(default_factory=dict)
     shapes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
-    given: tuple[int, ...] | None = None  # the shape of a row as the encoder gave it
+    row: tuple[int, ...] | None = None  # the shape of one image's row as the encoder gives it
     calls: int = 0
 
     def due(self) -> bool:
@@ -86,6 +86,10 @@ class Foreign(Representation):
     def compute(self, images: Tensor) -> Any:
         """What the encoder gives for images (N, 3, H, W) in [0, 1]: a tensor, an array, or several by key or place."""
 
+    def chosen(self, given: Any) -> Any:
+        """The one output that is asked for."""
+        return pick(given, self.output, self.name)
+
     @property
     def channels_last(self) -> bool:
         """Whether maps come as (N, h, w, C)."""
@@ -111,7 +115,7 @@ class Foreign(Representation):
 
     def read(self, given: Any, images: Tensor) -> Tensor:
         """What the encoder gave -> features (N, ...) on the images' device, checked."""
-        array = as_tensor(pick(given, self.output, self.name), self.name)
+        array = as_tensor(self.chosen(given), self.name)
         if array.ndim == 0 or len(array) != len(images):
             raise FeatureError(
                 f"{self.name} gave an array of shape {tuple(array.shape)} for {len(images)} images: expected "

@@ -20,11 +20,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from preimage.errors import FeatureError, PreimageError, SettingsError
+from preimage.errors import FeatureError, SettingsError
 from preimage.networks.weights import file_hash
-from preimage.representations.foreign import IMAGE_SIZE, Foreign, Layout
+from preimage.representations.foreign import IMAGE_SIZE, Foreign, Layout, as_tensor, pick
 from preimage.representations.modules import import_object, required_arguments
 
 Array = npt.NDArray[Any]
@@ -81,8 +82,8 @@ class PythonFunction(Program):
     """python:PACKAGE.MODULE:FUNCTION: a function of yours from images, a NumPy array, to features.
 
     It gets a batch (N, H, W, 3) and returns N rows, or with `batched=false` one image (H, W, 3) for one row. Where it
-    raises, the images are tried one by one and the first that fails is named; `on_error=zeros` gives those that fail
-    zeros, and goes on.
+    raises, the images are tried one by one and the first that fails is named; with `on_error=zeros` those that fail get
+    zeros, once any image has succeeded.
     """
 
     dtype: Literal["float32", "uint8"] = "float32"
@@ -116,50 +117,50 @@ class PythonFunction(Program):
         file = getattr(module, "__file__", None)
         return [Path(file)] if file else []
 
-    def compute(self, images: Tensor) -> Any:
-        arrays = self.arrays(images, self.dtype)
-        if self.batched:
-            try:
-                return self.function(arrays.copy())
-            except Exception as error:
-                rows = self.one_by_one(arrays)  # to find out which image it was
-                if self.on_error == "zeros":
-                    return rows
-                raise FeatureError(
-                    f"{self.name} fails on a batch of {len(arrays)}, though on no image alone: "
-                    f"{type(error).__name__}: {error}. To give it one image at a time: --set batched=false"
-                ) from error
-        return self.one_by_one(arrays)
+    def chosen(self, given: Any) -> Any:
+        return given  # `compute` has chosen: it puts single rows together
 
-    def one_by_one(self, arrays: Array) -> Any:
+    def compute(self, images: Tensor) -> Tensor:
+        arrays = self.arrays(images, self.dtype)
+        if not self.batched:
+            return self.one_by_one(arrays)
+        try:
+            given = self.function(arrays.copy())
+        except Exception as error:
+            rows = self.one_by_one(arrays)  # to find out which image it was
+            if self.on_error == "zeros":
+                return rows
+            raise FeatureError(
+                f"{self.name} fails on a batch of {len(arrays)}, though on no image alone: {type(error).__name__}: "
+                f"{error}. To give it one image at a time: --set batched=false"
+            ) from error
+        rows = as_tensor(pick(given, self.output, self.name), self.name)
+        self.watch.row = tuple(rows.shape[1:])
+        return rows
+
+    def one_by_one(self, arrays: Array) -> Tensor:
         """Rows of single images, zeros for those that fail if that is wanted."""
-        given: list[Array | None] = []
-        failed: list[Exception] = []
+        rows: list[Tensor] = []
         for index in range(len(arrays)):
             try:
-                given.append(self.row(arrays[index : index + 1].copy()))
+                given = self.function(arrays[index : index + 1].copy() if self.batched else arrays[index].copy())
             except Exception as error:
-                if isinstance(error, PreimageError) or self.on_error == "stop":
+                if self.on_error == "stop" or self.watch.row is None:
                     raise FeatureError(
                         f"{self.name} fails on image {index} of {len(arrays)}, counted from 0: "
                         f"{type(error).__name__}: {error}. To go on with zeros in its place: --set on_error=zeros"
                     ) from error
-                given.append(None)
-                failed.append(error)
-        rows = [row for row in given if row is not None]
-        if not rows:
-            shape = self.watch.given
-            if shape is None:
-                raise FeatureError(f"{self.name} fails: {type(failed[0]).__name__}: {failed[0]}") from failed[0]
-        else:
-            shape = self.watch.given = rows[0].shape
-        if any(row.shape != shape for row in rows):
-            raise FeatureError(f"{self.name} gave rows of different shapes: {sorted({row.shape for row in rows})}")
-        return np.stack([np.zeros(shape, np.float32) if row is None else row for row in given])
-
-    def row(self, array: Array) -> Array:
-        """What one image (1, ...) gives, without the axis of length 1."""
-        return np.asarray(self.function(array)[0] if self.batched else self.function(array[0]))
+                rows.append(torch.zeros(self.watch.row))
+                continue
+            row = as_tensor(pick(given, self.output, self.name), self.name)
+            if self.batched and len(row) != 1:
+                raise FeatureError(f"{self.name} gave {len(row)} rows for one image")
+            rows.append(row[0] if self.batched else row)
+            self.watch.row = tuple(rows[-1].shape)
+        shapes = {tuple(row.shape) for row in rows}
+        if len(shapes) > 1:
+            raise FeatureError(f"{self.name} gave rows of different shapes: {sorted(shapes)}")
+        return torch.stack(rows)
 
 
 @dataclass(frozen=True, eq=False)
