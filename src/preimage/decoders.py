@@ -277,7 +277,7 @@ def spread(values: Tensor) -> tuple[Tensor, Tensor]:
     levels = torch.tensor([0.16, 0.5, 0.84], dtype=values.dtype, device=values.device)
     low, median, high = torch.quantile(some, levels, dim=1)
     deviation = values.std(dim=1).nan_to_num()  # of one value there is none
-    robust = torch.where(high > low, ((high - low) / 2).clamp(min=0.01 * deviation), deviation)
+    robust = torch.where(high > low, (high - low) / 2, deviation)
     return median, torch.where(robust > 0, REACH * robust, UNLIMITED)
 
 

@@ -26,7 +26,7 @@ IMAGE_SIZE = 224  # pixels, where neither the encoder nor its user names a size
 REPEATED = 1e-4  # of the largest feature: how far the same image may come out differently, encoded again
 COMPANY = 1e-2  # the same, in another company; sums run in another order then
 PROBE_EVERY = 64  # calls, after those whose number is a power of two
-MOST_CLASS_TOKENS = 8  # before the places: a class token, DINOv2's four registers
+CLASS_TOKENS = (0, 1, 2, 5)  # before the places: none, the class, DeiT's distillation, DINOv2's four registers
 
 Layout = Literal["nchw", "nhwc"]
 Tokens = Literal["auto", "map", "class", "mean", "flat"]
@@ -55,9 +55,9 @@ class Foreign(Representation):
 
     Of several outputs `output` names one: a key, a position, or a path of them such as `hidden_states.3`. Features
     (N, D) and (N, C, h, w) stay as they are, (N,) becomes (N, 1), (N, T, D) are read as `tokens`, anything else is
-    flattened. Tokens become a `map` of their places if T less the `class_tokens` before them (by default as few as make
-    it work) is a square, or the `class` token, the `mean` over places, or are kept `flat`; `auto` is `map` where that
-    is possible, else `flat`.
+    flattened. Tokens become a `map` of their places if T less the `class_tokens` before them (by default 0, 1, 2 or 5,
+    the first that makes it work) is a square, or the `class` token, the `mean` over places, or are kept `flat`; `auto`
+    is `map` where that is possible, else `flat`.
     """
 
     address: str
@@ -98,7 +98,7 @@ class Foreign(Representation):
     @property
     def prefixes(self) -> Sequence[int]:
         """How many tokens may come before those of the places, likeliest first."""
-        return range(MOST_CLASS_TOKENS + 1) if self.class_tokens is None else [self.class_tokens]
+        return CLASS_TOKENS if self.class_tokens is None else [self.class_tokens]
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)

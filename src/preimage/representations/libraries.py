@@ -211,7 +211,7 @@ class HuggingFace(LibraryDoor):
     def __post_init__(self) -> None:
         if not self.weights and not self.random and not self.pretrained and Path(self.address).is_dir():
             object.__setattr__(self, "weights", self.address)
-        if self.output is None and not self.layer:
+        if self.output is None and self.layer == "":
             object.__setattr__(self, "output", "last_hidden_state")
         super().__post_init__()
 

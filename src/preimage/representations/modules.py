@@ -45,7 +45,7 @@ class ModuleDoor(Fed):
     state dict on this disk (.pth, .safetensors, .npz). Gradients reach the images.
     """
 
-    layer: str = ""
+    layer: str | int = ""
     weights: str = ""
     layout: Layout = "nchw"
 
@@ -57,13 +57,18 @@ class ModuleDoor(Fed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_layer(self.module, self.layer)
+        check_layer(self.module, self.path)
 
     @property
     def prefixes(self) -> Sequence[int]:
         """timm's transformers say how many; a layer may come before they are added."""
         told = getattr(self.module, "num_prefix_tokens", None)
         return super().prefixes if self.class_tokens is not None or told is None else [told, 0]
+
+    @property
+    def path(self) -> str:
+        """The layer's path; one that is a number comes as a number from the command line."""
+        return str(self.layer)
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -96,7 +101,7 @@ class ModuleDoor(Fed):
             )
         module = self.module.to(images.device)
         return attempt(
-            lambda: layer_output(module, self.layer, self.preprocessing(images)),
+            lambda: layer_output(module, self.path, self.preprocessing(images)),
             f"{self.name} fails on images {tuple(images.shape)}",
         )
 
@@ -109,7 +114,7 @@ class ModuleDoor(Fed):
         """Of weights, structure, layer, preprocessing and what is read of the output."""
         reading = [self.output, self.tokens, self.class_tokens, self.layout]
         content = json.dumps(
-            [self.version, self.layer, reading, asdict(self.preprocessing), repr(self.module), fingerprint(self.module)]
+            [self.version, self.path, reading, asdict(self.preprocessing), repr(self.module), fingerprint(self.module)]
         )
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -12,7 +12,7 @@ import json
 import shlex
 import subprocess
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ LAST_LINES = 12  # of what a program said before it failed
 class Program(Foreign):
     """Code that is given images as an array, float32 in [0, 1] or uint8 in 0..255, RGB, all of `image_size` pixels.
 
-    `layout` is that of the images, and of the maps that come back. `files` are others whose contents decide the
+    `layout` is that of the images, and of the maps that come back. (N, T, D) is flattened unless `tokens` says otherwise. `files` are others whose contents decide the
     features, such as weights that the code reads: they count in the fingerprint, as the code does.
     """
 
@@ -54,6 +54,10 @@ class Program(Foreign):
     @property
     def channels_last(self) -> bool:
         return self.layout == "nhwc"
+
+    @property
+    def prefixes(self) -> Sequence[int]:
+        return [] if self.tokens == "auto" else super().prefixes  # few arrays of three axes are a transformer's
 
     def arrays(self, images: Tensor, dtype: str) -> Array:
         """Images (N, 3, H, W) in [0, 1] -> the array that the code is given."""
