@@ -70,7 +70,7 @@ def test_list_names_everything(run: Path) -> None:
     ]
     assert [name for name in names if name not in text] == []
     content = json.loads(preimage("list", "--json").stdout)
-    assert set(content) == {"representations", "decoders", "inverters", "analyses", "presets", "shipped"}
+    assert set(content) == {"representations", "doors", "decoders", "inverters", "analyses", "presets", "shipped"}
 
 
 def test_a_fitted_baseline_has_its_row_and_is_compared_in_pairs(run: Path, crops: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from preimage.decoders import DECODERS, UpConv, build_decoder, cost
+from preimage.decoders import DECODERS, Decoder, Join, Standardise, UpConv, build_decoder, cost
 from preimage.errors import SettingsError, UnknownNameError
 
 HOG_SHAPE = (31, 32, 32)
@@ -172,3 +172,67 @@ def test_a_smooth_up_convolution_has_no_grid_of_its_own(kernel: int) -> None:
     assert smooth.shape == (1, 4, 12, 12)
     assert smooth.std(dim=(2, 3)).max() < 1e-6
     assert plain.std(dim=(2, 3)).max() > 1e-2
+
+
+# --- features as they come from anywhere ------------------------------------------------------------------------------
+
+
+def test_outliers_do_not_set_the_scale_of_the_others() -> None:
+    features = torch.randn(256, 4)
+    features[:3] *= 1e6
+    standardise = Standardise(4)
+    standardise.measure(features)
+    usual = standardise(features)[3:]
+    assert usual.std() == pytest.approx(1, abs=0.4)
+    assert standardise(features).abs().max() < 100
+
+
+def test_outliers_keep_their_order() -> None:
+    features = torch.cat([torch.randn(1000), torch.tensor([30.0, 100, 1000, -1000])])[:, None]
+    standardise = Standardise(1)
+    standardise.measure(features)
+    small, large, largest, least = standardise(features)[-4:, 0].tolist()
+    assert least < 0 < small < large < largest
+
+
+def test_usual_features_are_only_shifted_and_scaled() -> None:
+    features = torch.randn(256, 5, 4, 4) * 3 + 7
+    standardise = Standardise(5)
+    standardise.measure(features)
+    mean, deviation = features.mean(dim=(0, 2, 3), keepdim=True), features.std(dim=(0, 2, 3), keepdim=True)
+    torch.testing.assert_close(standardise(features), (features - mean) / deviation, atol=1e-3, rtol=1e-3)
+
+
+def test_sparse_features_move_and_dead_ones_stay_silent() -> None:
+    features = torch.stack([(torch.rand(2000) < 0.02).float(), torch.randn(2000), torch.full((2000,), 3.0)], 1)
+    standardise = Standardise(3)
+    standardise.measure(features)
+    standardised = standardise(features)
+    assert standardised[:, 0].std() == pytest.approx(1, abs=0.05)
+    assert standardised[:, 2].abs().max() == 0
+
+
+def test_a_file_of_before_outliers_were_drawn_in_means_what_it_did() -> None:
+    standardise = Standardise(2)
+    standardise.load_state_dict({"mean": torch.tensor([1.0, 2.0]), "deviation": torch.tensor([2.0, 0.5])})
+    features = torch.tensor([[3.0, 1e6], [-1e6, 2.0]], requires_grad=True)
+    expected = (features - torch.tensor([1.0, 2.0])) / torch.tensor([2.0, 0.5])
+    assert torch.equal(standardise(features), expected)
+    standardise(features).sum().backward()
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()
+
+
+@pytest.mark.parametrize("shape", [(8,), (100_000,), (20_000, 2, 2), (1, 1, 1), (2, 300, 300)])
+def test_features_of_any_length_are_read_within_bounds(shape: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        decoder = Decoder(DECODERS["smooth"](shape, 224), shape[0])
+        images = decoder(torch.empty(2, *shape))
+    assert images.shape[:2] == (2, 3)
+    assert max(parameter.numel() for parameter in decoder.parameters()) < 20e6
+
+
+def test_neighbours_of_a_long_vector_are_joined() -> None:
+    joined = Join(4).build(10, 4)(torch.arange(10.0)[None])
+    sums = torch.tensor([[0.0 + 1 + 2, 3 + 4 + 5, 6 + 7 + 8, 9]])
+    torch.testing.assert_close(joined, sums / 3**0.5)

@@ -34,7 +34,7 @@ from preimage.inverters import (
 from preimage.inverters.confidence import DEFAULT as CONFIDENCE
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
-from preimage.representations import REPRESENTATIONS, SavedFeatures, get_representation
+from preimage.representations import DOORS, REPRESENTATIONS, SavedFeatures, get_representation, is_door
 from preimage.representations.saved import PREFIX
 from preimage.runs import Reporter, Run
 
@@ -45,9 +45,11 @@ SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free t
 
 
 def is_path(name: str | Path) -> bool:
-    """A plain name means what ships; anything with a slash, or a safetensors file, is a path."""
+    """A plain name means what ships; anything with a slash, or a safetensors file, is a path; `onnx:...` is a name."""
     text = str(name)
-    return isinstance(name, Path) or "/" in text or "\\" in text or text.endswith(".safetensors")
+    if isinstance(name, Path):
+        return True
+    return not is_door(text) and ("/" in text or "\\" in text or text.endswith(".safetensors"))
 
 
 def load_inverter(name: str | Path) -> Inverter:
@@ -412,6 +414,7 @@ def catalogue() -> dict[str, Any]:
 
     return {
         "representations": {name: describe(name) for name in REPRESENTATIONS},
+        "doors": dict(first_line(door).split(": ", 1) for door in DOORS.values()),
         "decoders": {name: first_line(table) for name, table in DECODERS.items()},
         "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
         "analyses": {name: kind.question for name, kind in ANALYSES.items()},

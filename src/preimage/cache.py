@@ -51,7 +51,7 @@ class CachedRepresentation(Representation):
         for fact in ("name", "version", "log_scale", "source", "costly", "image_size"):
             setattr(self, fact, getattr(inner, fact))
         self.root = Path(folder or FOLDER)
-        self.folder = self.root / f"{inner.name}-{inner.fingerprint}"
+        self.folder = self.root / f"{inner.file_name}-{inner.fingerprint}"
         self.limit = int(gigabytes * 1e9)
         self.size = sum(size for _, size, _ in self.entries())
 

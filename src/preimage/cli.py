@@ -51,6 +51,7 @@ FeaturesOption = Annotated[
     Path | None, typer.Option("--features", help="Saved features (.npy, .npz, .safetensors, .parquet) of --images.")
 ]
 Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
+Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set representation.layer=LAYER.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
 FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
@@ -63,6 +64,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 def main() -> None:
     """The entry point of the `preimage` command."""
+    sys.path.append(str(Path.cwd()))  # where torch: and python: look for code of the user's
     try:
         app()
     except NotShippedError as error:
@@ -126,7 +128,7 @@ def list_command(as_json: AsJson = False) -> None:
     for needs, names in missing.items():
         out.print(f"{names[0]} ... {names[-1].partition('.')[2]}: {needs}")
     out.print()
-    for kind in ("decoders", "inverters"):
+    for kind in ("doors", "decoders", "inverters"):
         table = plain_table(kind, "name", "what it is")
         for name, description in catalogue[kind].items():
             table.add_row(name, description)
@@ -184,6 +186,7 @@ def encode(
     images: Images,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write; its settings go beside it.")],
     representation: Name = "hog",
+    layer: Layer = None,
     fit: FitOption = None,
     settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
     device: Device = None,
@@ -196,7 +199,7 @@ def encode(
     if output.suffix != ".npy":
         raise SettingsError(f"features are written as .npy, not {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    chosen = representation_of(representation, settings)
+    chosen = representation_of(representation, settings + as_override(layer))
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
     arrays = []
@@ -268,7 +271,7 @@ def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], o
         reconstructions = inverter.invert(features).cpu()
         columns = sheet_columns(representation, images, features.cpu(), reconstructions)
         for index, name in enumerate(ids):
-            picture, beside = (output / f"{names[name]}.{kind}.png" for kind in (representation.name, "sheet"))
+            picture, beside = (output / f"{names[name]}.{kind}.png" for kind in (representation.file_name, "sheet"))
             save_image(reconstructions[index], picture)
             sheet({title: each[index : index + 1] for title, each in columns.items()}, beside)
             print(f"{picture}\n{beside}")
@@ -309,13 +312,14 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
             "with the inverter's settings"
         )
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
-    names, kind = file_names(ids), representation.name.partition(":")[0]
+    names = file_names(ids)
     for start in range(0, len(table), 16):
         rows = range(start, min(start + 16, len(table)))
         reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
         for row, back in zip(rows, reconstructions, strict=True):
-            save_image(back, output / f"{names[ids[row]]}.{kind}.png")
-            print(output / f"{names[ids[row]]}.{kind}.png")
+            picture = output / f"{names[ids[row]]}.{representation.file_name}.png"
+            save_image(back, picture)
+            print(picture)
 
 
 def sidecar(file: Path) -> Path:
@@ -338,6 +342,8 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes, made steps by timing a few.")] = None,
     settings: Overrides = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    representation: Annotated[str | None, typer.Option("--representation", "-r", help="Instead of a preset.")] = None,
+    layer: Layer = None,
     device: Device = None,
 ) -> None:
     """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first.
@@ -346,6 +352,10 @@ def train(
     """
     from preimage import api, runs
 
+    if preset is not None and representation is not None:
+        raise SettingsError(f"name either a preset ({preset}) or --representation ({representation}), not both")
+    preset = preset or representation
+    settings = settings + as_override(layer)
     stop = stop_on_signals()
     with progress_bar() as bar:
         reporter = make_reporter(bar)
@@ -761,6 +771,11 @@ def demo(
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
+
+
+def as_override(layer: str | None) -> list[str]:
+    """--layer as the setting it is short for; in quotes, because a layer may be called 6."""
+    return [] if layer is None else [f"representation.layer={json.dumps(layer)}"]
 
 
 def representation_of(name: str, overrides: list[str]) -> Representation:

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from preimage.errors import SettingsError, UnknownNameError
 
 SLOPE = 0.2
+REACH = 10.0  # robust deviations; of normally distributed features nothing lies beyond
+UNLIMITED = 1e30  # a reach that nothing exceeds
+MEASURED_AT_ONCE = 1 << 22  # features
+SORTED = 1 << 14  # features of a channel, at least, that its quantiles are taken from
+WIDE_MAP = 4096  # channels
+WIDEST = 1 << 14  # inputs of the first layer; beyond, neighbours are joined to one
 Shape = Sequence[int]
 
 
@@ -94,7 +101,33 @@ class SmoothConvTranspose2d(nn.ConvTranspose2d):
         return F.conv_transpose2d(features, weight, self.bias, self.stride, padding, self.output_padding)
 
 
-Layer = Linear | Grid | Conv | UpConv
+@dataclass(frozen=True)
+class Join:
+    """Neighbouring numbers of a long vector joined to one, so that about `channels` remain; each has its own weight."""
+
+    channels: int
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        return JoinNeighbours(in_channels, out_channels)
+
+
+class JoinNeighbours(nn.Module):
+    """Numbers (N, D) -> (N, `outputs`), each a weighted sum of D / outputs neighbours: as many weights as inputs."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.together = math.ceil(inputs / outputs)
+        self.weight = nn.Parameter(torch.full((outputs, self.together), 1 / math.sqrt(self.together)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        missing = self.outputs * self.together - features.shape[1]
+        neighbours = F.pad(features, (0, missing)).view(-1, *self.weight.shape)  # (N, outputs, together)
+        joined: Tensor = (neighbours * self.weight).sum(dim=2)
+        return joined
+
+
+Layer = Linear | Grid | Conv | UpConv | Join
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -149,20 +182,25 @@ def smooth(shape: Shape, image_size: int) -> Table:
     """Ours, for features of any shape: the paper's HOG network generalised, a blur in every up-convolution.
 
     Vectors, and maps of places 16 pixels apart and more, stop at half the image's size or the first doubling beyond:
-    nothing finer can be recovered from them, and the last doubling costs most of the time.
+    nothing finer can be recovered from them, and the last doubling costs most of the time. What is longer than `WIDEST`
+    is first made shorter, so that the first layer has at most 17 million weights, whatever the features.
     """
     if len(shape) == 1:
         ups = tuple(UpConv(channels, smooth=True) for channels in (128, 64, 32, 3))
-        return Table(((Linear(1024), Grid(256, max(1, image_size // 32))),), ups)
+        join = (Join(WIDEST),) if shape[0] > WIDEST else ()
+        return Table(((*join, Linear(1024), Grid(256, max(1, image_size // 32))),), ups)
     side = max(shape[1:])
     downs = max(1, math.ceil(math.log2(side / 4)))  # to 4 x 4, where everything is in sight
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
     down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]
     far: tuple[Layer, ...] = (*reversed(down), *(UpConv(channels, smooth=True) for channels in widths[1:]))
-    detail = (Conv(128, 5), Conv(128, 3))
+    detail: tuple[Layer, ...] = (Conv(128, 5), Conv(128, 3))
     sparse = image_size >= 16 * side
     steps = math.ceil(math.log2(image_size / side / 2)) if sparse else doublings(side, image_size)
     ups = tuple(UpConv(max(32, 16 << place) if place else 3, smooth=True) for place in reversed(range(steps)))
+    if shape[0] > WIDE_MAP:
+        narrow = Conv(max(64, (1 << 24) // shape[0]), 1)  # else the convolutions would have a weight for each channel
+        far, detail = (narrow, *far), (narrow, *detail)
     return Table((far, detail), (Conv(256), Conv(128), *(ups or (Conv(3),))))
 
 
@@ -182,7 +220,8 @@ DECODERS: dict[str, Callable[[Shape, int], Table]] = {
 class Standardise(nn.Module):
     """Features brought to mean 0 and deviation 1, channel by channel, by statistics `measure`d before training.
 
-    With `log` it is their logarithm: probabilities near 1e-6 differ in nothing else.
+    Where a channel goes further from its median than `reach`, it goes on logarithmically: else a few values would set
+    the scale of all others. With `log` the features' logarithm is read: probabilities near 1e-6 differ in nothing else.
     """
 
     def __init__(self, channels: int, log: bool = False) -> None:
@@ -190,22 +229,63 @@ class Standardise(nn.Module):
         self.log = log
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
+        self.register_buffer("median", torch.zeros(channels))
+        self.register_buffer("reach", torch.full((channels,), UNLIMITED))
         self.mean: Tensor
         self.deviation: Tensor
+        self.median: Tensor
+        self.reach: Tensor
 
     def measure(self, features: Tensor) -> None:
-        by_channel = self.scaled(features).transpose(0, 1).flatten(1).double()
-        self.mean.copy_(by_channel.mean(dim=1))
-        deviation = by_channel.std(dim=1)
-        # A channel that never moves tells nothing; dividing by its rounding noise would make it shout.
-        self.deviation.copy_(torch.where(deviation > 1e-6 + 1e-5 * by_channel.mean(dim=1).abs(), deviation, 1.0))
+        size = max(1, MEASURED_AT_ONCE * features.shape[1] // features.numel())  # channels
+        for first in range(0, features.shape[1], size):
+            part = slice(first, first + size)
+            values = self.scaled(features[:, part]).transpose(0, 1).flatten(1).double()  # (channels, values)
+            self.median[part], self.reach[part] = spread(values)
+            values = drawn_in(values, self.median[part, None], self.reach[part, None])
+            self.mean[part] = values.mean(dim=1)
+            # A channel that never moves tells nothing; dividing by its rounding noise would make it shout.
+            deviation = values.std(dim=1)
+            moves = deviation > 1e-5 * values.abs().amax(dim=1)
+            self.deviation[part] = torch.where(moves, deviation, 0.0)
+        moving = self.deviation[self.deviation > 0]
+        least = 1e-6 * moving.median() if len(moving) else 0.0
+        self.deviation.copy_(torch.where(self.deviation > least, self.deviation, 1.0))
 
     def forward(self, features: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (features.ndim - 2)
-        return (self.scaled(features) - self.mean.view(shape)) / self.deviation.view(shape)
+        near = drawn_in(self.scaled(features), self.median.view(shape), self.reach.view(shape))
+        return (near - self.mean.view(shape)) / self.deviation.view(shape)
 
     def scaled(self, features: Tensor) -> Tensor:
         return features.clamp(min=1e-12).log() if self.log else features
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in ("median", "reach"):  # files of before there was a reach have none
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def spread(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The median of each row, and how far from it values are taken as they are.
+
+    That is `REACH` times half the distance between the quantiles 0.16 and 0.84, which is the deviation where values are
+    normally distributed, and which a few large ones do not change; of rows that mostly stand still, as sparse features
+    do, `REACH` deviations.
+    """
+    some = values[:, :: max(1, values.shape[1] // SORTED)]
+    levels = torch.tensor([0.16, 0.5, 0.84], dtype=values.dtype, device=values.device)
+    low, median, high = torch.quantile(some, levels, dim=1)
+    deviation = values.std(dim=1).nan_to_num()  # of one value there is none
+    robust = torch.where(high > low, (high - low) / 2, deviation)
+    return median, torch.where(robust > 0, REACH * robust, UNLIMITED)
+
+
+def drawn_in(values: Tensor, median: Tensor, reach: Tensor) -> Tensor:
+    """Values within reach of the median as they are; beyond, the distance grows with its logarithm."""
+    distance = values - median
+    beyond = reach * (1 + (distance.abs() / reach).clamp(min=1).log())
+    return torch.where(distance.abs() <= reach, values, median + beyond.copysign(distance))
 
 
 class Decoder(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -11,13 +12,20 @@ class PreimageError(Exception):
 
 
 class UnknownNameError(PreimageError):
-    """A name that is in no table; suggests the nearest one and lists the choices."""
+    """A name that is in no table; suggests the nearest one and lists the choices, unless they are very many."""
+
+    listed = 150
 
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
         available = sorted(choices)
         nearest = get_close_matches(name, available, n=1)
         suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        super().__init__(f"no {kind} is called {name!r}.{suggestion} Available: {', '.join(available) or 'none'}")
+        if len(available) > self.listed:
+            near = get_close_matches(name, available, n=8, cutoff=0.3) or available[:8]
+            listing = f"{', '.join(near)}, and {len(available) - len(near)} more"
+        else:
+            listing = ", ".join(available) or "none"
+        super().__init__(f"no {kind} is called {name!r}.{suggestion} Available: {listing}")
 
 
 class ImageError(PreimageError):
@@ -37,9 +45,10 @@ class NotShippedError(PreimageError):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        run = "runs/mine" if ":" in name else f"runs/{name}"
         super().__init__(
-            f"no inverter for {name!r} ships with preimage. Train one by `preimage train {name} --images PHOTOS "
-            f"--run runs/{name}`, then use it with `--run runs/{name}`"
+            f"no inverter for {name!r} ships with preimage. Train one by `preimage train {shlex.quote(name)} "
+            f"--images PHOTOS --run {run}`, then use it with `--run {run}`"
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -91,6 +92,11 @@ class Representation(ABC):
         if not is_dataclass(self):
             raise NotImplementedError(f"{type(self).__name__} is not a dataclass: override `settings`")
         return asdict(self)
+
+    @property
+    def file_name(self) -> str:
+        """The name as part of a file's: what does not belong there becomes a dash."""
+        return re.sub(r"[^\w.+-]+", "-", self.name).strip("-")[-80:]
 
     @property
     def fingerprint(self) -> str:

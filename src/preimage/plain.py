@@ -36,7 +36,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in options:
             return None
-        return convert(value, next(option for option in options if option is not type(None)), where)
+        options = tuple(option for option in options if option is not type(None))
+        return value if type(value) in options else convert(value, options[0], where)
     if origin is Literal:
         if value in options:
             return value
@@ -44,6 +45,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, str | list | tuple):
         items = [value] if isinstance(value, str) else value
         return tuple(convert(item, options[0], where) for item in items)
+    if origin is tuple and options[0] is float and type(value) in (int, float):
+        return (float(value),)
     expected = origin or hint
     if expected is float and type(value) is int:
         return float(value)

@@ -282,7 +282,9 @@ def _train(
     assert isinstance(network, Trainable)
     ids, first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))
     first = first.to(accelerator.device)
-    network.prepare(inverter.inputs(representation.batch(ids, first)), first)
+    size = settings.training.batch_size
+    batches = [representation.batch(ids[at : at + size], first[at : at + size]) for at in range(0, len(first), size)]
+    network.prepare(torch.cat([inverter.inputs(batch) for batch in batches]), first)
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, settings.training.batch_size, settings.seed, settings.augmentation, **share)

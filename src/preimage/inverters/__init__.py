@@ -45,13 +45,17 @@ def make_inverter(name: str, representation: Representation, settings: Mapping[s
 
 
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write fitted inverters of one representation; floating-point tensors are stored as `dtype`."""
+    """Write fitted inverters of one representation; floating-point tensors are stored as `dtype`, if not vectors.
+
+    Vectors are small, and some (the features' means and deviations) go beyond what float16 can hold.
+    """
     representation = inverters[0].origin
     tensors = {
-        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        name: value.to(dtype if value.is_floating_point() and value.ndim > 1 else value.dtype)
         for inverter in inverters
         for name, value in with_confidence(inverter).items()
     }
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     description = {
         "format": FORMAT,
         "representation": {"name": representation.name, **representation.settings},

@@ -1,17 +1,21 @@
-"""Every representation by name. A new one is one new file and one line here."""
+"""Every representation by name, and the doors to those of others. A new one is one new file and one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from preimage.errors import UnknownNameError
+from preimage.errors import SettingsError, UnknownNameError
 from preimage.interfaces import Representation
 from preimage.networks import NETWORKS
 from preimage.plain import build
 from preimage.representations.hog import HOG
 from preimage.representations.lbp import LBP
+from preimage.representations.libraries import HuggingFace, OpenCLIP, Timm, Torchvision
+from preimage.representations.modules import TorchModule
 from preimage.representations.network import ModuleLayer, network_layer
+from preimage.representations.onnx_graph import OnnxGraph
+from preimage.representations.programs import Command, PythonFunction
 from preimage.representations.saved import PREFIX, SavedFeatures
 from preimage.representations.sift import SparseSIFT
 
@@ -23,13 +27,48 @@ REPRESENTATIONS: dict[str, Callable[..., Representation]] = {
 }
 
 
+# What stands before the colon of a name -> what makes the representation at the address behind it.
+DOORS: dict[str, Callable[..., Representation]] = {
+    door.door: door
+    for door in (TorchModule, Timm, Torchvision, HuggingFace, OpenCLIP, OnnxGraph, PythonFunction, Command)
+}
+
+
+def is_door(name: str) -> bool:
+    """Whether a name leads to an encoder of somebody else's: `onnx:model.onnx`."""
+    prefix, colon, _ = name.partition(":")
+    return bool(colon) and prefix in DOORS
+
+
 def get_representation(name: str, **settings: Any) -> Representation:
     """The representation of that name with the given settings: `get_representation("hog", cell_size=16)`."""
     if name.startswith(PREFIX):
         return build(SavedFeatures, {"file": name.removeprefix(PREFIX)} | settings, PREFIX)
+    if ":" in name:
+        return open_door(name, settings)
     if name not in REPRESENTATIONS:
         raise UnknownNameError("representation", name, REPRESENTATIONS)
     return build(REPRESENTATIONS[name], settings, name)
 
 
-__all__ = ["HOG", "LBP", "REPRESENTATIONS", "ModuleLayer", "SavedFeatures", "SparseSIFT", "get_representation"]
+def open_door(name: str, settings: dict[str, Any]) -> Representation:
+    """`prefix:address` and settings -> the representation; raises `PreimageError` that names what there is."""
+    prefix, _, address = name.partition(":")
+    if prefix not in DOORS:
+        raise UnknownNameError("door", prefix, DOORS)
+    if not address or "address" in settings:
+        raise SettingsError(f"expected {prefix}:ADDRESS as the name, and no address in the settings; got {name!r}")
+    return build(DOORS[prefix], {"address": address, **settings}, name)
+
+
+__all__ = [
+    "DOORS",
+    "HOG",
+    "LBP",
+    "REPRESENTATIONS",
+    "ModuleLayer",
+    "SavedFeatures",
+    "SparseSIFT",
+    "get_representation",
+    "is_door",
+]

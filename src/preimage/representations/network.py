@@ -41,9 +41,7 @@ class ModuleLayer(Representation):
         settings: dict[str, Any] | None = None,
         log: bool = False,
     ) -> None:
-        paths = [path for path, _ in module.named_modules() if path]
-        if layer not in paths:
-            raise UnknownNameError(f"layer of {type(module).__name__}", layer, paths)
+        check_layer(module, layer)
         self.module = module.eval().requires_grad_(False)
         self.layer = layer
         self.preprocessing = preprocessing
@@ -63,11 +61,7 @@ class ModuleLayer(Representation):
 
     def features_of(self, images: Tensor) -> Tensor:
         """As `encode`, for pixel values of any size."""
-        if any(part.training for part in self.module.modules()):
-            raise FeatureError(
-                f"the module of {self.name} has been put in training mode: dropout and batch statistics would change "
-                "its features from call to call; call .eval()"
-            )
+        check_frozen(self.module, self.name)
         return run_to_layer(self.module.to(images.device), self.layer, self.preprocessing(images))
 
     def brightened(self, factor: float) -> ModuleLayer:
@@ -105,13 +99,39 @@ class ModuleLayer(Representation):
         return hash(self.fingerprint)
 
 
+def check_layer(module: nn.Module, layer: str) -> None:
+    """Raise `UnknownNameError` unless this is the path of a part of the module; the empty one is the module itself."""
+    paths = [path for path, _ in module.named_modules()]
+    if layer not in paths:
+        raise UnknownNameError(f"layer of {type(module).__name__}", layer, paths[1:])
+
+
+def check_frozen(module: nn.Module, name: str) -> None:
+    """Raise `FeatureError` if any part of the module is in training mode."""
+    if any(part.training for part in module.modules()):
+        raise FeatureError(
+            f"the module of {name} has been put in training mode: dropout and batch statistics would change "
+            "its features from call to call; call .eval()"
+        )
+
+
 class _ReachedLayer(Exception):  # noqa: N818 (not an error: what comes after the layer is not needed)
     pass
 
 
 def run_to_layer(module: nn.Module, layer: str, inputs: Tensor) -> Tensor:
-    """The output of a layer; the module is left without hooks whatever happens."""
-    found: list[Tensor] = []
+    """The output of a layer, which is a tensor; raises `FeatureError` where it is something else."""
+    output = layer_output(module, layer, inputs)
+    if not isinstance(output, Tensor):
+        raise FeatureError(
+            f"layer {layer!r} puts out {type(output).__name__}, expected a tensor: name a layer inside it"
+        )
+    return output
+
+
+def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
+    """Whatever a layer puts out; the module is left without hooks whatever happens."""
+    found: list[Any] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         found.append(output)
@@ -121,10 +141,6 @@ def run_to_layer(module: nn.Module, layer: str, inputs: Tensor) -> Tensor:
         module(inputs)
     if not found:
         raise FeatureError(f"layer {layer!r} was not reached: the module does not use it in its forward pass")
-    if not isinstance(found[0], Tensor):
-        raise FeatureError(
-            f"layer {layer!r} puts out {type(found[0]).__name__}, expected a tensor: name a layer inside it"
-        )
     return found[0]
 
 

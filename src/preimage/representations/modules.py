@@ -1,0 +1,260 @@
+"""torch modules by name: `torch:package.module:factory`, and what the doors to libraries of modules share with it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from preimage.errors import FeatureError, SettingsError, UnknownNameError, WeightsError
+from preimage.networks.preprocessing import Preprocessing
+from preimage.networks.weights import fingerprint, load_into, read_weights
+from preimage.representations.foreign import Fed, Layout, attempt
+from preimage.representations.network import check_frozen, check_layer, layer_output
+
+Stamp = tuple[int, int] | None
+
+NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put a state dict within a checkpoint
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A module ready to encode, how it is fed where that is known, and where it comes from in words."""
+
+    module: nn.Module
+    preprocessing: Preprocessing | None
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleDoor(Fed):
+    """A `layer` of a torch module, by its path such as `blocks.6`; without one, what the module returns.
+
+    The module is put in eval mode and frozen. `layout` is that of its maps: Swin's, for one, are `nhwc`. `weights` is a
+    state dict on this disk (.pth, .safetensors, .npz). Gradients reach the images.
+    """
+
+    layer: str | int = ""
+    weights: str = ""
+    layout: Layout = "nchw"
+
+    differentiable: ClassVar[bool] = True
+
+    @abstractmethod
+    def load(self) -> Loaded:
+        """The module and what is known of it; raises `PreimageError` with the way on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_layer(self.module, self.path)
+
+    @property
+    def prefixes(self) -> Sequence[int]:
+        """timm's transformers say how many; a layer may come before they are added."""
+        told = getattr(self.module, "num_prefix_tokens", None)
+        return super().prefixes if self.class_tokens is not None or told is None else [told, 0]
+
+    @property
+    def path(self) -> str:
+        """The layer's path; one that is a number comes as a number from the command line."""
+        return str(self.layer)
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        loaded = self.load()
+        loaded.module.eval().requires_grad_(False)
+        return loaded
+
+    @property
+    def module(self) -> nn.Module:
+        return self.loaded.module
+
+    @property
+    def found(self) -> Preprocessing | None:
+        return self.loaded.preprocessing
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        return self.loaded.source
+
+    @property
+    def channels_last(self) -> bool:
+        return self.layout == "nhwc"
+
+    def compute(self, images: Tensor) -> Any:
+        check_frozen(self.module, self.name)
+        if self.writes != writes(self.module):
+            raise FeatureError(
+                f"the weights of {self.name} have been changed since it was made: encode everything with one encoder, "
+                "and make the representation again for another"
+            )
+        module = self.module.to(images.device)
+        return attempt(
+            lambda: layer_output(module, self.path, self.preprocessing(images)),
+            f"{self.name} fails on images {tuple(images.shape)}",
+        )
+
+    @cached_property
+    def writes(self) -> int:
+        return writes(self.module)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of weights, structure, layer, preprocessing and what is read of the output."""
+        reading = [self.output, self.tokens, self.class_tokens, self.layout]
+        content = json.dumps(
+            [self.version, self.path, reading, asdict(self.preprocessing), repr(self.module), fingerprint(self.module)]
+        )
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class TorchModule(ModuleDoor):
+    """torch:PACKAGE.MODULE:FACTORY: a layer (--set layer=...) of the torch module that a function of yours returns.
+
+    FACTORY takes no arguments; it may be the module itself, or its class. Torch's seed is 0 while it works, so that
+    random weights are the same every time. How the module is fed is read off its `pretrained_cfg` or `default_cfg`
+    where it has one, as timm's have.
+    """
+
+    door: ClassVar[str] = "torch"
+
+    def load(self) -> Loaded:
+        factory = import_object(self.address, self.door)
+        module = unaltered(load_module, factory, self.name, self.weights, weights_stamp(self.weights))
+        found = preprocessing_of(module)
+        fed = "" if found or self.mean or self.deviation or self.white else ", fed RGB in [0, 1]"
+        return Loaded(module, found, (self.weights or "your module") + fed)
+
+
+class Kept(NamedTuple):
+    """A module that is kept for whoever asks for the same again, and how often its weights had been written to."""
+
+    module: nn.Module
+    writes: int
+
+
+@lru_cache(maxsize=2)
+def load_module(factory: Any, name: str, weights: str, stamp: Stamp) -> Kept:  # noqa: ARG001 (part of the key)
+    """The module of a factory with the weights of a file; `stamp` tells one state of the file from another."""
+    module = factory if isinstance(factory, nn.Module) else call_factory(factory, name)
+    if not isinstance(module, nn.Module):
+        raise SettingsError(f"{name} gave {type(module).__name__}, expected a torch.nn.Module")
+    if weights:
+        load_weights(module, weights)
+    return Kept(module, writes(module))
+
+
+def unaltered(load: Any, *arguments: Any) -> nn.Module:
+    """The module kept by a cached function, loaded anew if someone has changed its weights since."""
+    kept: Kept = load(*arguments)
+    if writes(kept.module) != kept.writes:
+        load.cache_clear()
+        kept = load(*arguments)
+    return kept.module
+
+
+def writes(module: nn.Module) -> int:
+    """How often torch has seen any weight written to."""
+    tensors = module.state_dict(keep_vars=True).values()
+    return sum(value._version for value in tensors if isinstance(value, Tensor) and not value.is_inference())
+
+
+def weights_stamp(weights: str) -> Stamp:
+    """Time and size of a weights file; None where none is named."""
+    if not weights:
+        return None
+    file = Path(weights).expanduser()
+    if not file.is_file():
+        raise WeightsError(f"there is no weights file {weights}")
+    return (file.stat().st_mtime_ns, file.stat().st_size)
+
+
+def call_factory(factory: Any, name: str) -> Any:
+    if not callable(factory):
+        raise SettingsError(
+            f"{name} is {type(factory).__name__}, expected a torch.nn.Module or a function that gives one"
+        )
+    if needed := required_arguments(factory):
+        raise SettingsError(
+            f"{name} needs arguments: {', '.join(needed)}. Name a function without any, such as: "
+            f"def make(): return {getattr(factory, '__name__', 'factory')}({needed[0]}=...)"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return attempt(factory, f"{name} fails", SettingsError)
+
+
+def required_arguments(factory: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that must be given; none where Python cannot tell."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:
+        return []
+    given = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in given]
+
+
+def load_weights(module: nn.Module, weights: str) -> None:
+    """Fill a module from a file; a state dict within a checkpoint is found, and `module.` before all names dropped."""
+    file = Path(weights).expanduser()
+    state: dict[str, Any] = read_weights(file)
+    for key in NESTED:
+        if isinstance(state.get(key), Mapping):
+            state = dict(state[key])
+    if state and all(name.startswith("module.") for name in state):  # DistributedDataParallel's
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise WeightsError(f"{file} is no state dict of tensors: it holds {', '.join(strange[:8])}")
+    load_into(module, state, file)
+
+
+def preprocessing_of(module: nn.Module) -> Preprocessing | None:
+    """How a module says it is fed, as timm's do."""
+    for attribute in ("pretrained_cfg", "default_cfg"):
+        facts = getattr(module, attribute, None)
+        if isinstance(facts, Mapping) and "mean" in facts and "std" in facts:
+            size = facts.get("input_size", (3, 224, 224))[-1]
+            return Preprocessing(size, mean=tuple(facts["mean"]), deviation=tuple(facts["std"]))
+    return None
+
+
+# --- names into objects -----------------------------------------------------------------------------------------------
+
+
+def import_object(address: str, door: str) -> Any:
+    """`package.module:name` -> what is called so there; raises `SettingsError` saying where was looked."""
+    path, _, attribute = address.partition(":")
+    if not path or not attribute:
+        raise SettingsError(f"expected {door}:package.module:name, got {door}:{address}")
+    found: Any = import_module(path)
+    for step in attribute.split("."):
+        if not hasattr(found, step):
+            choices = [name for name, value in vars(found).items() if not name.startswith("_") and callable(value)]
+            raise UnknownNameError(f"function in {path}", attribute, choices)
+        found = getattr(found, step)
+    return found
+
+
+def import_module(path: str) -> ModuleType:
+    try:
+        return importlib.import_module(path)
+    except ImportError as error:
+        raise SettingsError(
+            f"cannot import {path!r}: {error}. Looked in the current folder {Path.cwd()} (on the command line) and in "
+            "what is installed; set PYTHONPATH for other folders"
+        ) from error
+    except Exception as error:
+        raise SettingsError(f"importing {path!r} fails: {type(error).__name__}: {error}") from error

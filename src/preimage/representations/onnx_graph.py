@@ -1,0 +1,149 @@
+"""ONNX graphs as representations, run by onnxruntime: `onnx:model.onnx`. Without gradients."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError
+from preimage.networks.preprocessing import Preprocessing
+from preimage.networks.weights import file_hash
+from preimage.representations.foreign import IMAGE_SIZE, Fed, attempt
+
+TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+
+
+class Graph(NamedTuple):
+    """A graph ready to run: onnxruntime's session, its input's name, type and shape, its outputs, the file's hash."""
+
+    session: Any
+    input: str
+    dtype: npt.DTypeLike
+    shape: tuple[int | None, ...]  # None where it may be anything
+    outputs: list[str]
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxGraph(Fed):
+    """onnx:FILE: an output of an ONNX graph; say how it is fed by --set mean=..., deviation=..., white=..., bgr=true.
+
+    Where the graph fixes the images' size, that is used; where it fixes how many it takes, it gets so many at a time,
+    the last one repeated to fill up. `layout` is found from the axis of length 3, and is also that of its maps. Values
+    for an input of 8 bits are rounded; white is then 255. `output` is one of the graph's outputs.
+    """
+
+    layout: Literal["", "nchw", "nhwc"] = ""
+
+    door: ClassVar[str] = "onnx"
+    source: ClassVar[str] = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output is not None and self.output not in self.graph.outputs:
+            raise UnknownNameError(f"output of {self.address}", str(self.output), self.graph.outputs)
+        if self.output is None and len(self.graph.outputs) > 1:
+            raise SettingsError(
+                f"{self.name} has several outputs: {', '.join(self.graph.outputs)}. Choose one by --set output=NAME"
+            )
+        fixed = self.fixed_size
+        if fixed not in (None, self.image_size):
+            raise SettingsError(f"{self.name} takes images of {fixed} pixels, not of image_size={self.image_size}")
+
+    @cached_property
+    def graph(self) -> Graph:
+        file = Path(self.address).expanduser()
+        if not file.is_file():
+            raise WeightsError(f"there is no ONNX file {file}")
+        return load_graph(file, file.stat().st_mtime_ns)
+
+    @property
+    def channels_last(self) -> bool:
+        """As told, else by where the graph has three channels."""
+        if self.layout:
+            return self.layout == "nhwc"
+        return self.graph.shape[3] == 3 and self.graph.shape[1] != 3
+
+    @property
+    def fixed_size(self) -> int | None:
+        """The side of the images that the graph takes, if it takes no other."""
+        height, width = self.graph.shape[1:3] if self.channels_last else self.graph.shape[2:]
+        if None not in (height, width) and height != width:
+            raise SettingsError(f"{self.name} takes images of {width} x {height} pixels, and only squares can be given")
+        return height or width
+
+    @property
+    def found(self) -> Preprocessing:
+        return Preprocessing(self.fixed_size or self.image_size or IMAGE_SIZE, white=255 if self.takes_bytes else 1)
+
+    @property
+    def takes_bytes(self) -> bool:
+        return self.graph.dtype == np.uint8
+
+    def compute(self, images: Tensor) -> dict[str, npt.NDArray[Any]]:
+        fed = self.preprocessing(images.detach().cpu().float())
+        fed = fed.permute(0, 2, 3, 1) if self.channels_last else fed
+        values = (fed.round().clamp(0, 255) if self.takes_bytes else fed).numpy().astype(self.graph.dtype)
+        wanted = str(self.output or self.graph.outputs[0])
+        given = [
+            attempt(
+                lambda part=part: self.graph.session.run([wanted], {self.graph.input: np.ascontiguousarray(part)})[0],  # type: ignore[misc]
+                f"{self.name} fails on an input of {' x '.join(map(str, part.shape))}",
+            )
+            for part in self.portions(values)
+        ]
+        return {wanted: np.concatenate(given)[: len(images)] if self.graph.shape[0] else given[0]}
+
+    def portions(self, values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+        """As many images at a time as the graph takes."""
+        count = self.graph.shape[0] or len(values)
+        for start in range(0, len(values), count):
+            part = values[start : start + count]
+            missing = count - len(part)
+            yield np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the file, and of how it is fed and read."""
+        reading = [self.output or self.graph.outputs[0], self.tokens, self.class_tokens, self.channels_last]
+        content = json.dumps([self.version, self.graph.digest, reading, asdict(self.preprocessing)])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=2)
+def load_graph(file: Path, _changed: int) -> Graph:
+    """A file's graph; `_changed`, when it was written last, tells one state of the file from another."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise PreimageError("ONNX graphs need onnxruntime: pip install 'preimage[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors; they are raised anyway
+    session = attempt(
+        lambda: onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"]),
+        f"{file} cannot be read as an ONNX graph",
+        WeightsError,
+    )
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in TYPES:
+        told = ", ".join(f"{entry.name} ({entry.type}, {entry.shape})" for entry in inputs)
+        raise SettingsError(f"{file}: expected one input, images with four axes of {', '.join(TYPES)}; it takes {told}")
+    shape = tuple(length if isinstance(length, int) and length > 0 else None for length in inputs[0].shape)
+    outputs = [entry.name for entry in session.get_outputs()]
+    return Graph(session, inputs[0].name, TYPES[inputs[0].type], shape, outputs, file_hash(file))

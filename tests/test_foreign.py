@@ -1,0 +1,495 @@
+"""Doors to encoders of other people: what comes through, and what is turned away."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import encoders
+from preimage.cache import CachedRepresentation, cached
+from preimage.errors import (
+    FeatureError,
+    ImageError,
+    NotShippedError,
+    PreimageError,
+    SettingsError,
+    UnknownNameError,
+    WeightsError,
+)
+from preimage.images import Photos
+from preimage.interfaces import Batch, Representation
+from preimage.inverters import MeanImage, UpConv
+from preimage.metrics import distance
+from preimage.representations import get_representation
+from preimage.training import TrainingSettings
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+PROGRAM = """
+import io, sys
+import numpy as np
+images = np.load(io.BytesIO(sys.stdin.buffer.read()))
+assert images.dtype == np.uint8
+n, h, w, _ = images.shape
+np.save(sys.stdout.buffer, images.reshape(n, h // 8, 8, w // 8, 8, 3).mean(axis=(2, 4)))
+"""
+
+
+def graph(file: Path, batch: int | None = None, size: int | None = 32, kind: int = TensorProto.FLOAT) -> Path:
+    """An ONNX file: a convolution as a map, and its mean over places as a vector."""
+    weight = np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32) / 7
+    nodes = [
+        helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["numbers", "weight"], ["map"], strides=[4, 4]),
+        helper.make_node("GlobalAveragePool", ["map"], ["mean"]),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("images", kind, [batch or "n", 3, size or "h", size or "w"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("map", "mean")],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    file.write_bytes(model.SerializeToString())
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("doors")
+    graph(folder / "small.onnx")
+    (folder / "encode.py").write_text(PROGRAM)
+    return folder
+
+
+GOOD: dict[str, tuple[str, dict[str, Any]]] = {
+    "a module's output": ("torch:encoders:small", {}),
+    "a module's layer": ("torch:encoders:small", {"layer": "body.2"}),
+    "a module that is there": ("torch:encoders:ready", {"layer": "body"}),
+    "tokens as a map": ("torch:encoders:Tokens", {"image_size": 32}),
+    "a class token": ("torch:encoders:Tokens", {"image_size": 32, "tokens": "class"}),
+    "an ONNX map": ("onnx:FOLDER/small.onnx", {"output": "map", "mean": 0.5, "deviation": [0.2, 0.3, 0.2]}),
+    "an ONNX vector": ("onnx:FOLDER/small.onnx", {"output": "mean", "white": 255.0, "bgr": True}),
+    "a function": ("python:encoders:thumbnails", {"image_size": 32}),
+    "a function of bytes": ("python:encoders:histogram", {"image_size": 32, "dtype": "uint8", "batched": False}),
+    "a function that gives maps": ("python:encoders:blocks", {"image_size": 32}),
+    "a program": (f"command:{sys.executable} FOLDER/encode.py", {"image_size": 32}),
+}
+TRAINED = [
+    "a module's output",
+    "tokens as a map",
+    "an ONNX map",
+    "a function",
+    "a function that gives maps",
+    "a program",
+]
+
+
+def make(case: str, folder: Path) -> Representation:
+    name, settings = GOOD[case]
+    return get_representation(name.replace("FOLDER", str(folder)), **settings)
+
+
+@pytest.fixture(params=sorted(GOOD))
+def encoder(request: pytest.FixtureRequest, folder: Path) -> Representation:
+    return make(request.param, folder)
+
+
+@pytest.fixture(scope="module")
+def photos(crops: Path) -> Photos:
+    return Photos.open(crops, 32).load()
+
+
+@pytest.fixture(scope="module")
+def images(photos: Photos) -> Tensor:
+    return next(photos.batches(5))[1]
+
+
+# --- what every door promises -----------------------------------------------------------------------------------------
+
+
+def assert_same(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=1e-5 * float(a.abs().max()), rtol=1e-4)
+
+
+def test_the_declared_shape_is_the_shape_returned(encoder: Representation, images: Tensor) -> None:
+    features = encoder.encode(images)
+    assert features.shape == (5, *encoder.feature_shape)
+    assert features.ndim in (2, 4)
+    assert features.dtype == torch.float32
+
+
+def test_each_image_is_encoded_on_its_own(encoder: Representation, images: Tensor) -> None:
+    assert_same(encoder.encode(images), torch.cat([encoder.encode(image[None]) for image in images]))
+
+
+def test_encoding_twice_gives_the_same(encoder: Representation, images: Tensor) -> None:
+    assert torch.equal(encoder.encode(images), encoder.encode(images))
+
+
+def test_different_images_have_different_features(encoder: Representation, images: Tensor) -> None:
+    features = encoder.encode(images)
+    assert not torch.allclose(features[0], features[3])
+
+
+def test_settings_are_plain_and_build_it_again(encoder: Representation) -> None:
+    described = json.loads(json.dumps({"name": encoder.name, **encoder.settings}))
+    again = get_representation(**described)
+    assert again == encoder
+    assert again.feature_shape == encoder.feature_shape
+
+
+def test_eight_bit_values_are_refused_with_advice(encoder: Representation, images: Tensor) -> None:
+    with pytest.raises(ImageError, match="divide 8-bit images by 255"):
+        encoder.encode(images * 255)
+
+
+def test_gradients_are_finite_where_they_are_promised(encoder: Representation, images: Tensor) -> None:
+    wanted = images[:1].clone().requires_grad_()
+    features = encoder.encode(wanted)
+    assert features.requires_grad == encoder.differentiable
+    if encoder.differentiable:
+        features.sum().backward()  # type: ignore[no-untyped-call]
+        assert wanted.grad is not None
+        assert torch.isfinite(wanted.grad).all()
+
+
+def test_its_name_can_be_part_of_a_file_s(encoder: Representation, tmp_path: Path) -> None:
+    (tmp_path / encoder.file_name).touch()
+    assert encoder.file_name
+
+
+@pytest.mark.parametrize("case", TRAINED)
+def test_an_inverter_can_be_trained_and_beats_the_mean_image(case: str, folder: Path, photos: Photos) -> None:
+    encoder = make(case, folder)
+    features = encoder.encode(next(photos.batches(64))[1])
+    known = dict(zip(photos.ids, features, strict=True))
+
+    def error(wrong: bool) -> float:
+        """Of an inverter trained on half of the pictures, on the other half; in parts of the mean image's."""
+        learnt = [index for index in range(64) if index % 2 == 0]
+        train, test = photos.subset(learnt), photos.subset([index + 1 for index in learnt])
+        pairs = Remembered(encoder, train, known, wrong)
+        settings = TrainingSettings(steps=50, learning_rate=3e-3, warmup_steps=5, ema_decay=0.9, precision="float32")
+        inverter = UpConv(encoder, width=0.04).fit(pairs, settings)
+        mean = MeanImage(encoder).fit(pairs)
+        images, given = next(test.batches(32))[1], torch.stack([known[name] for name in test.ids])
+        errors = [distance(images, one.invert(given)).mean() for one in (inverter, mean)]
+        return float(errors[0] / errors[1])
+
+    assert error(wrong=False) < 0.9
+    assert error(wrong=True) > 0.97
+
+
+class Remembered:
+    """Photographs with features computed before, or with those of others."""
+
+    def __init__(self, encoder: Representation, photos: Photos, known: dict[str, Tensor], wrong: bool) -> None:
+        self.encoder, self.photos, self.known, self.shift = encoder, photos, known, 5 if wrong else 0
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for ids, images in self.photos.batches(32):
+            features = torch.stack([self.known[name] for name in ids]).roll(self.shift, dims=0)
+            yield Batch(ids, images, lambda _, features=features: features)  # type: ignore[misc]
+
+
+# --- what is turned away ----------------------------------------------------------------------------------------------
+
+
+def use(name: str, settings: dict[str, Any]) -> None:
+    encoder = get_representation(name, **settings)
+    assert encoder.fingerprint
+    encoder.encode(torch.rand(2, 3, 56, 56))
+
+
+def encode(name: str, images: Tensor, **settings: Any) -> Tensor:
+    return get_representation(name, **settings).encode(images)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "kind", "words"),
+    [
+        ("tork:encoders:small", {}, UnknownNameError, "Did you mean 'torch'"),
+        ("torch:", {}, SettingsError, "expected torch:ADDRESS"),
+        ("torch:encoders", {}, SettingsError, "expected torch:package.module:name"),
+        ("torch:encodrs:small", {}, SettingsError, "Looked in the current folder"),
+        ("torch:encoders:smal", {}, UnknownNameError, "Did you mean 'small'"),
+        (
+            "torch:encoders:needs_width",
+            {},
+            SettingsError,
+            r"needs arguments: width\. .*def make\(\): return",
+        ),
+        ("torch:encoders:no_module", {}, SettingsError, "gave int, expected a torch.nn.Module"),
+        ("torch:encoders:broken", {}, SettingsError, "RuntimeError: out of luck"),
+        ("torch:encoders:small", {"layer": "body.9"}, UnknownNameError, "Did you mean 'body"),
+        ("torch:encoders:small", {"lyer": "body"}, UnknownNameError, "Did you mean 'layer'"),
+        ("torch:encoders:small", {"mean": [1, 2]}, SettingsError, "mean is one number or three"),
+        ("torch:encoders:small", {"deviation": 0}, SettingsError, "deviation and white are positive"),
+        ("torch:encoders:small", {"image_size": -1}, SettingsError, "image_size is a number of pixels"),
+        ("torch:encoders:small", {"weights": "no.pth"}, WeightsError, "there is no weights file no.pth"),
+        ("torch:encoders:small", {"tokens": "maps"}, SettingsError, "is one of 'auto', 'map'"),
+        ("torch:encoders:small", {"address": "x"}, SettingsError, "no address in the settings"),
+        ("torch:encoders:Outputs", {}, FeatureError, r"several outputs: hidden \(1 x 50 x 16\).*--set output=hidden"),
+        ("torch:encoders:Outputs", {"output": "summry"}, FeatureError, "has no output 'summry': it gives hidden"),
+        ("torch:encoders:Pair", {}, FeatureError, r"several outputs: 0 \(1 x 16\), 1 \(1 x 50 x 16\)"),
+        ("torch:encoders:NeedsWords", {}, FeatureError, "missing 1 required positional argument: 'words'"),
+        ("torch:encoders:Tokens", {"tokens": "map", "class_tokens": 3}, FeatureError, "50 tokens, which less 3 before"),
+        ("python:encoders:thumbnail", {}, UnknownNameError, "Did you mean 'thumbnails'"),
+        ("python:encoders:two_arguments", {}, SettingsError, "takes images, bins: expected a function of one argument"),
+        ("python:encoders:random", {}, FeatureError, "draws random numbers"),
+        ("python:encoders:knows_its_company", {}, FeatureError, "beside another image"),
+        ("python:encoders:too_few_rows", {}, FeatureError, "expected 1 rows, one an image"),
+        ("python:encoders:ragged", {}, FeatureError, "rows of different lengths"),
+        ("python:encoders:text", {}, FeatureError, "expected an array of numbers"),
+        ("python:encoders:one_at_a_time", {}, FeatureError, "though on no image alone.*--set batched=false"),
+        ("python:encoders:thumbnails", {"files": "no.bin"}, SettingsError, "there is no file no.bin"),
+        (
+            "command:no-such-program x",
+            {},
+            SettingsError,
+            "cannot be started: No such file or directory: no-such",
+        ),
+        ("command:'", {}, SettingsError, "cannot be split into words"),
+        ("command:x", {"timeout": 0}, SettingsError, "timeout is a positive number"),
+        ("onnx:no.onnx", {}, WeightsError, "there is no ONNX file no.onnx"),
+    ],
+)
+def test_what_cannot_be_used_is_told(
+    name: str, settings: dict[str, Any], kind: type[PreimageError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        use(name, {"image_size": 56} | settings)
+
+
+def test_a_door_has_no_shipped_inverter_and_says_how_to_train_one() -> None:
+    from preimage.api import load_inverter
+
+    with pytest.raises(NotShippedError, match=r"preimage train onnx:models/x\.onnx --images PHOTOS"):
+        load_inverter("onnx:models/x.onnx")
+
+
+# --- torch modules ----------------------------------------------------------------------------------------------------
+
+
+def test_preprocessing_is_read_off_the_module_unless_it_is_given(images: Tensor) -> None:
+    module = encoders.ready
+    found = get_representation("torch:encoders:ready", layer="body.0")
+    given = get_representation("torch:encoders:ready", layer="body.0", mean=[3, 2, 1], deviation=2, white=255, bgr=True)
+    torch.testing.assert_close(found.encode(images), module.body[0]((images - 0.5) / 0.25))
+    turned = (images.flip(1) * 255 - torch.tensor([3.0, 2, 1]).view(3, 1, 1)) / 2
+    torch.testing.assert_close(given.encode(images), module.body[0](turned))
+    assert found.fingerprint != given.fingerprint
+
+
+def test_tokens_are_maps_of_their_places_without_the_class_token(images: Tensor) -> None:
+    module = encoders.Tokens()
+    encoder = get_representation("torch:encoders:Tokens", image_size=32, layer="patches")
+    whole = get_representation("torch:encoders:Tokens", image_size=32)
+    assert torch.equal(whole.encode(images), encoder.encode(images))
+    assert get_representation("torch:encoders:Tokens", image_size=32, tokens="flat").feature_shape == (17 * 16,)
+    mean = get_representation("torch:encoders:Tokens", image_size=32, tokens="mean").encode(images)
+    torch.testing.assert_close(mean, whole.encode(images).mean(dim=(2, 3)))
+    assert isinstance(module, nn.Module)
+
+
+def test_an_output_among_several_is_named_by_a_path(images: Tensor) -> None:
+    hidden, summary, second = (
+        get_representation("torch:encoders:Outputs", image_size=32, output=output).encode(images)
+        for output in ("hidden", "summary", "states.1")
+    )
+    assert hidden.shape == (5, 16, 4, 4)
+    assert summary.shape == (5, 16)
+    torch.testing.assert_close(second, hidden + 1)
+    assert get_representation("torch:encoders:Pair", image_size=32, output=0).feature_shape == (16,)
+
+
+def test_maps_with_their_channels_last_are_turned(images: Tensor) -> None:
+    first = get_representation("torch:encoders:small", layer="body.0")
+    last = get_representation("torch:encoders:small", layer="body.0", layout="nhwc")
+    assert torch.equal(last.encode(images), first.encode(images).permute(0, 3, 1, 2))
+
+
+def test_random_weights_are_the_same_every_time() -> None:
+    first = get_representation("torch:encoders:small").fingerprint
+    torch.manual_seed(5)
+    assert get_representation("torch:encoders:small", layer="").fingerprint == first
+
+
+def test_weights_of_a_checkpoint_are_found(tmp_path: Path) -> None:
+    state = {f"module.{name}": value + 1 for name, value in encoders.Small().state_dict().items()}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "checkpoint.pth")
+    encoder = get_representation("torch:encoders:small", weights=str(tmp_path / "checkpoint.pth"))
+    assert encoder.fingerprint != get_representation("torch:encoders:small").fingerprint
+    torch.save({"model": 3}, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match="is no state dict of tensors: it holds model"):
+        get_representation("torch:encoders:small", weights=str(tmp_path / "odd.pth"))
+
+
+def test_a_module_whose_weights_change_is_noticed(images: Tensor) -> None:
+    encoder = get_representation("torch:encoders:Small")
+    encoder.encode(images)
+    with torch.no_grad():
+        encoder.module.head[1].bias += 1  # type: ignore[attr-defined]
+    with pytest.raises(FeatureError, match=r"weights .* have been changed"):
+        encoder.encode(images)
+    assert torch.isfinite(get_representation("torch:encoders:Small").encode(images)).all()
+
+
+def test_a_module_put_back_to_training_is_refused(images: Tensor) -> None:
+    encoder = get_representation("torch:encoders:Small")
+    encoder.module.train()  # type: ignore[attr-defined]
+    with pytest.raises(FeatureError, match="training mode"):
+        encoder.encode(images)
+
+
+def test_a_brighter_module_reads_brighter_images(images: Tensor) -> None:
+    encoder = get_representation("torch:encoders:small", layer="body.0")
+    brighter = encoder.brightened(0.5)
+    assert brighter is not None
+    torch.testing.assert_close(brighter.encode(images), encoder.encode(images * 0.5))
+
+
+# --- ONNX graphs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_gives_what_it_says(folder: Path, images: Tensor) -> None:
+    encoder = get_representation(f"onnx:{folder}/small.onnx", output="map", mean=0.5, deviation=0.25, bgr=True)
+    weight = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32) / 7)
+    expected = torch.nn.functional.conv2d((images.flip(1) - 0.5) / 0.25, weight, stride=4)
+    torch.testing.assert_close(encoder.encode(images), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_graph_of_a_fixed_batch_gets_so_many_at_a_time(batch: int, tmp_path: Path, images: Tensor) -> None:
+    fixed = get_representation(f"onnx:{graph(tmp_path / 'fixed.onnx', batch=batch)}", output="map")
+    free = get_representation(f"onnx:{graph(tmp_path / 'free.onnx')}", output="map")
+    torch.testing.assert_close(fixed.encode(images), free.encode(images))
+
+
+def test_a_graph_may_take_any_size_or_one_only(tmp_path: Path) -> None:
+    free = graph(tmp_path / "free.onnx", size=None)
+    assert get_representation(f"onnx:{free}", output="map").feature_shape == (12, 56, 56)
+    assert get_representation(f"onnx:{free}", output="map", image_size=40).feature_shape == (12, 10, 10)
+    fixed = graph(tmp_path / "fixed.onnx")
+    with pytest.raises(SettingsError, match="takes images of 32 pixels, not of image_size=40"):
+        get_representation(f"onnx:{fixed}", output="map", image_size=40)
+
+
+def test_a_graph_of_bytes_gets_bytes(tmp_path: Path, images: Tensor) -> None:
+    bytes_ = get_representation(f"onnx:{graph(tmp_path / 'b.onnx', kind=TensorProto.UINT8)}", output="map")
+    floats = get_representation(f"onnx:{graph(tmp_path / 'f.onnx')}", output="map", white=255)
+    torch.testing.assert_close(bytes_.encode(images), floats.encode((images * 255).round() / 255), atol=1e-2, rtol=1e-4)
+
+
+def test_outputs_of_a_graph_are_named(folder: Path) -> None:
+    with pytest.raises(SettingsError, match="several outputs: map, mean"):
+        get_representation(f"onnx:{folder}/small.onnx")
+    with pytest.raises(UnknownNameError, match="Did you mean 'map'"):
+        get_representation(f"onnx:{folder}/small.onnx", output="mapp")
+
+
+def test_another_file_is_another_fingerprint(tmp_path: Path) -> None:
+    one, other = graph(tmp_path / "one.onnx"), graph(tmp_path / "other.onnx", batch=2)
+    prints = {get_representation(f"onnx:{file}", output="map").fingerprint for file in (one, other)}
+    assert len(prints) == 2
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.onnx").write_text("dear diary")
+    with pytest.raises(WeightsError, match="cannot be read as an ONNX graph"):
+        get_representation(f"onnx:{tmp_path}/notes.onnx")
+
+
+# --- functions and programs -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dark(images: Tensor) -> Tensor:
+    darkened = images.clone()
+    darkened[3] = 0
+    return darkened
+
+
+def test_whatever_numbers_a_function_gives_become_float32(images: Tensor) -> None:
+    assert encode("python:encoders:above_average", images, image_size=32, tokens="flat").unique().tolist() == [0, 1]
+    assert encode("python:encoders:scalar", images, image_size=32).shape == (5, 1)
+
+
+def test_the_image_that_a_function_fails_on_is_named(dark: Tensor) -> None:
+    with pytest.raises(FeatureError, match=r"fails on image 3 of 5.*it is too dark.*on_error=zeros"):
+        encode("python:encoders:refuses_dark", dark, image_size=32)
+
+
+def test_zeros_stand_for_images_that_a_function_fails_on_if_wanted(dark: Tensor) -> None:
+    features = encode("python:encoders:refuses_dark", dark, image_size=32, on_error="zeros")
+    assert features.any(dim=1).tolist() == [True, True, True, False, True]
+    assert not encode("python:encoders:refuses_dark", dark[3:4], image_size=32, on_error="zeros").any()
+
+
+def test_features_that_are_not_finite_are_refused_by_row(dark: Tensor) -> None:
+    with pytest.raises(FeatureError, match=r"not_finite: features must be finite; rows \[3\]"):
+        encode("python:encoders:not_finite", dark, image_size=32)
+
+
+def test_an_encoder_that_drifts_is_noticed(images: Tensor) -> None:
+    encoder = get_representation("python:encoders:drifting", image_size=32)
+    with pytest.raises(FeatureError, match="has changed: the same image gives other features"):
+        torch.cat([encoder.encode(images) for _ in range(9)])
+
+
+def test_the_function_s_code_and_the_files_it_reads_count_in_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source, weights = tmp_path / "own_code.py", tmp_path / "weights.bin"
+    source.write_text("def encode(images): return images.mean(axis=(1, 2))")
+    weights.write_text("1")
+
+    def fingerprint() -> str:
+        return get_representation("python:own_code:encode", files=[str(weights)]).fingerprint
+
+    prints = {fingerprint()}
+    source.write_text("def encode(images): return images.max(axis=(1, 2))")
+    prints.add(fingerprint())
+    weights.write_text("2")
+    prints.add(fingerprint())
+    assert len(prints) == 3
+
+
+def test_features_of_functions_and_programs_are_kept_on_disk(tmp_path: Path, images: Tensor) -> None:
+    encoder = get_representation("python:encoders:thumbnails", image_size=32)
+    assert isinstance(cached(encoder), CachedRepresentation)
+    kept = CachedRepresentation(encoder, tmp_path)
+    assert torch.equal(kept.encode(images), encoder.encode(images))
+    assert len(list(tmp_path.glob("*/??/*.npz"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "settings", "words"),
+    [
+        ("print('hello')", {}, "should write one .npy array and nothing else to stdout, and wrote b'hello"),
+        ("raise SystemExit(3)", {}, "ended with exit code 3. It said nothing on stderr"),
+        ("raise ValueError('no such layer')", {}, "exit code 1.(.|\n)*ValueError: no such layer"),
+        ("import time; time.sleep(60)", {"timeout": 0.5}, "took more than 0.5 seconds for 1 images"),
+        ("import sys, numpy; numpy.save(sys.stdout.buffer, numpy.zeros((7, 3)))", {}, "expected 1 rows"),
+    ],
+)
+def test_programs_that_fail_are_told(code: str, settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(code)
+    encoder = get_representation(f"command:{sys.executable} {tmp_path}/program.py", image_size=16, **settings)
+    with pytest.raises(FeatureError, match=words):
+        encoder.encode(torch.rand(2, 3, 16, 16))
