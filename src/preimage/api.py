@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,22 @@ def is_path(name: str | Path) -> bool:
     return isinstance(name, Path) or "/" in text or "\\" in text or text.endswith(".safetensors")
 
 
-def load_inverter(name: str | Path) -> Inverter:
+def load_inverter(name: str | Path, **settings: Any) -> Inverter:
     """A trained inverter: a shipped one by name (`"hog"`), a run folder (`"./runs/hog"`), or a file of inverters.
 
-    Raises `UnknownNameError`, `RunError` or `WeightsError`.
+    `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. Raises
+    `UnknownNameError`, `RunError` or `WeightsError`.
     """
-    return next(iter(load_contenders(name).values()))
+    return next(iter(load_contenders(name, **settings).values()))
 
 
-def load_contenders(name: str | Path) -> dict[str, Inverter]:
+def load_contenders(name: str | Path, **settings: Any) -> dict[str, Inverter]:
     """An inverter and, where they were kept with it, its baselines; the main one first."""
     if not is_path(name):
-        return zoo.load_shipped(str(name))
+        return zoo.load_shipped(str(name), **settings)
     if Path(name).is_file():
-        return load_inverters(name)
-    return {"upconv": runs.load_inverter(name)}
+        return load_inverters(name, **settings)
+    return {"upconv": runs.load_inverter(name, **settings)}
 
 
 def training_time(name: str, photos: int = 10_000, device: str | None = None) -> str:
@@ -114,6 +115,7 @@ def evaluate(
     fit: Fit | None = None,
     device: str = "cpu",
     limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] = ignore,
 ) -> Evaluation:
     """An inverter beside its baselines and its control, on photographs it has not seen.
@@ -121,9 +123,12 @@ def evaluate(
     Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
     ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
     photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
-    `described` says in the table which photographs these are.
+    `described` says in the table which photographs these are. `settings` are those of `load_inverter`.
     """
-    kept = {inverter.name: inverter} if isinstance(inverter, Inverter) else load_contenders(inverter)
+    if isinstance(inverter, Inverter):
+        kept = {inverter.name: inverter}
+    else:
+        kept = load_contenders(inverter, **(settings or {}))
     main = next(iter(kept.values()))
     representation = main.representation
     trained_on = "its training photographs"

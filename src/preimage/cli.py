@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from preimage.errors import FeatureError, NotShippedError, PreimageError, SettingsError
+from preimage.errors import FeatureError, NotShippedError, PreimageError, SettingsError, WeightsWarning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 def main() -> None:
     """The entry point of the `preimage` command."""
+    show_notes()
     try:
         app()
     except NotShippedError as error:
@@ -70,6 +72,16 @@ def main() -> None:
 def fail(message: str) -> None:
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+def show_notes() -> None:
+    """Warnings meant for the user are shown as notes, without a place in the code."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        note(f"note: {message}") if issubclass(category, WeightsWarning) else shown(message, category, *place)
+
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 def training_time(name: str) -> str:
@@ -221,6 +233,7 @@ def invert(
     size: Annotated[
         str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
     ] = "own",
+    settings: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Features back into pictures: out/NAME.hog.png, and NAME.sheet.png beside the photograph."""
@@ -228,7 +241,7 @@ def invert(
 
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
-    inverter = api.load_inverter(Path(run) if run else representation)
+    inverter = api.load_inverter(Path(run) if run else representation, **representation_settings(settings))
     fit = fit or (api.fit_of(Path(run)) if run else None)
     output.mkdir(parents=True, exist_ok=True)
     if features is not None:
@@ -415,6 +428,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
     fit: FitOption = None,
+    settings: Overrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -430,6 +444,7 @@ def evaluate(
             fit=check_fit(fit),
             device=pick_device(device),
             limit=limit,
+            settings=representation_settings(settings),
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print_evaluation(result, as_json)
@@ -502,8 +517,14 @@ def demo(
 
 
 def representation_of(name: str, overrides: list[str]) -> Representation:
-    from preimage.config import parse_override
     from preimage.representations import get_representation
+
+    return get_representation(name, **representation_settings(overrides))
+
+
+def representation_settings(overrides: list[str]) -> dict[str, Any]:
+    """`KEY=VALUE` texts -> settings of a representation."""
+    from preimage.config import parse_override
 
     values = {}
     for override in overrides:
@@ -511,7 +532,7 @@ def representation_of(name: str, overrides: list[str]) -> Representation:
         if section not in ("", "representation"):
             raise SettingsError(f"only settings of the representation can be set here, not {override!r}")
         values[key] = value
-    return get_representation(name, **values)
+    return values
 
 
 def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:

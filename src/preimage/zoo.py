@@ -39,15 +39,18 @@ def card(name: str) -> dict[str, Any]:
     return content
 
 
-def load_shipped(name: str) -> dict[str, Inverter]:
-    """A shipped inverter and the baselines fitted with it, by name; raises `WeightsError` if the file was altered."""
+def load_shipped(name: str, **settings: Any) -> dict[str, Inverter]:
+    """A shipped inverter and the baselines fitted with it, by name; raises `WeightsError` if the file was altered.
+
+    `settings` go to the representation, such as `weights` where they cannot come with the package.
+    """
     if name not in shipped() and name in REPRESENTATIONS:
         raise NotShippedError(name)
     expected = card(name)["sha256"]
     file = FOLDER / f"{name}.safetensors"
     if (found := file_hash(file)) != expected:
         raise WeightsError(f"{file} is damaged: its SHA-256 is {found}, the card says {expected}; reinstall preimage")
-    return load_inverters(file)
+    return load_inverters(file, **settings)
 
 
 def summary(name: str) -> dict[str, Any]:
