@@ -18,7 +18,8 @@ from preimage.training import Progress
 from preimage.zoo_training import Standing, export_zoo, overrides_for, train_zoo
 
 TINY = [
-    "hog:representation.image_size=64", "lbp:representation.image_size=64", "decoder.width=0.05", "training.batch_size=8", "training.precision=float32",
+    "hog:representation.image_size=64", "lbp:representation.image_size=64", "decoder.width=0.05",
+    "training.batch_size=8", "training.precision=float32",
     "training.steps=60", "training.evaluate_every=60", "augmentation.variants=0",
 ]  # fmt: skip
 NAMES = ["lbp", "hog"]

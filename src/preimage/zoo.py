@@ -19,7 +19,7 @@ import torch
 from preimage import runs
 from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
-from preimage.interfaces import Inverter
+from preimage.interfaces import Inverter, Representation
 from preimage.inverters import Nearest, load_inverters, portable, probe_difference, save_inverters
 from preimage.networks import NETWORKS, has_weights
 from preimage.networks.weights import file_hash
@@ -114,7 +114,7 @@ def export(
     kept = [inverter, *(contender.inverter for contender in baselines if contender is not nearest)]
     save_inverters(kept, file, torch.float16 if half else torch.float32)
 
-    content = describe(origin, portable(representation)) | {
+    content = describe(origin, representation) | {
         "sha256": file_hash(file),
         "size_bytes": file.stat().st_size,
         "licence": licence,
@@ -133,11 +133,12 @@ def given_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key == "weights"}
 
 
-def describe(run: Run, representation: Mapping[str, Any]) -> dict[str, Any]:
+def describe(run: Run, representation: Representation) -> dict[str, Any]:
     """How a run made its inverter: photographs, decoder, steps, cost, hardware."""
     settings, provenance = run.settings, run.provenance
     return {
-        "representation": dict(representation),
+        "representation": portable(representation),
+        "feature_shape": representation.feature_shape,
         "fingerprint": provenance["representation_fingerprint"],
         "photos": {
             "n": provenance["photos"],
