@@ -41,8 +41,14 @@ PLANNED = (
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names as `PLANNED` has them, then others by the alphabet."""
-    return sorted(names, key=lambda name: (PLANNED.index(name) if name in PLANNED else len(PLANNED), name))
+    """Names as the table of representations has them, layers from the first to the last; then others."""
+    return sorted(names, key=place)
+
+
+def place(name: str) -> tuple[int, str]:
+    """What `in_order` sorts by."""
+    known = list(REPRESENTATIONS)
+    return (known.index(name) if name in known else len(known), name)
 
 
 def needs_weights(name: str) -> bool:
@@ -197,7 +203,7 @@ def check(folder: Path | None = None, settings: Mapping[str, Any] | None = None)
 
     `settings` go to the representations whose networks need weights.
     """
-    files = sorted((folder or FOLDER).glob("*.safetensors"), key=lambda file: in_order([file.stem]))
+    files = sorted((folder or FOLDER).glob("*.safetensors"), key=lambda file: place(file.stem))
     found = [check_file(file, settings or {}) for file in files]
     together = Inspection("together", sum(one.size_bytes for one in found))
     if together.size_bytes > LARGEST_ZOO:
