@@ -46,7 +46,9 @@ def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["list", "encode", "invert", "train", "evaluate", "export", "demo"])
+@pytest.mark.parametrize(
+    "command", ["list", "encode", "invert", "train", "evaluate", "export", "demo", "results", "zoo"]
+)
 def test_every_command_has_help(command: str) -> None:
     assert "--help" in preimage(command, "--help").stdout
 
