@@ -69,7 +69,7 @@ def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str) 
         x, y, error = zip(*points, strict=True)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
         axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
-    finish(figure, axes, len(series), path)
+    finish(figure, len(series), path)
 
 
 def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_label: str, y_label: str) -> None:
@@ -85,7 +85,7 @@ def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_labe
     axes.set_xticks(range(len(groups)), groups)
     if max(map(len, groups)) * len(groups) > WIDE:
         axes.tick_params("x", rotation=30)
-    finish(figure, axes, len(series), path)
+    finish(figure, len(series), path)
 
 
 def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -98,7 +98,7 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:
+def finish(figure: Figure, series: int, path: Path) -> None:
     if series > 1:
-        axes.legend(frameon=False)
+        figure.legend(loc="outside upper center", ncols=min(series, 4), frameon=False)  # never over what is drawn
     figure.savefig(path)
