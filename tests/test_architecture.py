@@ -16,8 +16,8 @@ SOURCE = Path(preimage.__file__).parent
 # From the bottom to the top; a module imports only from modules before it (and from its own family).
 LAYERS = [
     "errors", "plain", "pages", "interfaces", "cache", "images", "figures", "metrics", "networks", "representations",
-    "probe", "decoders", "pairs", "training", "inverters", "evaluation", "findings", "analyses", "config", "runs",
-    "zoo", "api", "zoo_training", "gallery", "results", "demo", "cli", "__main__",
+    "probe", "decoders", "pairs", "training", "inverters", "evaluation", "findings", "analyses", "report", "config",
+    "runs", "zoo", "api", "studies", "reproduce", "zoo_training", "gallery", "results", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

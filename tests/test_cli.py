@@ -46,9 +46,11 @@ def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "command", ["list", "encode", "invert", "train", "evaluate", "export", "demo", "results", "zoo"]
-)
+COMMANDS = ["list", "encode", "invert", "train", "evaluate", "fit", "confidence", "analyse", "compare", "report",
+            "reproduce", "export", "demo", "results", "zoo"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     assert "--help" in preimage(command, "--help").stdout
 
@@ -69,6 +71,27 @@ def test_list_names_everything(run: Path) -> None:
     assert [name for name in names if name not in text] == []
     content = json.loads(preimage("list", "--json").stdout)
     assert set(content) == {"representations", "decoders", "inverters", "analyses", "presets", "shipped"}
+
+
+def test_a_fitted_baseline_has_its_row_and_is_compared_in_pairs(run: Path, crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hoggles.safetensors"
+    preimage(
+        "fit", "hoggles", "--images", crops, "-o", file, "--set", "representation.image_size=64",
+        "--set", "windows=64", "--set", "atoms=8", "--device", "cpu",
+    )  # fmt: skip
+    text = preimage(
+        "evaluate", run, "--images", crops, "--limit", 6, "--baseline", file, "--baseline-limit", 3, "--device", "cpu"
+    ).stdout
+    assert re.search(r"hoggles: [+-]\d\.\d{3} ± \d\.\d{3} NRE against upconv on the same 3", text)
+    assert "grey, with one gain and offset for all images" in text
+
+
+def test_mistakes_in_fitting_are_told(crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    assert "Did you mean 'hoggles'" in preimage("fit", "hogles", "--images", crops, "-o", file, check=2).stderr
+    wrong = preimage("fit", "hoggles", "--images", crops, "-o", file, "--set", "atom=3", check=2).stderr
+    assert "Did you mean 'atoms'" in wrong
+    assert "'lbp'" in preimage("fit", "hoggles", "-r", "lbp", "--images", crops, "-o", file, check=2).stderr
 
 
 def test_encode_writes_features_and_their_settings(cat: Path, tmp_path: Path) -> None:
@@ -155,6 +178,13 @@ def test_an_exported_run_is_an_inverter(run: Path, cat: Path, crops: Path, tmp_p
     preimage("invert", cat, "--run", file, "-o", tmp_path / "out")
     rows = json.loads(preimage("evaluate", file, "--images", crops, "--limit", 4, "--json").stdout)["rows"]
     assert [row["inverter"] for row in rows] == ["upconv", "mean-image", "ridge", "nearest", "other-image"]
+
+
+def test_a_run_gets_a_confidence_map(run: Path, crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.safetensors"
+    assert str(file) in preimage("confidence", run, "--images", crops, "-o", file, "--steps", 2).stdout
+    assert "upconv" in preimage("evaluate", file, "--images", crops).stdout
+    assert ".safetensors" in preimage("confidence", run, "--images", crops, "-o", tmp_path / "run.pth", check=2).stderr
 
 
 def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 import preimage
-from preimage.errors import ImageError
-from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines
+from preimage.errors import ImageError, SettingsError, UnknownNameError
+from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
-from preimage.inverters import MeanImage, Nearest, Ridge
+from preimage.inverters import MeanImage, Nearest, Ridge, optimization
 from preimage.metrics import mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG
@@ -103,6 +104,52 @@ def test_json_has_the_agreed_shape(result: Evaluation) -> None:
     content = result.to_json()
     assert set(content) == {"representation", "images", "n", "image_size", "pairwise_distance", "rows"}
     assert set(content["rows"][0]) >= {"inverter", "n", "fitted_on", "nre", "nre_sem", "psnr", "ssim"}
+
+
+def test_a_slow_inverter_may_do_fewer_photographs_and_is_compared_on_those(samples: Photos) -> None:
+    pairs, told = EncodedPhotos(HOG(), samples), []
+    slow = Contender(Nearest(HOG(), skip_same=True).fit(pairs), "the others", limit=3)
+    contenders = [Contender(MeanImage(HOG()).fit(pairs), "all"), slow]
+    result = evaluate(contenders, samples, "samples", on_progress=lambda *step: told.append(step))
+    rows = {row.inverter: row for row in result.rows}
+    assert (rows["mean-image"].n, rows["nearest"].n) == (4, 3)
+    assert result.pairwise_distance == evaluate(contenders[:1], samples, "").pairwise_distance
+    assert told[-1] == (7, 7)
+
+    errors = {(record.id, record.inverter): record.nre for record in result.records}
+    differences = [errors[own, "nearest"] - errors[own, "mean-image"] for own in samples.ids[:3]]
+    assert paired(result, "nearest", "mean-image") == (*mean_and_sem(differences), 3)
+
+
+def test_only_rows_of_the_table_can_be_paired(result: Evaluation) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'nearest'"):
+        paired(result, "neares", "perfect")
+
+
+def test_a_baseline_by_name_has_its_row(samples: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(optimization.SCHEDULES, "hog", [(2, 4e-3)])
+    files = preimage.api.sample_files()  # type: ignore[attr-defined]
+    result = preimage.evaluate(Perfect(samples), files, baselines=["gradient-descent"], baseline_limit=2)
+    row = next(row for row in result.rows if row.inverter == "gradient-descent")
+    assert row.n == 2
+    assert row.fitted_on == "the 4 evaluated photographs; the published schedule"
+
+
+def test_a_baseline_may_not_learn_from_the_photographs_it_is_judged_on(samples: Photos) -> None:
+    with pytest.raises(SettingsError, match="give --train-images, or a file that `preimage fit hoggles` wrote"):
+        preimage.evaluate(Perfect(samples), preimage.api.sample_files(), baselines=["hoggles"])  # type: ignore[attr-defined]
+
+
+def test_a_baseline_of_another_representation_is_refused(samples: Photos, crops: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mean.safetensors"
+    preimage.api.fit_inverter("mean-image", HOG(image_size=64), crops, file)  # type: ignore[attr-defined]
+    with pytest.raises(SettingsError, match="'image_size': 64"):
+        preimage.evaluate(Perfect(samples), preimage.api.sample_files(), baselines=[file])  # type: ignore[attr-defined]
+
+
+def test_a_network_is_not_fitted_but_trained(crops: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="preimage train hog"):
+        preimage.api.fit_inverter("upconv", "hog", crops, tmp_path / "a.safetensors")  # type: ignore[attr-defined]
 
 
 def test_mean_and_standard_error_by_hand() -> None:

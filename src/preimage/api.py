@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from preimage import runs, zoo
+from preimage.analyses import ANALYSES
+from preimage.cache import cached
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import WeightsError
+from preimage.errors import SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos, steps_per_epoch
-from preimage.interfaces import Inverter, ignore, never
-from preimage.inverters import INVERTERS, MeanImage, Nearest, load_inverters
+from preimage.interfaces import Inverter, Representation, ignore, never
+from preimage.inverters import (
+    INVERTERS,
+    Confidence,
+    GradientDescent,
+    MeanImage,
+    Nearest,
+    UpConv,
+    load_inverters,
+    make_inverter,
+    save_inverters,
+)
+from preimage.inverters.confidence import DEFAULT as CONFIDENCE
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
 from preimage.representations import REPRESENTATIONS, get_representation
@@ -116,6 +132,8 @@ def evaluate(
     device: str = "cpu",
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    baselines: Iterable[str | Path] = (),
+    baseline_limit: int = 20,
     on_progress: Callable[[int, int], None] = ignore,
 ) -> Evaluation:
     """An inverter beside its baselines and its control, on photographs it has not seen.
@@ -123,7 +141,9 @@ def evaluate(
     Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
     ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
     photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
-    `described` says in the table which photographs these are. `settings` are those of `load_inverter`.
+    `described` says in the table which photographs these are. `settings` are those of `load_inverter`. `baselines` are
+    slow ones to add, on the first `baseline_limit` photographs: names such as "gradient-descent", or files that
+    `fit_inverter` wrote.
     """
     if isinstance(inverter, Inverter):
         kept = {inverter.name: inverter}
@@ -147,19 +167,114 @@ def evaluate(
     if train_images is not None:
         train_photos = Photos.open(train_images, representation.image_size, fit).load()
         words = f"{', '.join(as_texts(train_images))} ({len(train_photos)} photographs)"
-        baselines = fit_baselines(representation, train_photos, words, device)
-        contenders += [contender for contender in baselines if contender.inverter.name != main.name]
+        usual = fit_baselines(representation, train_photos, words, device)
+        contenders += [contender for contender in usual if contender.inverter.name != main.name]
+        known = EncodedPhotos(representation, train_photos, device=device)
+        contenders += slow_baselines(baselines, known, words, baseline_limit, unseen=True)
     else:
         pairs = EncodedPhotos(representation, photos, device=device)
+        words = f"the {len(photos)} evaluated photographs"
         others = f"the other {len(photos) - 1} evaluated photographs"
         if MeanImage.name not in kept:
             mean = MeanImage(representation).fit(pairs)
-            contenders.append(Contender(mean, f"the {len(photos)} evaluated photographs"))
+            contenders.append(Contender(mean, words))
         contenders += [Contender(baseline, trained_on) for name, baseline in kept.items() if baseline is not main]
         if Nearest.name not in kept:
             contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
+        contenders += slow_baselines(baselines, pairs, words, baseline_limit, unseen=False)
     described = described or ", ".join(as_texts(images))
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def slow_baselines(
+    names: Iterable[str | Path], pairs: EncodedPhotos, words: str, limit: int, *, unseen: bool
+) -> list[Contender]:
+    """Inverters from files, or by name fitted on pairs; unless those are `unseen`, only their mean colour is learnt."""
+    found = []
+    for name in names:
+        if is_path(name):
+            weights = zoo.given_weights(pairs.representation.settings)
+            inverter, fitted_on = load_inverter(name, **weights), f"its training photographs ({name})"
+            if inverter.representation.fingerprint != pairs.representation.fingerprint:
+                raise SettingsError(
+                    f"{name} inverts {inverter.representation.name} with "
+                    f"{inverter.representation.settings}, but evaluated is "
+                    f"{pairs.representation.name} with {pairs.representation.settings}"
+                )
+        elif unseen or name == GradientDescent.name:
+            inverter, fitted_on = quick_inverter(str(name), pairs.representation).fit(pairs), words
+        else:
+            raise SettingsError(
+                f"{name} must be fitted on other photographs than those evaluated: give --train-images, or a file that "
+                f"`preimage fit {name}` wrote"
+            )
+        words_of_row = f"{fitted_on}; {inverter.remark}" if inverter.remark else fitted_on
+        found.append(Contender(inverter, words_of_row, limit))
+    return found
+
+
+def fit_inverter(
+    inverter: str,
+    representation: str | Representation,
+    images: Sources,
+    file: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    fit: Fit = "crop",
+    device: str = "cpu",
+) -> Inverter:
+    """Fit an inverter that is no network (`"hoggles"`, `"ridge"`) on photographs, and write it to a file.
+
+    `settings` are the inverter's own; networks are trained by `train`.
+    """
+    check_file_name(file)
+    chosen = representation if isinstance(representation, Representation) else get_representation(representation)
+    made = quick_inverter(inverter, cached(chosen), settings)
+    photos = Photos.open(images, chosen.image_size, fit).load()
+    made.fit(EncodedPhotos(made.representation, photos, device=device))
+    save_inverters([made], file)
+    return made
+
+
+def quick_inverter(name: str, representation: Representation, settings: Mapping[str, Any] | None = None) -> Inverter:
+    """An inverter by name that is fitted without training."""
+    if name == UpConv.name:
+        raise SettingsError(f"{name} is a network: train it by `preimage train {representation.name}`")
+    return make_inverter(name, representation, settings)
+
+
+def fit_confidence(
+    inverter: str | Path,
+    images: Sources,
+    output: str | Path,
+    *,
+    steps: int = 1000,
+    fit: Fit | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = ignore,
+) -> Inverter:
+    """Learn how far off each pixel of an inverter's reconstructions is, from photographs; write both into one file.
+
+    The inverter, and the baselines kept with it, go into the file as they are. The photographs may be those it was
+    trained on; on others the map is calibrated better.
+    """
+    check_file_name(output)
+    kept = load_contenders(inverter)
+    main = next(iter(kept.values()))
+    fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
+    photos = Photos.open(images, main.representation.image_size, fit)
+    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
+    pairs = EncodedPhotos(main.representation, photos.subset(order).load(), batch_size=16, device=device)
+    settings = dataclasses.replace(CONFIDENCE, steps=steps)
+    main.confidence = Confidence(main, seed=seed).fit(pairs, settings, on_progress)
+    save_inverters(list(kept.values()), output)
+    return main
+
+
+def check_file_name(output: str | Path) -> None:
+    if Path(output).suffix != ".safetensors":
+        raise SettingsError(f"inverters are written to a .safetensors file, not {output}")
 
 
 def sample_files() -> list[Path]:
@@ -198,7 +313,7 @@ def catalogue() -> dict[str, Any]:
         "representations": {name: describe(name) for name in REPRESENTATIONS},
         "decoders": {name: first_line(table) for name, table in DECODERS.items()},
         "inverters": {name: first_line(kind) for name, kind in INVERTERS.items()},
-        "analyses": {},  # none in this version
+        "analyses": {name: kind.question for name, kind in ANALYSES.items()},
         "presets": preset_names(),
         "shipped": {name: zoo.summary(name) for name in zoo.shipped()},
     }

@@ -14,7 +14,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ class CachedRepresentation(Representation):
 
     def brightened(self, factor: float) -> Representation | None:
         return self.inner.brightened(factor)
+
+    def smooth(self) -> Callable[[Tensor], Tensor] | None:
+        return self.inner.smooth()
 
     @property
     def grid(self) -> int | None:

@@ -52,6 +52,9 @@ Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
 FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
+INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
+Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
+BASELINE = "Add gradient-descent or hoggles, or a file that `preimage fit` wrote (./file.safetensors); repeatable."
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -136,7 +139,10 @@ def list_command(as_json: AsJson = False) -> None:
         for name, description in catalogue[kind].items():
             table.add_row(name, description)
         out.print(table, "")
-    out.print(f"analyses: {', '.join(catalogue['analyses']) or 'none in this version'}")
+    table = plain_table("analyses", "name", "what it asks")
+    for name, question in catalogue["analyses"].items():
+        table.add_row(name, question)
+    out.print(table, "")
     out.print(f"presets: {', '.join(catalogue['presets'])}\n")
     table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
     for name, entry in catalogue["shipped"].items():
@@ -427,6 +433,8 @@ def evaluate(
     images: ImagesOption,
     train_images: TrainImages = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
+    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
+    baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
     fit: FitOption = None,
     settings: Overrides = [],  # noqa: B006
@@ -446,6 +454,8 @@ def evaluate(
             device=pick_device(device),
             limit=limit,
             settings=representation_settings(settings),
+            baselines=baseline,
+            baseline_limit=baseline_limit,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     print_evaluation(result, as_json)
@@ -479,6 +489,163 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     for words, names in fitted.items():
         fit_to_say = names[0] not in ("other-image", "decoder-size")
         out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
+    print_paired(result)
+
+
+def print_paired(result: Evaluation) -> None:
+    """Rows on fewer photographs than the first one's beside it, on the same photographs."""
+    from preimage.evaluation import paired
+
+    main = result.rows[0]
+    for row in result.rows:
+        if row.n < main.n:
+            difference, sem, n = paired(result, row.inverter, main.inverter)
+            out.print(f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}")
+
+
+@app.command()
+def fit(
+    inverter: Annotated[str, typer.Argument(help="hoggles, gradient-descent, ridge, nearest or mean-image.")],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    representation: Name = "hog",
+    fit: FitOption = None,
+    settings: Overrides = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Fit an inverter that is no network on photographs; its file serves `invert --run` and `evaluate --baseline`.
+
+    --set changes the inverter's settings (windows=20000), or the representation's (representation.cell_size=16).
+    """
+    from preimage import api
+
+    of_representation = [override for override in settings if override.startswith("representation.")]
+    own = plain_settings([override for override in settings if override not in of_representation], "inverter")
+    note(f"fitting {inverter} for {representation} ...")
+    api.fit_inverter(
+        inverter,
+        representation_of(representation, of_representation),
+        images,
+        output,
+        settings=own,
+        fit=check_fit(fit) or "crop",
+        device=pick_device(device),
+    )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB. Next: preimage invert --run {as_argument(output)} ...")
+
+
+@app.command()
+def analyse(
+    name: Annotated[str, typer.Argument(help="An analysis (see `preimage list`), several with commas, or 'all'.")],
+    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")] = Path("analyses"),
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """What the features keep and what the picture depends on: numbers (CSV, JSON) first, then figures."""
+    from preimage import studies
+    from preimage.analyses import ANALYSES
+
+    names = list(ANALYSES) if name == "all" else name.split(",")
+    where = pick_device(device)
+    for inverter in inverters:
+        folder = output / studies.file_name(studies.label(inverter))
+        with stepwise() as step:
+            trial = studies.Trial(images, limit, check_fit(fit), where, step)
+            findings = studies.analyse(names, inverter, trial, folder)
+        for finding in findings:
+            out.print(f"[bold]{finding.analysis}[/]: {escape(finding.question)}", highlight=False)
+            out.print(escape(finding.answer or f"does not apply: {finding.reason}"), highlight=False)
+            print_table(finding.table)
+        note(f"records and figures: {folder}")
+
+
+@app.command()
+def compare(
+    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")] = Path("analyses"),
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """Layers or encoders side by side on the same photographs: a table, a figure, a sheet."""
+    from preimage import studies
+
+    where = pick_device(device)
+    with stepwise() as step:
+        finding = studies.compare(inverters, studies.Trial(images, limit, check_fit(fit), where, step), output)
+    out.print(finding.answer)
+    print_table(finding.table)
+    note(f"records and figures: {output / finding.analysis}")
+
+
+@app.command()
+def report(
+    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """One self-contained page: how it was made, the table with baselines, sheets, every analysis."""
+    from preimage import studies
+
+    chosen = {"all": None, "none": []}.get(analyses, analyses.split(","))
+    where = pick_device(device)
+    with stepwise() as step:
+        trial = studies.Trial(images, limit, check_fit(fit), where, step)
+        page = studies.write_report(inverters, trial, output, chosen)
+    print(page)
+    note(f"records and figures: {page.with_suffix('')}")
+
+
+@app.command()
+def reproduce(
+    items: Annotated[list[str] | None, typer.Argument(help="table1, fig3, ...; all of them by default.")] = None,
+    images: ImagesOption = [],  # noqa: B006
+    run: Annotated[list[str], typer.Option(metavar="NAME=PATH", help="Another inverter; repeatable.")] = [],  # noqa: B006
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("reproduce.html"),
+    limit: Limit = 64,
+    fit: FitOption = None,
+    device: Device = None,
+) -> None:
+    """The paper's tables and figures beside what is measured here, on one page."""
+    from preimage import reproduce as own
+    from preimage.studies import Trial
+
+    if not images:
+        raise SettingsError(f"name the photographs to measure on: --images PHOTOS. There are: {', '.join(own.ITEMS)}")
+    named = dict(one.partition("=")[::2] for one in run)
+    where = pick_device(device)
+    with stepwise() as step:
+        study = own.Study(Trial(images, limit, check_fit(fit), where, step), output.with_suffix(""), named)
+        print(own.reproduce(items or [], study, output))
+
+
+def print_table(records: list[dict[str, Any]]) -> None:
+    """Records as a table; a value and its standard error share a column."""
+    from preimage.report import cells
+
+    if not records:
+        return
+    columns, rows = cells(records)
+    table = plain_table("", *columns)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+@contextmanager
+def stepwise() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar over named steps."""
+    with progress_bar() as bar:
+        task = bar.add_task("", total=None, facts="")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 @app.command()
@@ -494,6 +661,34 @@ def export(
 
     card = zoo.export(run, output, licence=licence, half=not full, device=pick_device(device))
     print(f"{output}: {card['size_bytes'] / 2**20:.1f} MiB, card in {output.with_suffix('.json').name}")
+
+
+@app.command()
+def confidence(
+    inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = 1000,
+    fit: FitOption = None,
+    seed: Annotated[int, typer.Option(help="Decides weights and order.")] = 0,
+    device: Device = None,
+) -> None:
+    """Learn how far off each pixel is, and write the inverter with it; reconstructions stay as they are."""
+    from preimage import api
+
+    with progress_bar() as bar:
+        task = bar.add_task("fitting", total=None, facts="")
+        api.fit_confidence(
+            inverter,
+            images,
+            output,
+            steps=steps,
+            fit=check_fit(fit),
+            seed=seed,
+            device=pick_device(device),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 
 @app.command()
@@ -698,14 +893,19 @@ def representation_of(name: str, overrides: list[str]) -> Representation:
 
 
 def representation_settings(overrides: list[str]) -> dict[str, Any]:
-    """`KEY=VALUE` texts -> settings of a representation."""
+    """The values of `key=value` and `representation.key=value`."""
+    return plain_settings(overrides, "representation")
+
+
+def plain_settings(overrides: list[str], owner: str) -> dict[str, Any]:
+    """The values of `key=value` and `owner.key=value`."""
     from preimage.config import parse_override
 
     values = {}
     for override in overrides:
         section, key, value = parse_override(override)
-        if section not in ("", "representation"):
-            raise SettingsError(f"only settings of the representation can be set here, not {override!r}")
+        if section not in ("", owner):
+            raise SettingsError(f"only settings of the {owner} can be set here, not {override!r}")
         values[key] = value
     return values
 

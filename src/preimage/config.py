@@ -43,6 +43,7 @@ class Settings:
     decoder: DecoderSettings = DecoderSettings()
     training: TrainingSettings = field(default_factory=TrainingSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    autoencoder: bool = False  # train a copy of the encoder too
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class Settings:
 
 
 SAME_SHAPES = {"bvlc_alexnet": "alexnet", "caffenet": "alexnet"}  # networks whose layers share another's presets
-SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name != "seed"]
+SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name not in ("autoencoder", "seed")]
 
 
 def preset_names() -> list[str]:

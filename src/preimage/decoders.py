@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -198,7 +198,7 @@ class Standardise(nn.Module):
         self.mean.copy_(by_channel.mean(dim=1))
         deviation = by_channel.std(dim=1)
         # A channel that never moves tells nothing; dividing by its rounding noise would make it shout.
-        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        self.deviation.copy_(torch.where(deviation > 1e-6 + 1e-5 * by_channel.mean(dim=1).abs(), deviation, 1.0))
 
     def forward(self, features: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (features.ndim - 2)
@@ -282,12 +282,19 @@ def initialise(decoder: nn.Module) -> None:
 
 
 def build_decoder(
-    name: str, feature_shape: Shape, image_size: int, width: float = 1.0, *, log: bool = False, seed: int = 0
+    name: str,
+    feature_shape: Shape,
+    image_size: int,
+    width: float = 1.0,
+    *,
+    log: bool = False,
+    seed: int = 0,
+    channels: int = 3,
 ) -> Decoder:
     """The decoder of that name for features of this shape, freshly initialised from `seed`.
 
-    Its images need not be of `image_size`: `UpConv` brings them there. Raises `SettingsError` where it cannot read
-    such features.
+    Its images need not be of `image_size`: `UpConv` brings them there. They have `channels` channels. Raises
+    `SettingsError` where it cannot read such features.
     """
     if name not in DECODERS:
         raise UnknownNameError("decoder", name, DECODERS)
@@ -297,6 +304,7 @@ def build_decoder(
     if len(feature_shape) not in (1, 3):
         raise SettingsError(f"decoders read vectors (D,) and feature maps (C, h, w), got features of {size}")
     table = DECODERS[name](feature_shape, image_size)
+    table = replace(table, joint=(*table.joint[:-1], replace(table.joint[-1], channels=channels)))
     try:
         with torch.device("meta"):
             Decoder(table, feature_shape[0], width)(torch.empty(1, *feature_shape))

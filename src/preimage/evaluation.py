@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preimage.errors import ImageError, PreimageError
+from preimage.errors import ImageError, PreimageError, UnknownNameError
 from preimage.figures import difference, sheet
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Representation, ignore
@@ -23,6 +23,7 @@ from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 
 FLOOR = "decoder-size"  # the photograph itself at the size the first inverter works at: nothing it does is better
+SLOW_BATCH = 4  # photographs between two signs of life from a slow inverter
 CONTROL = "other-image"  # the inverter given the features of another photograph: what it makes up by itself
 
 
@@ -83,10 +84,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Contender:
-    """An inverter, and in words what it was fitted on."""
+    """An inverter, and in words what it was fitted on; a slow one may be given the first `limit` photographs only."""
 
     inverter: Inverter
     fitted_on: str
+    limit: int | None = None
 
 
 def fit_baselines(
@@ -110,7 +112,8 @@ def evaluate(
     """Invert the features of every photograph with every contender; the first one also gets its control row, and the
     floor of its size where it works at another one than the photographs'.
 
-    All contenders share one representation. `images` says in words which photographs these are.
+    All contenders read photographs of one size. `images` says in words which photographs these are. N is that of all
+    photographs, also for a contender that inverts only some: `paired` compares it with others on the same ones.
     """
     if len(photos) < 2:
         raise ImageError(
@@ -124,20 +127,36 @@ def evaluate(
     pairwise = mean_pairwise_distance(originals)
     records: list[Record] = []
     total = len(photos)
+    limits = {index: min(c.limit, total) for index, c in enumerate(contenders) if c.limit is not None}
+    work = total + sum(limits.values())
     for start in range(0, total, batch_size):
         ids = photos.ids[start : start + batch_size]
         batch = originals[start : start + batch_size].to(device)
         others = [(index + 1) % total for index in range(start, start + len(batch))]
         neighbours = originals[others].to(device)
-        features = representation.encode(batch)
-        for contender in contenders:
-            inverter = contender.inverter
-            records += measure(ids, inverter.name, batch, inverter.invert(features), pairwise)
+        features: dict[int, Tensor] = {}  # by representation: an autoencoder reads features of its own
+        for index, contender in enumerate(contenders):
+            if index in limits:
+                continue
+            inverter, key = contender.inverter, id(contender.inverter.representation)
+            if key not in features:
+                features[key] = inverter.representation.encode(batch)
+            records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
         if (perfect := contenders[0].inverter.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
         foreign = contenders[0].inverter.invert(representation.encode(neighbours))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
-        on_progress(min(start + batch_size, total), total)
+        on_progress(min(start + batch_size, total), work)
+    done = total
+    for index, limit in limits.items():
+        inverter = contenders[index].inverter
+        for start in range(0, limit, SLOW_BATCH):
+            stop = min(start + SLOW_BATCH, limit)
+            batch = originals[start:stop].to(device)
+            reconstructions = inverter.invert(representation.encode(batch))
+            records += measure(photos.ids[start:stop], inverter.name, batch, reconstructions, pairwise)
+            done += stop - start
+            on_progress(done, work)
     fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
     if any(record.inverter == FLOOR for record in records):
         fitted_on[FLOOR] = "nothing: the photographs themselves, scaled to the decoder's size and back"
@@ -173,6 +192,17 @@ def summarise(records: Sequence[Record], inverter: str, fitted_on: str) -> Row:
         values = [getattr(record, metric) for record in own]
         means[metric], means[f"{metric}_sem"] = mean_and_sem(values)
     return Row(inverter, len(own), fitted_on, **means)
+
+
+def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, float, int]:
+    """The NRE of one inverter less that of another on the photographs both inverted: mean, standard error, n."""
+    errors = []
+    for name in (first, second):
+        if not (own := {record.id: record.nre for record in evaluation.records if record.inverter == name}):
+            raise UnknownNameError("inverter of this evaluation", name, (row.inverter for row in evaluation.rows))
+        errors.append(own)
+    differences = [errors[0][own] - errors[1][own] for own in errors[0] if own in errors[1]]
+    return *mean_and_sem(differences), len(differences)
 
 
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:

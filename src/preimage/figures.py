@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -59,17 +61,27 @@ def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
     return (0.5 + 0.5 * (reconstructions - photographs)).clamp(0, 1)
 
 
+def heat(values: Tensor, top: float) -> Tensor:
+    """Maps (N, 1, H, W) -> images (N, 3, H, W): 0 is dark violet, `top` and more is yellow (viridis)."""
+    colours = colormaps["viridis"]((values[:, 0] / top).clamp(0, 1).numpy())
+    return torch.from_numpy(colours[..., :3]).permute(0, 3, 1, 2).float()
+
+
 Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)
 
 
-def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str) -> None:
-    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone."""
+def curve(series: Mapping[str, Points], path: Path, x_label: str, y_label: str, groups: Sequence[str] = ()) -> None:
+    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone.
+
+    `groups` names x = 0, 1, 2 ...
+    """
     figure, axes = plain_axes(x_label, y_label)
     for place, (name, points) in enumerate(series.items()):
         x, y, error = zip(*points, strict=True)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
         axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
-    finish(figure, len(series), path)
+    name_groups(axes, groups)
+    finish(figure, axes, len(series), path)
 
 
 def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_label: str, y_label: str) -> None:
@@ -82,10 +94,15 @@ def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_labe
         colour, hatch = COLOURS[place % len(COLOURS)], HATCHES[place % len(HATCHES)]
         axes.bar(centres, y, width * 0.9, yerr=error, label=name, color=colour, hatch=hatch, edgecolor="white",
                  error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip
-    axes.set_xticks(range(len(groups)), groups)
-    if max(map(len, groups)) * len(groups) > WIDE:
-        axes.tick_params("x", rotation=30)
-    finish(figure, len(series), path)
+    name_groups(axes, groups)
+    finish(figure, axes, len(series), path)
+
+
+def name_groups(axes: Axes, groups: Sequence[str]) -> None:
+    """Names instead of numbers along x."""
+    if groups:
+        wide = max(map(len, groups)) * len(groups) > WIDE
+        axes.set_xticks(range(len(groups)), groups, rotation=30 if wide else 0, ha="right" if wide else "center")
 
 
 def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -98,7 +115,9 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def finish(figure: Figure, series: int, path: Path) -> None:
+def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:
     if series > 1:
-        figure.legend(loc="outside upper center", ncols=min(series, 4), frameon=False)  # never over what is drawn
+        handles, labels = axes.get_legend_handles_labels()
+        # Outside, where it cannot hide what it explains.
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(series, 2), frameon=False)
     figure.savefig(path)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from preimage.errors import RunError
+from preimage.errors import ImageError, RunError
 from preimage.figures import bars, curve, sheet
 from preimage.interfaces import Inverter
 from preimage.metrics import mean_and_sem
@@ -38,7 +38,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Plot:
-    """Numbers to be drawn: lines over x, or bars (x is then the place of a group, named in `groups`)."""
+    """Numbers to be drawn: lines over x, or bars. Where there are `groups`, x is the place of one among them."""
 
     title: str
     x_label: str
@@ -51,7 +51,7 @@ class Plot:
         if self.kind == "bars":
             bars(self.series, self.groups, file, self.x_label, self.y_label)
         else:
-            curve(self.series, file, self.x_label, self.y_label)
+            curve(self.series, file, self.x_label, self.y_label, self.groups)
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,12 @@ class Analysis(ABC):
         """Ask it of photographs (N, 3, S, S) in [0, 1], at the size of the inverter's representation."""
 
     def __call__(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
-        """`analyse` where it applies, else a finding that says why not."""
-        if reason := self.unavailable(inverter):
-            return Finding(self.name, self.question, reason=reason)
-        return self.analyse(inverter, ids, images)
+        """`analyse` where it applies, else a finding that says why not: the inverter, or these photographs."""
+        try:
+            reason = self.unavailable(inverter)
+            return Finding(self.name, self.question, reason=reason) if reason else self.analyse(inverter, ids, images)
+        except ImageError as error:
+            return Finding(self.name, self.question, reason=str(error))
 
 
 def summarise(records: Sequence[Record], by: Sequence[str], values: Sequence[str]) -> list[Record]:

@@ -51,6 +51,12 @@ class Representation(ABC):
         """Pixels between the places of a map, if images of any size can be encoded whole; else None."""
         return None
 
+    def image_size_of(self, features: Tensor) -> tuple[int, int]:
+        """(height, width) of the images these features came from."""
+        if self.grid is None or tuple(features.shape[1:]) == self.feature_shape:
+            return (self.image_size, self.image_size)
+        return (features.shape[2] * self.grid, features.shape[3] * self.grid)
+
     @property
     def feature_shape(self) -> tuple[int, ...]:
         """The shape of the features of one image of the representation's own size."""
@@ -58,6 +64,13 @@ class Representation(ABC):
 
     def brightened(self, factor: float) -> Representation | None:  # noqa: ARG002 (what is behind is not always known)
         """The same representation of images whose pixel values are `factor` times as large; None if there is no way."""
+        return None
+
+    def smooth(self) -> Callable[[Tensor], Tensor] | None:
+        """What `encode` computes, but for rounding, of pixel values of any size and with gradients; None if nothing is.
+
+        Gradient descent needs it: on its way, pixels leave [0, 1].
+        """
         return None
 
     def draw(self, features: Tensor) -> Tensor | None:  # noqa: ARG002 (by default there is nothing to draw)
@@ -102,12 +115,27 @@ class Pairs(Protocol):
         ...
 
 
+class DeviationMap(Protocol):
+    """What tells of each pixel of a reconstruction how far off it is expected to be."""
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Features (N, *feature_shape) -> standard deviations (N, 1, H, W); pixels are in [0, 1]."""
+        ...
+
+
 class Inverter(ABC):
     """A map from features back to images. Fitted on pairs, saved as one safetensors file."""
+
+    confidence: DeviationMap | None = None  # where it was learnt; inverting takes no notice of it
 
     name: ClassVar[str]
     representation: Representation
     settings: dict[str, Any]  # what the constructor takes beside the representation
+
+    @property
+    def origin(self) -> Representation:
+        """The representation it was made for, by whose name it is saved: its own, unless it trains the encoder too."""
+        return self.representation
 
     @abstractmethod
     def fit(self, pairs: Pairs) -> Self:
@@ -120,6 +148,11 @@ class Inverter(ABC):
     def perfect(self, images: Tensor) -> Tensor | None:  # noqa: ARG002 (by default any image can be reached)
         """What the best imaginable inverter of this kind would return for images; None where that is the images."""
         return None
+
+    @property
+    def remark(self) -> str:
+        """What a reader of its row in a table must know beside its name and what it was fitted on."""
+        return ""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

@@ -13,8 +13,9 @@ Made = TypeVar("Made")
 
 
 def build(make: Callable[..., Made], values: Mapping[str, Any], where: str) -> Made:
-    """Call a dataclass or a function with named values, each converted to its annotation."""
-    hints = {name: hint for name, hint in get_type_hints(make).items() if name != "return" and not is_class_var(hint)}
+    """Call a class or a function with named values, each converted to its annotation."""
+    annotated = make.__init__ if isinstance(make, type) and not dataclasses.is_dataclass(make) else make  # type: ignore[misc]
+    hints = {key: hint for key, hint in get_type_hints(annotated).items() if key != "return" and not is_class_var(hint)}
     arguments = {}
     for key, value in values.items():
         if key not in hints:

@@ -29,19 +29,20 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from preimage import training
 from preimage.cache import cached
 from preimage.config import Settings, make_settings
-from preimage.decoders import Cost, Decoder, cost
+from preimage.decoders import Cost, cost
 from preimage.errors import RunError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
-from preimage.interfaces import Representation, never
+from preimage.interfaces import Batch, Representation, never
+from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.linear import MeanImage
-from preimage.inverters.upconv import UpConv
+from preimage.inverters.upconv import Trainable, UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 from preimage.representations import get_representation
@@ -274,23 +275,23 @@ def _train(
     representation = cached(settings.get_representation(), settings.augmentation.variants > 0 or None)
     photos, validation = open_photos(settings, representation)
 
-    inverter = UpConv(representation, settings.decoder.name, settings.decoder.width, settings.seed)
-    decoder = inverter.network.to(accelerator.device)
-    assert isinstance(decoder, Decoder)
-    first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))[1]
+    inverter = make_inverter(settings, representation)
+    network = inverter.network.to(accelerator.device)
+    assert isinstance(network, Trainable)
+    ids, first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))
     first = first.to(accelerator.device)
-    decoder.prepare(representation.encode(first), first)
+    network.prepare(inverter.inputs(Batch(ids, first, representation.encode)), first)
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, settings.training.batch_size, settings.seed, settings.augmentation, **share)
-    trial = encoded(stream, representation, accelerator.device, first_step=0)
-    own_pace = training.seconds_per_step(decoder, trial, settings.training, accelerator, grid=representation.grid)
+    trial = examples(stream, inverter, accelerator.device, first_step=0)
+    own_pace = training.seconds_per_step(network, trial, settings.training, accelerator, grid=representation.grid)
     pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
     settings = with_steps(settings, len(photos), pace)
     steps = settings.training.steps
     assert steps is not None
 
-    state = training.start(decoder, settings.training)
+    state = training.start(network, settings.training)
     seconds_before = 0.0
     if run.checkpoint_file.exists():
         check_same(run, representation, photos)
@@ -302,8 +303,8 @@ def _train(
         left_out=photos.left_out | (validation.left_out if validation else {}),
         device=accelerator.device.type,
         precision=training.resolve_precision(settings.training.precision, accelerator.device),
-        cost=cost(decoder, representation.feature_shape),
-        memory=memory_needed(decoder, next(trial)[0]),
+        cost=cost(network, inverter.input_shape),
+        memory=memory_needed(network, next(trial)[0]),
         batch_size=settings.training.batch_size,
         steps=steps,
         first_step=state.step,
@@ -351,7 +352,7 @@ def _train(
 
     training.train(
         state,
-        encoded(stream, representation, accelerator.device, state.step),
+        examples(stream, inverter, accelerator.device, state.step),
         steps,
         settings.training,
         accelerator,
@@ -371,18 +372,17 @@ def measure_pace(settings: Settings, device: str | None = None) -> float:
     """Seconds that a training step would take here, tried on noise: photographs are not read."""
     representation = settings.get_representation()
     accelerator = training.make_accelerator(device)
-    decoder = UpConv(representation, settings.decoder.name, settings.decoder.width).network.to(accelerator.device)
+    inverter = make_inverter(settings, representation)
+    network = inverter.network.to(accelerator.device)
     size = representation.image_size
     images = torch.rand(settings.training.batch_size, 3, size, size, device=accelerator.device)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            with torch.no_grad():
-                features = representation.encode(images)
-            yield features, images
+            yield inverter.inputs(Batch([], images, representation.encode)), images
 
     return training.seconds_per_step(
-        decoder, batches(), settings.training, accelerator, grid=representation.grid, repeats=3
+        network, batches(), settings.training, accelerator, grid=representation.grid, repeats=3
     )
 
 
@@ -422,21 +422,26 @@ def load_inverter(folder: str | Path, **given: Any) -> UpConv:
     settings = run.settings
     representation = cached(get_representation(**{**settings.representation, **given}))
     check_same(run, representation)
-    inverter = UpConv(representation, settings.decoder.name, settings.decoder.width)
+    inverter = make_inverter(settings, representation)
     tensors = run.load_tensors()
     averaged = select(tensors, "average.module.")
     return inverter.restore(averaged or select(tensors, "decoder."))
 
 
-def encoded(
-    stream: TrainingStream, representation: Representation, device: torch.device, first_step: int
+def make_inverter(settings: Settings, representation: Representation) -> UpConv:
+    """The inverter a run trains, as it is before the first step."""
+    kind = Autoencoder if settings.autoencoder else UpConv
+    return kind(representation, settings.decoder.name, settings.decoder.width, settings.seed)
+
+
+def examples(
+    stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(features, images) by step, on the training device; features are computed there, in float32."""
+    """(what the network reads, images) by step, on the training device; features are computed there, in float32."""
+    encode = inverter.representation.encode
     for images in stream.batches(first_step):
         images = images.to(device, non_blocking=True)
-        with torch.no_grad():
-            features = representation.encode(images)
-        yield features, images
+        yield inverter.inputs(Batch([], images, encode)), images
 
 
 def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> Settings:
@@ -469,7 +474,7 @@ def pairwise_distance_of(photos: Photos) -> float:
     return mean_pairwise_distance(torch.cat([images for _, images in photos.batches()]))
 
 
-def memory_needed(decoder: Decoder, features: Tensor) -> int:
+def memory_needed(network: nn.Module, inputs: Tensor) -> int:
     """Bytes a training step holds: weights five times (average, gradient, two moments), and what backward will need.
 
     The latter is what autograd keeps for a second image beyond the first, times the images of the batch.
@@ -483,11 +488,11 @@ def memory_needed(decoder: Decoder, features: Tensor) -> int:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            decoder(features[:1].expand(images, *features.shape[1:]))
+            network(inputs[:1].expand(images, *inputs.shape[1:]))
         return sum(storages.values())
 
-    weights = sum(parameter.nbytes for parameter in decoder.parameters())
-    return 5 * weights + len(features) * (kept(2) - kept(1))
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    return 5 * weights + len(inputs) * (kept(2) - kept(1))
 
 
 def provenance(representation: Representation, photos: Photos, plan: Plan, accelerator: Accelerator) -> dict[str, Any]:

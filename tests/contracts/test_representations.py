@@ -145,6 +145,18 @@ def test_gradients_are_finite_where_they_are_promised(representation: Representa
     assert torch.isfinite(wanted.grad).all()
 
 
+def test_a_smooth_form_encodes_alike_and_takes_any_pixel_values(representation: Representation, images: Tensor) -> None:
+    smooth = representation.smooth()
+    if smooth is None:
+        assert not representation.differentiable
+        pytest.skip(f"no gradient passes through {representation.name}")
+    features, alike = representation.encode(images), smooth(images)
+    assert torch.dist(features, alike) < (1e-5 if representation.differentiable else 0.2) * features.norm()
+    wild = (3 * images[:1] - 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(smooth(wild).sum(), wild)
+    assert torch.isfinite(gradient).all()
+
+
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'hog'"):
         get_representation("hogg")

@@ -9,12 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from preimage.errors import SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import distance, mean_pairwise_distance
 
 SHOWN = 6  # photographs on a sheet
 BATCH = 32
+LOGITS = ("logits", "fc8")  # layers that hold class scores
+SPARSE = 0.02  # share of zeros from which features count as a code of zeros and non-zeros
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,128 @@ class Brightness(Analysis):
         return ""
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
-        pictures = {"as it is": inverted(inverter, inverter.representation, images)}
+        pictures = {"x1": inverted(inverter, encoded(inverter.representation, images))}
         for factor in self.factors:
             brighter = inverter.representation.brightened(factor)
             assert brighter is not None
-            pictures[f"x{factor:g}"] = inverted(inverter, brighter, images)
+            pictures[f"x{factor:g}"] = inverted(inverter, encoded(brighter, images))
         return compared(self, ids, images, pictures, "pixel values multiplied by")
 
 
-def inverted(inverter: Inverter, representation: Representation, images: Tensor) -> Tensor:
-    """Reconstructions (N, 3, S, S) from a representation's features of images, batch by batch."""
-    parts = [inverter.invert(representation.encode(part)) for part in torch.split(images, BATCH)]
-    return torch.cat(parts)
+@dataclass(frozen=True)
+class Code(Analysis):
+    """Which features are on, their exact values, or the weak ones: does the picture live in them?
+
+    `binarised` keeps signs only, with one absolute value for all that are not zero; `dropped` sets a random `share` to
+    zero; the others do both, the last one dropping the smallest that are not zero instead of random ones. The
+    Euclidean norm of every image's features is restored.
+    """
+
+    name: ClassVar[str] = "code"
+    question: ClassVar[str] = "Does the picture depend on which features are on, or on their values?"
+    share: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise SettingsError(f"share is between 0 and 1, got {self.share}")
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        features = encoded(inverter.representation, images)
+        if features.ndim > 2 and (features == 0).float().mean() < SPARSE and features.min() < 0:
+            name = inverter.representation.name
+            reason = f"{name} is a signed map without zeros: there is no code of zeros and non-zeros in it"
+            return Finding(self.name, self.question, reason=reason)
+        share, dropped = self.share, dropout(features, self.share, torch.Generator().manual_seed(self.seed))
+        conditions = {
+            "unchanged": features,
+            "binarised": binarise(features),
+            f"{share:.0%} dropped": with_norm_of(features, dropped),
+            f"binarised, {share:.0%} dropped": with_norm_of(features, binarise(dropped)),
+            f"binarised, least {share:.0%} dropped": with_norm_of(features, binarise(drop_least(features, share))),
+        }
+        pictures = {title: inverted(inverter, changed) for title, changed in conditions.items()}
+        return compared(self, ids, images, pictures, "features")
+
+
+@dataclass(frozen=True)
+class DarkKnowledge(Analysis):
+    """Class scores as they are; only the `k` largest; all but the `k` largest. What is left out becomes 0."""
+
+    name: ClassVar[str] = "dark-knowledge"
+    question: ClassVar[str] = "Is the picture in the scores of the likeliest classes, or in all the others?"
+    k: int = 5
+
+    def unavailable(self, inverter: Inverter) -> str:
+        name = inverter.representation.name
+        if name.rpartition(".")[2] not in LOGITS:
+            return f"{name} holds no class scores; the analysis belongs to layers called {' or '.join(LOGITS)}"
+        return ""
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        features = encoded(inverter.representation, images)
+        largest = torch.zeros_like(features).scatter(1, features.topk(self.k, dim=1).indices, 1.0)
+        conditions = {
+            "all scores": features,
+            f"only the {self.k} largest": features * largest,
+            f"all but the {self.k} largest": features * (1 - largest),
+        }
+        pictures = {title: inverted(inverter, changed) for title, changed in conditions.items()}
+        return compared(self, ids, images, pictures, "class scores")
+
+
+# --- what is done to features (N, ...); each image on its own ---------------------------------------------------------
+
+
+def binarise(features: Tensor) -> Tensor:
+    """Signs, with one absolute value for all non-zero entries of an image, such that its norm stays."""
+    signs = features.sign()
+    return with_norm_of(features, signs)
+
+
+def dropout(features: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A random `share` of the entries set to zero; norms are not restored."""
+    kept = torch.rand(features.shape, generator=generator) >= share
+    return features * kept.to(features.device)
+
+
+def drop_least(features: Tensor, share: float) -> Tensor:
+    """Of each image's non-zero entries, the `share` with the least absolute values set to zero."""
+    flat = features.flatten(1)
+    sizes = torch.where(flat == 0, torch.inf, flat.abs())
+    ranks = sizes.argsort(dim=1).argsort(dim=1)
+    count = (share * (flat != 0).sum(dim=1, keepdim=True)).round()
+    return (flat * (ranks >= count)).view_as(features)
+
+
+def with_norm_of(features: Tensor, changed: Tensor) -> Tensor:
+    """`changed`, each image scaled to the Euclidean norm of its `features`."""
+    wanted, have = (torch.linalg.vector_norm(each.flatten(1), dim=1) for each in (features, changed))
+    factors = wanted / have.clamp(min=1e-12)
+    scaled: Tensor = changed * factors.view(-1, *[1] * (features.ndim - 1))
+    return scaled
+
+
+# --- shared by analyses -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def encoded(representation: Representation, images: Tensor) -> Tensor:
+    """Features (N, ...) of images, batch by batch."""
+    return torch.cat([representation.encode(part) for part in torch.split(images, BATCH)])
+
+
+def inverted(inverter: Inverter, features: Tensor) -> Tensor:
+    """Reconstructions (N, 3, S, S), batch by batch."""
+    return torch.cat([inverter.invert(part) for part in torch.split(features, BATCH)])
 
 
 def compared(
-    analysis: Analysis, ids: Sequence[str], images: Tensor, pictures: Mapping[str, Tensor], x_label: str
+    analysis: Analysis,
+    ids: Sequence[str],
+    images: Tensor,
+    pictures: Mapping[str, Tensor],
+    x_label: str,
 ) -> Finding:
     """The error of reconstructions under several conditions, the first of which is the unchanged one."""
     pairwise = mean_pairwise_distance(images)
@@ -59,10 +168,10 @@ def compared(
     plot = Plot(analysis.question, x_label, "NRE (lower is better)", {"NRE": points}, "bars", list(pictures))
     shown = {"photograph": images, **pictures}
     sheet = Sheet(analysis.question, {title: own[:SHOWN].cpu() for title, own in shown.items()}, list(ids[:SHOWN]))
-    return Finding(analysis.name, analysis.question, answer(table), table, records, [plot], [sheet])
+    return Finding(analysis.name, analysis.question, errors_in_words(table), table, records, [plot], [sheet])
 
 
-def answer(table: Sequence[Record]) -> str:
-    """The table of `compared` in words."""
-    first, *others = (f"{row['condition']} {row['nre']:.3f} ± {row['nre_sem']:.3f}" for row in table)
-    return f"NRE {first}; {', '.join(others)} (n = {table[0]['n']})."
+def errors_in_words(table: Sequence[Record]) -> str:
+    """The table of `compared` as a sentence."""
+    errors = ", ".join(f"{row['nre']:.3f} ± {row['nre_sem']:.3f} ({row['condition']})" for row in table)
+    return f"NRE {errors}; n = {table[0]['n']}."

@@ -1,8 +1,9 @@
 """Every inverter by name, and the one file they are kept in. A new one is one new file and one line here.
 
-A file of inverters is safetensors: tensors named `inverter.tensor`, and in its metadata, as JSON, the representation
-and the settings of every inverter. Reading one runs no code. With them it keeps what the representation makes of a
-probe picture, by which another network than the one it was made for is found out. It names no file of weights.
+A file of inverters is safetensors: tensors named `inverter.tensor` (of a confidence map `confidence.inverter.tensor`),
+and in its metadata, as JSON, the representation and the settings of every inverter. Reading one runs no code. With them
+it keeps what the representation makes of a probe picture, by which another network than the one it was made for is
+found out. It names no file of weights.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,48 @@ from torch import Tensor
 from preimage.cache import cached
 from preimage.errors import PreimageError, UnknownNameError, WeightsError, WeightsWarning
 from preimage.interfaces import Inverter, Representation
+from preimage.inverters.autoencoder import Autoencoder
+from preimage.inverters.confidence import Confidence
+from preimage.inverters.dictionary import PairedDictionary
 from preimage.inverters.linear import MeanImage, Ridge
+from preimage.inverters.optimization import GradientDescent
 from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
+from preimage.plain import build
 from preimage.probe import LIMIT, ROUNDING, VERSION, Probe
 from preimage.representations import get_representation
 
-INVERTERS: dict[str, type[Any]] = {kind.name: kind for kind in (UpConv, MeanImage, Nearest, Ridge)}
+INVERTERS: dict[str, type[Any]] = {
+    kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge, GradientDescent, PairedDictionary)
+}
 
 FORMAT = 1
 
 
+def make_inverter(name: str, representation: Representation, settings: Mapping[str, Any] | None = None) -> Inverter:
+    """An inverter by name, yet to be fitted, with the given settings."""
+    if name not in INVERTERS:
+        raise UnknownNameError("inverter", name, INVERTERS)
+    inverter: Inverter = build(INVERTERS[name], {"representation": representation, **(settings or {})}, name)
+    return inverter
+
+
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write fitted inverters of one representation; floating-point tensors are stored as `dtype`."""
-    representation = inverters[0].representation
+    representation = inverters[0].origin
     tensors = {
-        f"{inverter.name}.{name}": (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
         for inverter in inverters
-        for name, value in inverter.state().items()
+        for name, value in with_confidence(inverter).items()
     }
     description = {
         "format": FORMAT,
         "representation": portable(representation),
         "fingerprint": representation.fingerprint,
         "inverters": {inverter.name: inverter.settings for inverter in inverters},
+        "confidence": {
+            one.name: one.confidence.settings for one in inverters if isinstance(one.confidence, Confidence)
+        },
     }
     try:
         probe = Probe.of(representation)
@@ -78,8 +97,10 @@ def load_inverters(file: str | Path, **settings: Any) -> dict[str, Inverter]:
     for name, settings in description["inverters"].items():
         if name not in INVERTERS:
             raise UnknownNameError("inverter", name, INVERTERS)
-        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        inverters[name] = INVERTERS[name](representation, **settings).restore(own)
+        inverters[name] = INVERTERS[name](representation, **settings).restore(beginning_with(f"{name}.", tensors))
+    for name, settings in description.get("confidence", {}).items():
+        own = beginning_with(f"confidence.{name}.", tensors)
+        inverters[name].confidence = Confidence(inverters[name], **settings).restore(own)
     return inverters
 
 
@@ -133,13 +154,32 @@ def tell_difference(different: float | None, file: str | Path, representation: R
         )
 
 
+def with_confidence(inverter: Inverter) -> dict[str, Tensor]:
+    """What was learnt, by its name in a file."""
+    tensors = {f"{inverter.name}.{name}": value for name, value in inverter.state().items()}
+    if isinstance(inverter.confidence, Confidence):
+        learnt = inverter.confidence.state()
+        tensors |= {f"confidence.{inverter.name}.{name}": value for name, value in learnt.items()}
+    return tensors
+
+
+def beginning_with(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Some of the tensors of a file, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 __all__ = [
     "INVERTERS",
+    "Autoencoder",
+    "Confidence",
+    "GradientDescent",
     "MeanImage",
     "Nearest",
+    "PairedDictionary",
     "Ridge",
     "UpConv",
     "load_inverters",
+    "make_inverter",
     "portable",
     "probe_difference",
     "save_inverters",

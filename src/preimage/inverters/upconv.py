@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preimage import training
-from preimage.decoders import Decoder, build_decoder, output_size
+from preimage.decoders import build_decoder, output_size
 from preimage.errors import NotFittedError
-from preimage.interfaces import Inverter, Pairs, Representation, check_features
+from preimage.interfaces import Batch, Inverter, Pairs, Representation, check_features
 from preimage.training import TrainingSettings
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A network that is told the scale of its inputs and the mean colour of the images before it is trained."""
+
+    def prepare(self, inputs: Tensor, images: Tensor) -> None: ...
 
 
 class UpConv(Inverter):
@@ -40,6 +47,20 @@ class UpConv(Inverter):
         )
         self.fitted = False
 
+    @property
+    def decoder(self) -> nn.Module:
+        """The part of the trained network that inverts."""
+        return self.network
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of what the network reads in training, one image's."""
+        return self.representation.feature_shape
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the network reads in training."""
+        return batch.features
+
     def use(self, network: nn.Module) -> Self:
         """Invert with this trained network from now on."""
         # The layout is part of the result, to the last bit, and channels last is the fast one.
@@ -53,9 +74,9 @@ class UpConv(Inverter):
         The budget of `settings` is its `steps`, 1000 if it has none.
         """
         settings = settings or TrainingSettings()
-        batches = repeated(pairs)
+        batches = ((self.inputs(batch), batch.images) for batch in repeated(pairs))
         first = next(batches)
-        assert isinstance(self.network, Decoder)
+        assert isinstance(self.network, Trainable)
         self.network.prepare(*first)
         state = training.start(self.network, settings)
         accelerator = training.make_accelerator(first[0].device.type)
@@ -68,8 +89,8 @@ class UpConv(Inverter):
             raise NotFittedError(self.name)
         own = self.representation.feature_shape
         check_features(features, own if self.representation.grid is None else (own[0], None, None))
-        images: Tensor = self.network.to(features.device).eval()(features.float())
-        size = self.image_size_for(features)
+        images: Tensor = self.decoder.to(features.device).eval()(features.float())
+        size = self.representation.image_size_of(features)
         if tuple(images.shape[2:]) != size:
             images = F.interpolate(images, size, mode="bilinear")  # as the paper measures
         return images.clamp(0, 1)
@@ -77,18 +98,11 @@ class UpConv(Inverter):
     @torch.inference_mode()
     def perfect(self, images: Tensor) -> Tensor | None:
         """The images scaled to the size the decoder works at, and back."""
-        size = output_size(self.network, self.representation.feature_shape)
+        size = output_size(self.decoder, self.representation.feature_shape)
         if size == tuple(images.shape[2:]):
             return None
         scaled = F.interpolate(images, size, mode="bilinear", antialias=True)
         return F.interpolate(scaled, images.shape[2:], mode="bilinear")
-
-    def image_size_for(self, features: Tensor) -> tuple[int, int]:
-        """(height, width) of the images these features came from."""
-        own, grid = self.representation.feature_shape, self.representation.grid
-        if tuple(features.shape[1:]) == own or grid is None:
-            return (self.representation.image_size, self.representation.image_size)
-        return (features.shape[2] * grid, features.shape[3] * grid)
 
     def state(self) -> dict[str, Tensor]:
         if not self.fitted:
@@ -100,8 +114,7 @@ class UpConv(Inverter):
         return self.use(self.network)
 
 
-def repeated(pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
-    """(features, images) batches, over and over."""
+def repeated(pairs: Pairs) -> Iterator[Batch]:
+    """Batches, over and over."""
     while True:
-        for batch in pairs:
-            yield batch.features, batch.images
+        yield from pairs

@@ -7,6 +7,7 @@ Felzenszwalb et al., *Object Detection with Discriminatively Trained Part Based 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -70,6 +71,14 @@ class HOG(Representation):
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
+        return self.features_of(images)
+
+    def smooth(self) -> Callable[[Tensor], Tensor]:
+        """Without the rounding to 8 bits, which moves most photographs' features by 5 to 10 % of their norm."""
+        return replace(self, round_grey=False).features_of
+
+    def features_of(self, images: Tensor) -> Tensor:
+        """As `encode`, for pixel values of any size."""
         self.feature_shape_at(*images.shape[2:])
         grey_images = grey(images, scale=self.pixel_scale, rounded=self.round_grey)
         return normalise(oriented_histograms(grey_images, self.cell_size, self.num_orientations))

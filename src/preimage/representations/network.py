@@ -56,6 +56,13 @@ class ModuleLayer(Representation):
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
+        return self.features_of(images)
+
+    def smooth(self) -> Callable[[Tensor], Tensor]:
+        return self.features_of
+
+    def features_of(self, images: Tensor) -> Tensor:
+        """As `encode`, for pixel values of any size."""
         if any(part.training for part in self.module.modules()):
             raise FeatureError(
                 f"the module of {self.name} has been put in training mode: dropout and batch statistics would change "

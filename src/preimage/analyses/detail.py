@@ -1,0 +1,182 @@
+"""How fine is what is kept? The share of the variance of every octave of spatial frequencies that comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from preimage.analyses.perturbation import SHOWN
+from preimage.analyses.retention import CONTROL, KEPT, anothers, mean_of_others, percent, reconstructed
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet
+from preimage.images import grey
+from preimage.interfaces import Inverter
+
+COARSEST = 2.0  # cycles per image: all below is one band, brightness and its slopes
+SHEET_BANDS = (8.0, 32.0)  # cycles per image: what parts coarse, middle and fine on the sheet
+
+
+@dataclass(frozen=True)
+class Detail(Analysis):
+    """Per octave: 1 - (squared error) / (squared distance from the mean of the other photographs), summed over them.
+
+    1 is a perfect band, 0 the mean image's score, and less than 0 is worse than that. Bands are those of the discrete
+    cosine transform, which sees an image mirrored at its border: no window is needed, and the bands add up to all
+    pixels. Half the variance is `level` = 0.5.
+    """
+
+    name: ClassVar[str] = "detail"
+    question: ClassVar[str] = "Up to which fineness is the photograph kept, in luminance and in colour?"
+    level: float = 0.5
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        own, images = reconstructed(inverter, images), images.cpu()
+        bands = octaves(min(images.shape[2:]))
+        variance = spectrum(opponent(images - mean_of_others(images)), bands)
+        errors = {
+            name: spectrum(opponent(images - one), bands) for name, one in ((KEPT, own), (CONTROL, anothers(own)))
+        }
+        records: list[Record] = [
+            {"id": one, "condition": condition, "channel": channel, "from": low, "to": high,
+             "error": float(error[channel][i, band]), "variance": float(variance[channel][i, band])}
+            for condition, error in errors.items()
+            for channel in variance
+            for band, (low, high) in enumerate(bands)
+            for i, one in enumerate(ids)
+        ]  # fmt: skip
+        table: list[Record] = []
+        for condition, error in errors.items():
+            for channel, total in variance.items():
+                for band, (low, high) in enumerate(bands):
+                    share, sem = share_kept(error[channel][:, band], total[:, band])
+                    key: Record = {"condition": condition, "channel": channel, "from": low, "to": high}
+                    table.append(key | {"n": len(ids), "kept": share, "kept_sem": sem})
+        return Finding(
+            self.name,
+            self.question,
+            self.answer(table, len(ids)),
+            table,
+            records,
+            [self.plot(table)],
+            [self.sheet(ids, images, own)],
+        )
+
+    def answer(self, table: Sequence[Record], n: int) -> str:
+        parts = []
+        for channel in ("luminance", "chroma"):
+            rows = [row for row in table if row["condition"] == KEPT and row["channel"] == channel]
+            control = next(row for row in table if row["condition"] == CONTROL and row["channel"] == channel)
+            parts.append(
+                f"of the {channel} variance {reach(rows, self.level)} (of the coarsest band "
+                f"{percent(rows[0]['kept'])} ± {percent(rows[0]['kept_sem'])}; with another photograph's features "
+                f"{percent(control['kept'])})"
+            )
+        return f"Half and more is kept {'; '.join(parts)}; 0 % is the mean of the other photographs, n = {n}."
+
+    def plot(self, table: Sequence[Record]) -> Plot:
+        series: dict[str, list[Point]] = {}
+        for row in table:
+            points = series.setdefault(f"{row['channel']}{'' if row['condition'] == KEPT else f', {CONTROL}'}", [])
+            points.append((float(len(points)), float(row["kept"]), float(row["kept_sem"])))
+        bands = list(dict.fromkeys(f"{float(row['from']):.0f} to {float(row['to']):.0f}" for row in table))
+        y_label = "share of variance kept (0: mean image, 1: all)"
+        return Plot(self.question, "spatial frequency, cycles per image", y_label, series, groups=bands)
+
+    def sheet(self, ids: Sequence[str], images: Tensor, own: Tensor) -> Sheet:
+        """Photograph and reconstruction, whole and in their middle and fine luminance alone (around mid-grey)."""
+        columns = {"photograph": images[:SHOWN], "reconstruction": own[:SHOWN]}
+        finest = min(images.shape[2:]) / 2
+        edges = [0.0, *(edge for edge in SHEET_BANDS if edge < finest), math.inf]
+        for low, high in list(pairwise(edges))[1:]:
+            words = f"{low:g} to {high:g} cycles" if high < math.inf else f"above {low:g} cycles"
+            for title, pictures in (("photograph", images), ("reconstruction", own)):
+                columns[f"{title}, {words}"] = between(pictures[:SHOWN], low, high)
+        return Sheet(self.question, columns, list(ids[:SHOWN]))
+
+
+def octaves(size: int) -> list[tuple[float, float]]:
+    """(from, to) in cycles per image: all below 2, then octaves up to size / 2, and what is finer along diagonals."""
+    bands = [(0.0, COARSEST)]
+    while bands[-1][1] * 2 < size / 2:
+        bands.append((bands[-1][1], bands[-1][1] * 2))
+    return [*bands, (bands[-1][1], size / math.sqrt(2))]
+
+
+def opponent(images: Tensor) -> dict[str, Tensor]:
+    """RGB (N, 3, H, W), or differences of such, -> luminance (N, 1, H, W) and chroma (N, 2, H, W) of ITU-R BT.601."""
+    luminance = grey(images.double(), scale=1, rounded=False)[:, None]
+    red, blue = (images[:, 0:1] - luminance) / 1.402, (images[:, 2:3] - luminance) / 1.772
+    return {"luminance": luminance, "chroma": torch.cat([blue, red], dim=1)}
+
+
+def spectrum(channels: dict[str, Tensor], bands: Sequence[tuple[float, float]]) -> dict[str, Tensor]:
+    """Squared values by band (N, bands); over all bands they add up to those of the pixels."""
+    energies = {}
+    for name, images in channels.items():
+        squares = cosine_transform(images).square().sum(dim=1)  # (N, H, W)
+        radius = frequencies(images)
+        own = [((radius >= low) & (radius < high)).to(squares) for low, high in bands]
+        energies[name] = torch.stack([(squares * inside).sum(dim=(1, 2)) for inside in own], dim=1)
+    return energies
+
+
+def frequencies(images: Tensor) -> Tensor:
+    """The spatial frequency of every coefficient (H, W) in cycles per image: a cosine of number k has k/2 cycles."""
+    vertical, horizontal = (torch.arange(side, dtype=torch.float64) / 2 for side in images.shape[2:])
+    return torch.hypot(vertical[:, None], horizontal[None, :])
+
+
+def cosine_transform(images: Tensor, inverse: bool = False) -> Tensor:
+    """The orthonormal discrete cosine transform (DCT-II) of images (N, C, H, W), or its inverse."""
+    vertical, horizontal = (cosines(side).to(images) for side in images.shape[2:])
+    if inverse:
+        return vertical.T @ images @ horizontal
+    return vertical @ images @ horizontal.T
+
+
+def cosines(size: int) -> Tensor:
+    """The matrix (size, size) of the transform: a row is a cosine over the pixels, of norm 1."""
+    numbers, places = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size, dtype=torch.float64) + 0.5
+    matrix = (math.pi / size * numbers * places).cos() * math.sqrt(2 / size)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+def between(images: Tensor, low: float, high: float) -> Tensor:
+    """The luminance between two frequencies around mid-grey (N, 3, H, W), at twice its contrast."""
+    coefficients = cosine_transform(opponent(images)["luminance"])
+    radius = frequencies(images)
+    kept = cosine_transform(coefficients * ((radius >= low) & (radius < high)), inverse=True)
+    return (0.5 + 2 * kept).clamp(0, 1).expand(-1, 3, -1, -1).float()
+
+
+def share_kept(error: Tensor, variance: Tensor) -> tuple[float, float]:
+    """1 - sum of errors / sum of variances (N,), and its standard error as a ratio of means (linearised)."""
+    total = float(variance.sum())
+    if not total > 0:
+        return math.nan, math.nan
+    ratio, n = float(error.sum()) / total, len(error)
+    return 1 - ratio, float((error - ratio * variance).std()) / (total / n) / math.sqrt(n)
+
+
+def middle(row: Record) -> float:
+    """The geometric middle of a band, in cycles per image; 1 for the coarsest, which begins at 0."""
+    return math.sqrt(float(row["from"]) * float(row["to"])) or float(row["to"]) / 2
+
+
+def reach(rows: Sequence[Record], level: float) -> str:
+    """Up to how many cycles at least that share is kept in every band, interpolated between the bands' middles."""
+    if not float(rows[0]["kept"]) >= level:
+        return "in no band"
+    for before, after in pairwise(rows):
+        high, low = float(before["kept"]), float(after["kept"])
+        if not low >= level:
+            share = (high - level) / (high - low)
+            cycles = middle(before) * (middle(after) / middle(before)) ** share
+            return f"up to {cycles:.0f} cycles per image" if cycles >= 2 else "up to 2 cycles per image"
+    return f"up to the finest band ({float(rows[-1]['from']):g} cycles per image and more)"

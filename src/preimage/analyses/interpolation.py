@@ -1,0 +1,68 @@
+"""Between the features of two photographs: do they overlay like a double exposure, or does one become the other?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from preimage.analyses.perturbation import encoded, inverted
+from preimage.errors import SettingsError
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
+from preimage.interfaces import Inverter
+from preimage.metrics import distance
+
+SHOWN = 4  # pairs on a sheet
+
+
+@dataclass(frozen=True)
+class Interpolation(Analysis):
+    """Neighbouring photographs in pairs; their features mixed in `steps` equal steps, ends included, then inverted.
+
+    A representation that overlays gives the mixture of the two reconstructions; the distance from that mixture, over
+    the distance between the two ends, is 0 for a linear inverter and grows with what is not mere overlaying.
+    """
+
+    name: ClassVar[str] = "interpolation"
+    question: ClassVar[str] = "Between two photographs' features: an overlay of both, or something in between?"
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.steps < 3:
+            raise SettingsError(f"steps, ends included, are at least 3, got {self.steps}")
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        if len(images) < 2:
+            return Finding(self.name, self.question, reason="there is only one photograph: a pair is needed")
+        features = encoded(inverter.representation, images)
+        pairs = len(images) // 2
+        names = [f"{ids[2 * pair]} + {ids[2 * pair + 1]}" for pair in range(pairs)]
+        first, second = features[0 : 2 * pairs : 2], features[1 : 2 * pairs : 2]
+        shares = [step / (self.steps - 1) for step in range(self.steps)]
+        pictures = [inverted(inverter, torch.lerp(first, second, share)) for share in shares]
+        apart = distance(pictures[0], pictures[-1]).clamp(min=1e-6)
+        records: list[Record] = []
+        for share, own in zip(shares, pictures, strict=True):
+            off = distance(own, torch.lerp(pictures[0], pictures[-1], share)) / apart
+            records += [
+                {"id": name, "share": share, "off_overlay": value}
+                for name, value in zip(names, off.tolist(), strict=True)
+            ]
+        table = summarise(records, ["share"], ["off_overlay"])
+        points = [(float(row["share"]), float(row["off_overlay"]), float(row["off_overlay_sem"])) for row in table]
+        middle = table[len(table) // 2]
+        y_label = "distance from the overlay / distance of the ends"
+        plot = Plot(self.question, "share of the second photograph", y_label, {"reconstruction": points})
+        columns = {f"{share:.0%}": own[:SHOWN].cpu() for share, own in zip(shares, pictures, strict=True)}
+        originals = images[: 2 * pairs].cpu()
+        columns = {"first": originals[0::2][:SHOWN], **columns, "second": originals[1::2][:SHOWN]}
+        answer = (
+            f"Half way, the picture is {middle['off_overlay']:.2f} ± {middle['off_overlay_sem']:.2f} of the distance "
+            f"between the two ends away from their overlay (0: nothing but an overlay; {middle['n']} pairs)."
+        )
+        return Finding(
+            self.name, self.question, answer, table, records, [plot], [Sheet(self.question, columns, names[:SHOWN])]
+        )

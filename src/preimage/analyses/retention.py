@@ -1,0 +1,231 @@
+"""What is kept, in numbers: colour and brightness here; detail, place, identity and class in files of their own.
+
+Every figure stands beside that of the mean image and that of the *control*: the inverter given the features of another
+photograph, which shows what it makes up by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preimage.analyses.perturbation import SHOWN, encoded, inverted
+from preimage.errors import ImageError
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.images import grey
+from preimage.interfaces import Inverter
+
+KEPT = "reconstruction"
+MEAN = "mean of the others"  # of the other evaluated photographs: what is known without any features
+CONTROL = "another's features"
+LIGHTNESS_SHOWN = 65.0  # CIELAB's L of a picture that shows colour alone
+GROUPS = 5  # of photographs, from the darkest to the brightest
+
+
+# --- what all of them need --------------------------------------------------------------------------------------------
+
+
+def reconstructed(inverter: Inverter, images: Tensor) -> Tensor:
+    """Reconstructions (N, 3, S, S) of images, on the CPU; raises `ImageError` for fewer than two images."""
+    if len(images) < 2:
+        raise ImageError("what is kept is judged against other photographs: give at least two")
+    return inverted(inverter, encoded(inverter.representation, images)).cpu()
+
+
+def anothers(values: Tensor) -> Tensor:
+    """For every photograph what belongs to the next one: the control, as in the evaluation."""
+    return values.roll(-1, dims=0)
+
+
+def mean_of_others(values: Tensor) -> Tensor:
+    """For every photograph the mean over all but it, (N, ...) -> (N, ...)."""
+    return (values.sum(dim=0) - values) / (len(values) - 1)
+
+
+def conditions(inverter: Inverter, images: Tensor) -> dict[str, Tensor]:
+    """What a photograph is compared with, by name: its reconstruction, the mean of the others, the control."""
+    own = reconstructed(inverter, images)
+    return {KEPT: own, MEAN: mean_of_others(images.cpu()), CONTROL: anothers(own)}
+
+
+def records_of(ids: Sequence[str], condition: str, values: Mapping[str, Tensor]) -> list[Record]:
+    """A record for every photograph from named values (N,)."""
+    lists = {name: value.tolist() for name, value in values.items()}
+    return [
+        {"id": one, "condition": condition, **{name: numbers[place] for name, numbers in lists.items()}}
+        for place, one in enumerate(ids)
+    ]
+
+
+def bar_plot(title: str, y_label: str, table: Sequence[Record], value: str) -> Plot:
+    """A bar for each row of a table."""
+    points: list[Point] = [
+        (float(place), float(row[value]), float(row[f"{value}_sem"])) for place, row in enumerate(table)
+    ]
+    return Plot(title, "", y_label, {value: points}, "bars", [str(row["condition"]) for row in table])
+
+
+def plus_minus(row: Record, value: str, digits: int = 2) -> str:
+    """`12.34 ± 0.56`."""
+    return f"{row[value]:.{digits}f} ± {row[f'{value}_sem']:.{digits}f}"
+
+
+def percent(share: float | str) -> str:
+    """`58 %`."""
+    return f"{100 * float(share):.0f} %"
+
+
+# --- colour -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Colour(Analysis):
+    """Distances in the a, b plane of CIELAB (an eye tells about 2.3 apart), beside having no colour at all."""
+
+    name: ClassVar[str] = "colour"
+    question: ClassVar[str] = "Is the colour of the photograph kept?"
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        compared = conditions(inverter, images)
+        wanted, found = ab(images.cpu()), {name: ab(own) for name, own in compared.items()}
+        found = {KEPT: found[KEPT], "grey": torch.zeros_like(wanted), **found}
+        records: list[Record] = []
+        for condition, own in found.items():
+            error = (own - wanted).norm(dim=1).mean(dim=(1, 2))
+            records += records_of(ids, condition, {"ab_error": error, "ab_correlation": correlation(own, wanted)})
+        table = summarise(records, ["condition"], ["ab_error", "ab_correlation"])
+        shown = {
+            "photograph": images[:SHOWN].cpu(),
+            "photograph's colour": colour_alone(wanted[:SHOWN]),
+            "reconstruction": compared[KEPT][:SHOWN],
+            "reconstruction's colour": colour_alone(found[KEPT][:SHOWN]),
+        }
+        return Finding(
+            self.name,
+            self.question,
+            colour_answer(table),
+            table,
+            records,
+            [bar_plot(self.question, "error in CIELAB's a, b plane (lower is better)", table, "ab_error")],
+            [Sheet(self.question, shown, list(ids[:SHOWN]))],
+        )
+
+
+def ab(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) -> a and b of CIELAB (N, 2, H, W), D65."""
+    from skimage.color import rgb2lab
+
+    lab = rgb2lab(images.permute(0, 2, 3, 1).double().numpy())
+    return torch.from_numpy(np.ascontiguousarray(lab[..., 1:])).permute(0, 3, 1, 2).float()
+
+
+def colour_alone(planes: Tensor) -> Tensor:
+    """a, b (N, 2, H, W) -> images (N, 3, H, W) of the same lightness everywhere."""
+    from skimage.color import lab2rgb
+
+    lightness = torch.full_like(planes[:, :1], LIGHTNESS_SHOWN)
+    lab = torch.cat([lightness, planes], dim=1).permute(0, 2, 3, 1).double().numpy()
+    # What no screen can show is cut off; scikit-image would warn of every such pixel.
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(lab2rgb(lab).clip(0, 1)).permute(0, 3, 1, 2).float()
+
+
+def correlation(own: Tensor, wanted: Tensor) -> Tensor:
+    """How far two fields (N, C, H, W) vary alike over the places of an image: Pearson's r of all channels together.
+
+    Every channel is taken from its mean. NaN where one of them does not vary.
+    """
+    first, second = ((field - field.mean(dim=(2, 3), keepdim=True)).double().flatten(1) for field in (own, wanted))
+    scale = first.norm(dim=1) * second.norm(dim=1)
+    flat = 1e-4 * math.sqrt(first.shape[1])  # rounding noise varies too
+    varied = torch.minimum(first.norm(dim=1), second.norm(dim=1)) > flat
+    return torch.where(varied, (first * second).sum(dim=1) / scale.clamp(min=1e-12), torch.nan)
+
+
+def colour_answer(table: Sequence[Record]) -> str:
+    rows = {str(row["condition"]): row for row in table}
+    own, none = rows[KEPT], rows["grey"]
+    saved = 1 - float(own["ab_error"]) / float(none["ab_error"]) if none["ab_error"] else math.nan
+    return (
+        f"Mean error in the a, b plane of CIELAB {plus_minus(own, 'ab_error')}, {percent(saved)} less than without any "
+        f"colour ({plus_minus(none, 'ab_error')}); mean of the other photographs {plus_minus(rows[MEAN], 'ab_error')}, "
+        f"another photograph's features {plus_minus(rows[CONTROL], 'ab_error')} (n = {own['n']}). "
+        f"Over the places of a picture a and b correlate by {own['ab_correlation']:.2f} "
+        f"(another photograph's features: {rows[CONTROL]['ab_correlation']:.2f})."
+    )
+
+
+# --- lightness --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lightness(Analysis):
+    """How bright the whole picture is, in levels from 0 to 255 (mean of the grey picture)."""
+
+    name: ClassVar[str] = "lightness"
+    question: ClassVar[str] = "Can one tell from the features how bright the whole photograph is?"
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        wanted = mean_level(images.cpu())
+        levels = {name: mean_level(own) for name, own in conditions(inverter, images).items()}
+        records: list[Record] = []
+        for condition, own in levels.items():
+            values = {"photograph": wanted, "level": own, "level_error": (own - wanted).abs()}
+            records += records_of(ids, condition, values)
+        table = summarise(records, ["condition"], ["level_error"])
+        for row in table:
+            own = levels[str(row["condition"])]
+            # The mean of the others falls exactly as a photograph rises: that it "correlates" by -1 says nothing.
+            r = math.nan if row["condition"] == MEAN else pearson(own, wanted)
+            row |= {"correlation": r, "correlation_sem": math.sqrt((1 - r**2) / max(1, len(own) - 2))}
+        plots = [
+            bar_plot(self.question, "error of the mean level, of 255 (lower is better)", table, "level_error"),
+            Plot(
+                "Photographs from the darkest to the brightest",
+                "mean level of the photograph, 0 to 255",
+                "mean level of the picture, 0 to 255",
+                {"photograph": by_brightness(wanted, wanted)}
+                | {name: by_brightness(wanted, own) for name, own in levels.items()},
+            ),
+        ]
+        return Finding(self.name, self.question, lightness_answer(table), table, records, plots)
+
+
+def mean_level(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) -> the mean of their grey pictures (N,), 0 to 255."""
+    return grey(images, rounded=False).double().mean(dim=(1, 2))
+
+
+def pearson(first: Tensor, second: Tensor) -> float:
+    """The correlation of two rows of numbers (N,); NaN where one is constant."""
+    first, second = first.double() - first.double().mean(), second.double() - second.double().mean()
+    scale = float(first.norm() * second.norm())
+    # Rounding must not push it beyond 1, where its standard error is no number.
+    return max(-1.0, min(1.0, float(first @ second) / scale)) if scale > 1e-9 else math.nan
+
+
+def by_brightness(wanted: Tensor, own: Tensor) -> list[Point]:
+    """Groups of photographs in order of brightness: mean of theirs, mean and standard error of the pictures'."""
+    points: list[Point] = []
+    for group in torch.tensor_split(wanted.argsort(), min(GROUPS, len(wanted))):
+        sem = float(own[group].std() / math.sqrt(len(group))) if len(group) > 1 else math.nan
+        points.append((float(wanted[group].mean()), float(own[group].mean()), sem))
+    return points
+
+
+def lightness_answer(table: Sequence[Record]) -> str:
+    rows = {str(row["condition"]): row for row in table}
+    own, guess, control = rows[KEPT], rows[MEAN], rows[CONTROL]
+    return (
+        f"The mean level is off by {plus_minus(own, 'level_error', 1)} of 255, by "
+        f"{plus_minus(guess, 'level_error', 1)} when always guessing the mean of the others; "
+        f"it correlates with the photograph's by {plus_minus(own, 'correlation')} "
+        f"(another photograph's features: {plus_minus(control, 'correlation')}, error"
+        f" {plus_minus(control, 'level_error', 1)}; n = {own['n']})."
+    )

@@ -1,0 +1,94 @@
+"""Features that no photograph has, drawn at random and inverted: what the inverter makes up where it must guess."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from preimage.analyses.perturbation import encoded, inverted
+from preimage.errors import SettingsError
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
+from preimage.interfaces import Inverter
+from preimage.metrics import distance, mean_pairwise_distance
+
+
+@dataclass(frozen=True)
+class RandomFeatures(Analysis):
+    """`samples` feature arrays of two kinds, multiplied by `contrast` before inversion.
+
+    *Histograms*: every dimension drawn from its own values over the photographs, so that its sparsity is theirs.
+    *Gaussian*: all dimensions from one normal distribution; where features are never negative, cut off below zero, its
+    mean and deviation such that the share of zeros and the mean are those of the photographs.
+    """
+
+    name: ClassVar[str] = "random-features"
+    question: ClassVar[str] = "What does the inverter draw when its features belong to no photograph?"
+    samples: int = 6
+    contrast: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not self.contrast > 0:
+            raise SettingsError(f"samples and contrast are positive, got {self.samples} and {self.contrast}")
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:  # noqa: ARG002 (samples have no ids)
+        features = encoded(inverter.representation, images)
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = {
+            "photographs": features[: self.samples],
+            "histograms": from_histograms(features, self.samples, generator) * self.contrast,
+            "gaussian": from_gaussian(features, self.samples, generator) * self.contrast,
+        }
+        known = inverted(inverter, features)
+        pairwise = mean_pairwise_distance(known)
+        records: list[Record] = []
+        pictures = {kind: inverted(inverter, own) for kind, own in drawn.items()}
+        for kind, own in pictures.items():
+            for place, picture in enumerate(own):
+                others = known if kind != "photographs" else torch.cat([known[:place], known[place + 1 :]])
+                nearest = float(distance(others, picture[None]).min()) / pairwise if len(others) else math.nan
+                records.append(
+                    {"id": f"{kind}-{place}", "condition": kind, "spread": float(picture.std()), "nearest": nearest}
+                )
+        table = summarise(records, ["condition"], ["spread", "nearest"])
+        spreads = [(float(place), float(row["spread"]), float(row["spread_sem"])) for place, row in enumerate(table)]
+        plot = Plot(self.question, "features from", "standard deviation of pixel values", {"pictures": spreads}, "bars",
+                    list(drawn))  # fmt: skip
+        sheet = Sheet(self.question, {kind: own.cpu() for kind, own in pictures.items()},
+                      [str(place) for place in range(len(pictures["histograms"]))])  # fmt: skip
+        words = ", ".join(f"{row['condition']} {row['spread']:.3f}" for row in table)
+        answer = (
+            f"Standard deviation of the pictures' pixels (in [0, 1]), by where the features came from: {words}; "
+            f"{self.samples} samples each, features multiplied by {self.contrast:g}."
+        )
+        return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
+
+
+def from_histograms(features: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Samples (samples, ...): every dimension takes the value it has in a photograph of its own choice."""
+    flat = features.flatten(1)
+    choices = torch.randint(len(flat), (samples, flat.shape[1]), generator=generator).to(flat.device)
+    return flat.gather(0, choices).view(samples, *features.shape[1:])
+
+
+def from_gaussian(features: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Samples (samples, ...) from one normal distribution for all dimensions, cut off at zero if features are."""
+    noise = torch.randn((samples, *features.shape[1:]), generator=generator).to(features.device)
+    if features.min() < 0:
+        return noise * features.std() + features.mean()
+    offset, deviation = rectified_gaussian(float((features == 0).float().mean()), float(features.mean()))
+    return (noise + offset).clamp(min=0) * deviation
+
+
+def rectified_gaussian(zeros: float, mean: float) -> tuple[float, float]:
+    """(m, s) such that s * max(0, m + noise), noise standard normal, is 0 that often and has that mean."""
+    share = min(max(zeros, 1e-4), 1 - 1e-4)
+    offset = -NormalDist().inv_cdf(share)
+    density = math.exp(-(offset**2) / 2) / math.sqrt(2 * math.pi)
+    return offset, mean / (density + offset * (1 - share))

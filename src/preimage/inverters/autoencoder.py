@@ -1,0 +1,125 @@
+"""The autoencoder: the same networks, the encoder trained too. What the architecture could keep, if it wanted."""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from preimage.cache import CachedRepresentation
+from preimage.decoders import Decoder
+from preimage.errors import SettingsError
+from preimage.interfaces import Batch, Representation
+from preimage.inverters.upconv import UpConv
+from preimage.networks.preprocessing import Preprocessing
+from preimage.representations.network import ModuleLayer, run_to_layer
+
+
+class Autoencoder(UpConv):
+    """A layer's network, copied and trained with its decoder to give the image back (the paper's upper bound).
+
+    Its features are its own: `representation` is the trained copy, `origin` the network as it was. With `full_stride`
+    off, the first strided convolution of the copy has stride 1, so that nothing is lost there and maps are larger.
+    """
+
+    name: ClassVar[str] = "autoencoder"
+
+    def __init__(
+        self,
+        representation: Representation,
+        decoder: str = "smooth",
+        width: float = 1.0,
+        seed: int = 0,
+        full_stride: bool = True,
+    ) -> None:
+        layer = representation.inner if isinstance(representation, CachedRepresentation) else representation
+        if not isinstance(layer, ModuleLayer):
+            raise SettingsError(
+                f"an autoencoder trains the encoder too: it needs a layer of a torch module, and {representation.name} "
+                "is none"
+            )
+        encoder = copy.deepcopy(layer.module)
+        if not full_stride:
+            remove_first_stride(encoder)
+        super().__init__(trained(layer, encoder), decoder, width, seed)
+        self.settings["full_stride"] = full_stride
+        self.original = layer
+        assert isinstance(self.network, Decoder)
+        self.network = EncoderDecoder(encoder, layer.layer, layer.preprocessing, self.network)
+
+    @property
+    def origin(self) -> Representation:
+        return self.original
+
+    @property
+    def decoder(self) -> nn.Module:
+        assert isinstance(self.network, EncoderDecoder)
+        return self.network.decoder
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (3, self.original.image_size, self.original.image_size)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch.images
+
+    def use(self, network: nn.Module) -> Self:
+        super().use(network)
+        assert isinstance(network, EncoderDecoder)
+        self.representation = trained(self.original, network.encoder)
+        return self
+
+
+class EncoderDecoder(nn.Module):
+    """Images (N, 3, S, S) -> a layer's features -> images. The encoder stays in eval mode: nothing random in it."""
+
+    def __init__(self, encoder: nn.Module, layer: str, preprocessing: Preprocessing, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(True)
+        self.layer, self.preprocessing = layer, preprocessing
+        self.decoder = decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        reconstructions: Tensor = self.decoder(self.encode(images))
+        return reconstructions
+
+    def encode(self, images: Tensor) -> Tensor:
+        return run_to_layer(self.encoder, self.layer, self.preprocessing(images))
+
+    def prepare(self, _inputs: Tensor, images: Tensor) -> None:
+        """Before training: the decoder learns the scale of the features as they are now."""
+        with torch.no_grad():
+            self.decoder.prepare(self.encode(images), images)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+
+def trained(layer: ModuleLayer, encoder: nn.Module) -> ModuleLayer:
+    """The same layer of another copy of the network; the copy may still be trained."""
+    wanted = [parameter.requires_grad for parameter in encoder.parameters()]
+    copied = ModuleLayer(
+        encoder,
+        layer.layer,
+        layer.preprocessing,
+        name=layer.name,
+        source=f"{layer.source}, trained further",
+        settings=layer.settings,
+        log=layer.log_scale,
+    )
+    for parameter, own in zip(encoder.parameters(), wanted, strict=True):
+        parameter.requires_grad_(own)
+    return copied
+
+
+def remove_first_stride(encoder: nn.Module) -> None:
+    """Set the first strided convolution to stride 1; raises `SettingsError` where there is none."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d) and max(module.stride) > 1:
+            module.stride = (1, 1)
+            return
+    raise SettingsError(f"{type(encoder).__name__} has no strided convolution: leave full_stride on")

@@ -1,0 +1,138 @@
+"""Results -> one self-contained HTML page, for phones and for paper, that loads nothing. Knows no method by name."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from PIL import Image
+
+from preimage.evaluation import Evaluation
+from preimage.findings import Record, read_finding
+
+SHEET_WIDTH = 1600  # pixels; a page with ten sheets stays at a few megabytes
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture inside the page, and what it shows in words."""
+
+    source: str  # data: URL
+    alt: str
+    plot: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a section: words, then a table, then figures."""
+
+    title: str = ""
+    paragraphs: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    note: str = ""
+    reason: str = ""  # why what the title promises does not apply
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page."""
+
+    title: str
+    blocks: list[Block]
+
+    @property
+    def anchor(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def write_page(title: str, made: str, sections: Sequence[Section], file: Path) -> None:
+    """Write the page; `made` says in a line what it was made of."""
+    environment = Environment(
+        loader=PackageLoader("preimage"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("report.html").render(title=title, made=made, sections=sections)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page, encoding="utf-8")
+
+
+def finding_block(folder: Path) -> Block:
+    """What a saved finding says and shows."""
+    content = read_finding(folder)
+    figures = [
+        picture(folder / f"plot-{place}.png", f"{plot['y_label']} against {plot['x_label']}", plot=True)
+        for place, plot in enumerate(content["plots"])
+    ]
+    figures += [picture(folder / one["file"], f"Pictures: {one['title']}") for one in content["sheets"]]
+    columns, rows = cells(content["table"])
+    words = [content["answer"]] if content["answer"] else []
+    return Block(content["question"], words, columns, rows, figures, reason=content["reason"])
+
+
+def titled(block: Block, title: str) -> Block:
+    """The same block under another title."""
+    return replace(block, title=title)
+
+
+def evaluation_block(result: Evaluation) -> Block:
+    """The table of an evaluation with its company."""
+    rows = [
+        [
+            row.inverter,
+            f"{row.nre:.3f} ± {row.nre_sem:.3f}",
+            f"{row.psnr:.2f} ± {row.psnr_sem:.2f}",
+            f"{row.ssim:.3f} ± {row.ssim_sem:.3f}",
+            str(row.n),
+            row.fitted_on,
+        ]
+        for row in result.rows
+    ]
+    note = (
+        f"Mean ± standard error. NRE is the distance to the photograph over N = {result.pairwise_distance:.1f}, the "
+        f"mean distance between two of the {result.n} photographs ({result.images}, {result.image_size} pixels); lower "
+        "is better. The mean image ignores the features; other-image is the control: the same inverter given the "
+        "features of another photograph."
+    )
+    columns = ["inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "fitted on"]
+    return Block("How good is it?", [], columns, rows, note=note)
+
+
+def facts_block(title: str, facts: Iterable[tuple[str, str]]) -> Block:
+    """Facts as a table of two columns."""
+    return Block(title, rows=[[name, value] for name, value in facts])
+
+
+def cells(table: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """(column titles, rows of text) of records; a value and its standard error share a cell."""
+    names = [name for name in (table[0] if table else {}) if not name.endswith("_sem")]
+
+    def text(row: Record, name: str) -> str:
+        value = row[name]
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.3g} ± {row[f'{name}_sem']:.2g}" if f"{name}_sem" in row else f"{value:.3g}"
+
+    return [name.replace("_", " ") for name in names], [[text(row, name) for name in names] for row in table]
+
+
+def picture(file: Path, alt: str, plot: bool = False) -> Figure:
+    """A PNG as part of the page; sheets of photographs become JPEG, not wider than a page needs."""
+    if plot:
+        return Figure(data_url(file.read_bytes(), "png"), alt, plot)
+    with Image.open(file) as sheet:
+        image = sheet.convert("RGB")
+        if image.width > SHEET_WIDTH:
+            image = image.resize((SHEET_WIDTH, round(image.height * SHEET_WIDTH / image.width)))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=85)
+    return Figure(data_url(buffer.getvalue(), "jpeg"), alt)
+
+
+def data_url(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,198 @@
+"""What is asked of trained inverters together: analyses, comparisons, and the page that tells it all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from preimage import report, zoo
+from preimage.analyses import ANALYSES, get_analysis
+from preimage.api import Sources, as_texts, evaluate, fit_of, is_path, load_inverter
+from preimage.errors import RunError
+from preimage.evaluation import CONTROL, Contender, draw_sheet
+from preimage.evaluation import evaluate as evaluate_contenders
+from preimage.findings import Finding, Plot, Record, Sheet, summarise
+from preimage.images import Fit, Photos
+from preimage.interfaces import Inverter, ignore
+from preimage.runs import Run
+
+LIMIT = 64  # photographs, unless told otherwise
+SHOWN = 8  # photographs on a sheet
+SIDE = 256  # pixels of pictures that stand beside those of another size
+
+Step = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What inverters are tried on: the first `limit` photographs, squared as their runs did unless `fit` says how."""
+
+    images: Sources
+    limit: int | None = LIMIT
+    fit: Fit | None = None
+    device: str = "cpu"
+    on_progress: Step = ignore
+
+    def photos(self, name: str | Path | Inverter, inverter: Inverter, limit: int | None = None) -> Photos:
+        """The photographs at an inverter's size, in memory."""
+        fit = self.fit
+        if fit is None and isinstance(name, str | Path) and is_path(name):
+            fit = fit_of(name)
+        photos = Photos.open(self.images, inverter.representation.image_size, fit or "crop")
+        photos.photos = photos.photos[: limit or self.limit]
+        return photos.load()
+
+
+def analyse(names: Iterable[str], inverter: str | Path | Inverter, trial: Trial, folder: str | Path) -> list[Finding]:
+    """Ask the named analyses of an inverter; each finding is saved under `folder`."""
+    analyses = [get_analysis(name) for name in names]
+    asked = inverter if isinstance(inverter, Inverter) else load_inverter(inverter)
+    photos = trial.photos(inverter, asked)
+    ids, images = next(photos.batches(len(photos)))
+    findings = []
+    for place, analysis in enumerate(analyses):
+        trial.on_progress(analysis.name, place, len(analyses))
+        finding = analysis(asked, ids, images.to(trial.device))
+        finding.save(Path(folder))
+        findings.append(finding)
+    return findings
+
+
+def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -> Finding:
+    """Inverters side by side on the same photographs, each at its own size; saved under `folder`/compare."""
+    question = "How much do they keep, side by side?"
+    records: list[Record] = []
+    columns: dict[str, Tensor] = {}
+    for place, (title, name) in enumerate(labels(inverters).items()):
+        trial.on_progress(title, place, len(inverters))
+        inverter = load_inverter(name)
+        photos = trial.photos(name, inverter)
+        result = evaluate_contenders([Contender(inverter, "")], photos, "", device=trial.device)
+        control = {one.id: one.nre for one in result.records if one.inverter == CONTROL}
+        for one in result.records:
+            if one.inverter == inverter.name:
+                own = {"nre": one.nre, "psnr": one.psnr, "ssim": one.ssim, "other_image_nre": control[one.id]}
+                records.append({"id": one.id, "inverter": title, **own})
+        ids, shown = next(photos.subset(range(min(SHOWN, len(photos)))).batches(SHOWN))
+        features = inverter.representation.encode(shown.to(trial.device))
+        columns.setdefault("photograph", at_common_size(shown))
+        columns[title] = at_common_size(inverter.invert(features).cpu())
+    table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", "other_image_nre"])
+    titles = {"its own features": "nre", "features of another photograph": "other_image_nre"}
+    series = {
+        words: [(float(place), float(row[key]), float(row[f"{key}_sem"])) for place, row in enumerate(table)]
+        for words, key in titles.items()
+    }
+    plot = Plot(question, "inverter", "NRE (lower is better)", series, "bars", [str(row["inverter"]) for row in table])
+    best = min(table, key=lambda row: float(row["nre"]))
+    answer = f"{best['inverter']} comes closest: NRE {best['nre']:.3f} ± {best['nre_sem']:.3f} (n = {best['n']})."
+    finding = Finding("compare", question, answer, table, records, [plot], [Sheet(question, columns, ids)])
+    finding.save(Path(folder))
+    return finding
+
+
+def write_report(
+    inverters: Sequence[str | Path], trial: Trial, file: str | Path, analyses: Iterable[str] | None = None
+) -> Path:
+    """One page on shipped or trained inverters: how they were made, how good they are, every analysis.
+
+    The numbers behind it, as CSV and JSON, and every figure are kept in the folder of the same name beside it.
+    """
+    file = Path(file)
+    if file.suffix not in (".html", ".htm"):
+        raise RunError(f"a report is an .html file, not {file}")
+    folder = file.with_suffix("")
+    names = list(analyses if analyses is not None else ANALYSES)
+    sections = []
+    if len(inverters) > 1:
+        compare(inverters, trial, folder)
+        sections.append(report.Section("Side by side", [report.finding_block(folder / "compare")]))
+    for title, name in labels(inverters).items():
+        own = folder / file_name(title)
+        blocks = [made_block(name), *evaluation_blocks(name, trial, own)]
+        analyse(names, name, trial, own)
+        blocks += [report.finding_block(own / analysis) for analysis in names]
+        sections.append(report.Section(title, blocks))
+    photographs = ", ".join(as_texts(trial.images))
+    made = f"Made by Preimage {version('preimage')}, torch {torch.__version__}. Photographs: {photographs}."
+    names_of_all = ", ".join(labels(inverters))
+    report.write_page(f"What {names_of_all} keep{'s' if len(inverters) == 1 else ''}", made, sections, file)
+    return file
+
+
+def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[report.Block]:
+    """The table of an inverter and its baselines, and a sheet; records and pictures are kept in `folder`."""
+    trial.on_progress(f"{label(name)}: evaluation", 0, 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = evaluate(name, trial.images, fit=trial.fit, device=trial.device, limit=trial.limit)
+    (folder / "records.csv").write_text(result.records_csv())
+    inverter = load_inverter(name)
+    draw_sheet(inverter, trial.photos(name, inverter, SHOWN), folder / "sheet.png", trial.device)
+    seen = f"photographs, what {label(name)} sees of them where that can be drawn, reconstructions, differences"
+    return [
+        report.evaluation_block(result),
+        report.Block("What it looks like", figures=[report.picture(folder / "sheet.png", f"Rows of {seen}")]),
+    ]
+
+
+def made_block(name: str | Path) -> report.Block:
+    """How an inverter was made, from its card or its run folder."""
+    facts = zoo.card(str(name)) if not is_path(name) else of_run(Path(name))
+    rows = [(key.replace("_", " "), text) for key, value in facts.items() if (text := in_words(value))]
+    return report.facts_block("How it was made", rows)
+
+
+def of_run(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        return {"file": path.name, "bytes": path.stat().st_size}
+    run = Run.open(path)
+    settings, provenance = run.settings, run.provenance
+    return {
+        "representation": dict(settings.representation),
+        "decoder": asdict(settings.decoder) | {"parameters": provenance["parameters"]},
+        "steps": f"{run.step} of {settings.training.steps}, {settings.training.batch_size} photographs each",
+        "photographs": f"{provenance['photos']} ({', '.join(settings.photos.train)})",
+        "validation": ", ".join(settings.photos.validation) or "none",
+        "hours": round(run.checkpoint["seconds"] / 3600, 2),
+        "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision")},
+    }
+
+
+def in_words(value: Any) -> str:
+    """A plain value as a reader takes it; lists and tables of results are left to their own blocks."""
+    if isinstance(value, dict):
+        if any(isinstance(one, list | dict) for one in value.values()):
+            return ""
+        return ", ".join(f"{key.replace('_', ' ')} {in_words(one)}" for key, one in value.items() if one is not None)
+    if isinstance(value, list):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def at_common_size(images: Tensor) -> Tensor:
+    """Images (N, 3, S, S) at a size at which those of different inverters can stand side by side."""
+    return F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def label(name: str | Path) -> str:
+    """What an inverter is called on figures: the shipped name, or the last part of its path."""
+    return Path(name).stem if str(name).endswith(".safetensors") else Path(name).name if is_path(name) else str(name)
+
+
+def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
+    """Inverters by what they are called; those that would be called the same, by their whole names."""
+    short = [label(name) for name in names]
+    return {own if short.count(own) == 1 else str(name): name for own, name in zip(short, names, strict=True)}
+
+
+def file_name(label: str) -> str:
+    """A label as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("_")

@@ -1,0 +1,127 @@
+"""The autoencoder trains a copy of the encoder, and leaves the encoder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from preimage import api, runs
+from preimage.errors import SettingsError
+from preimage.images import Photos
+from preimage.interfaces import Batch
+from preimage.inverters import Autoencoder, UpConv, load_inverters, save_inverters
+from preimage.metrics import distance
+from preimage.networks.preprocessing import Preprocessing
+from preimage.pairs import EncodedPhotos
+from preimage.representations import HOG, ModuleLayer, get_representation
+from preimage.training import TrainingSettings
+
+QUICK = TrainingSettings(steps=100, batch_size=16, warmup_steps=5, precision="float32", learning_rate=1e-3)
+
+
+class Narrow(nn.Module):
+    """A strided layer whose weights throw nearly everything away, until they are trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 8, stride=8)
+        self.drop = nn.Dropout(0.5)
+        nn.init.constant_(self.conv.weight, 0.02)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.drop(self.conv(images))
+        return out
+
+
+@pytest.fixture
+def layer() -> ModuleLayer:
+    return ModuleLayer(Narrow(), "drop", Preprocessing(image_size=32))
+
+
+@pytest.fixture(scope="module")
+def photos(crops: Path) -> Photos:
+    return Photos.open(crops, 32).load()
+
+
+@dataclass
+class FlatColours:
+    """Pairs of one colour each, all of the same brightness: the encoder as it is cannot tell them apart."""
+
+    layer: ModuleLayer
+
+    def __len__(self) -> int:
+        return 64
+
+    def __iter__(self) -> Iterator[Batch]:
+        colours = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
+        colours = (colours - colours.mean(dim=1, keepdim=True)) * 0.6 + 0.5
+        images = colours[:, :, None, None].expand(-1, -1, 32, 32)
+        for part in torch.split(images, 16):
+            yield Batch([str(place) for place in range(len(part))], part, self.layer.encode)
+
+
+def test_training_the_encoder_keeps_what_the_encoder_throws_away(layer: ModuleLayer) -> None:
+    pairs = FlatColours(layer)
+    images = torch.cat([batch.images for batch in pairs])
+    frozen, trained = (kind(layer, width=0.05).fit(pairs, QUICK) for kind in (UpConv, Autoencoder))
+    errors = [
+        float(distance(images, each.invert(each.representation.encode(images))).mean()) for each in (frozen, trained)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_the_encoder_itself_stays_as_it_was(layer: ModuleLayer, photos: Photos) -> None:
+    before = layer.fingerprint
+    inverter = Autoencoder(layer, width=0.05).fit(EncodedPhotos(layer, photos), QUICK)
+    assert ModuleLayer(layer.module, "drop", layer.preprocessing).fingerprint == before
+    assert inverter.representation.fingerprint != before
+    assert not layer.module.conv.weight.requires_grad
+
+
+def test_its_features_are_the_same_from_call_to_call(layer: ModuleLayer, photos: Photos) -> None:
+    inverter = Autoencoder(layer, width=0.05).fit(EncodedPhotos(layer, photos), QUICK)
+    images = next(photos.batches(2))[1]
+    assert torch.equal(inverter.representation.encode(images), inverter.representation.encode(images))
+
+
+def test_without_the_first_stride_maps_are_larger(layer: ModuleLayer) -> None:
+    assert layer.feature_shape == (12, 4, 4)
+    assert Autoencoder(layer, width=0.05, full_stride=False).representation.feature_shape == (12, 25, 25)
+    assert layer.feature_shape_at(32, 32) == (12, 4, 4)
+
+
+def test_what_is_no_torch_module_cannot_be_trained() -> None:
+    with pytest.raises(SettingsError, match="needs a layer of a torch module, and hog is none"):
+        Autoencoder(HOG())
+
+
+def test_it_is_saved_with_its_encoder(tmp_path: Path, samples: Photos) -> None:
+    layer = get_representation("efficientnet_lite0.stem")
+    pairs = EncodedPhotos(layer, Photos.open(api.sample_files()[:2], 224).load())
+    inverter = Autoencoder(layer, width=0.03).fit(pairs, TrainingSettings(steps=2, precision="float32"))
+    save_inverters([inverter], tmp_path / "file.safetensors")
+    loaded = load_inverters(tmp_path / "file.safetensors")["autoencoder"]
+    images = next(iter(pairs)).images
+    assert torch.equal(loaded.representation.encode(images), inverter.representation.encode(images))
+    assert torch.equal(*(each.invert(each.representation.encode(images)) for each in (loaded, inverter)))
+
+
+def test_a_run_can_train_one(tmp_path: Path) -> None:
+    overrides = [
+        "autoencoder=true", "decoder.width=0.03", "training.steps=3", "training.batch_size=2",
+        "training.precision=float32", "training.checkpoint_every=2", "augmentation.min_scale=1",
+    ]  # fmt: skip
+    run = api.train("efficientnet_lite0.stem", api.sample_files(), tmp_path / "run", validation=api.sample_files(),
+                    overrides=overrides, device="cpu")  # fmt: skip
+    loaded = runs.load_inverter(run.folder)
+    assert loaded.name == "autoencoder"
+    original = get_representation("efficientnet_lite0.stem")
+    images = next(api.sample_photos(224).batches(1))[1]
+    assert not torch.equal(loaded.representation.encode(images), original.encode(images))
+    assert run.summary_file.exists()

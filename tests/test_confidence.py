@@ -1,0 +1,256 @@
+"""Confidence maps, where it is known by hand which pixels are determined and which are guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import ClassVar, Self
+
+import pytest
+import torch
+from torch import Tensor
+
+from preimage import api
+from preimage.analyses.confidence import OTHER, ConfidenceMap, judged, reliability
+from preimage.errors import ImageError, NotFittedError, SettingsError
+from preimage.findings import Finding
+from preimage.images import Photos
+from preimage.interfaces import Inverter, Pairs, Representation
+from preimage.inverters import MeanImage, Nearest, load_inverters, save_inverters
+from preimage.inverters.confidence import (
+    CONSTANT,
+    DEFAULT,
+    GRADIENT,
+    HELD_OUT,
+    MAP,
+    Confidence,
+    fit_scales,
+    gradient,
+    log_likelihood,
+)
+from preimage.pairs import EncodedPhotos
+from preimage.representations import HOG
+
+SIZE = 32
+QUICK = dataclasses.replace(DEFAULT, steps=50, warmup_steps=5, learning_rate=1e-2, precision="float32", ema_decay=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RightHalf(Representation):
+    """The image in nine levels, its left half made grey: the right is nearly known, the left must be guessed."""
+
+    name: ClassVar[str] = "right-half"
+    image_size: int = SIZE
+
+    def encode(self, images: Tensor) -> Tensor:
+        halved = (8 * images).round() / 8
+        halved[:, :, :, : images.shape[3] // 2] = 0.5
+        return halved
+
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return (3, height, width)
+
+
+class AsItIs(Inverter):
+    name = "as-it-is"
+
+    def __init__(self) -> None:
+        self.representation = RightHalf()
+        self.settings = {}
+
+    def fit(self, pairs: Pairs) -> Self:
+        return self
+
+    def invert(self, features: Tensor) -> Tensor:
+        return features
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> Self:
+        return self
+
+
+@pytest.fixture(scope="module")
+def photos(crops: Path) -> Photos:
+    """Small pictures, those of a photograph not one after the other."""
+    found = Photos.open(crops, SIZE).load()
+    return found.subset(torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist())
+
+
+@pytest.fixture(scope="module")
+def inverter(photos: Photos) -> Inverter:
+    """An inverter whose map has been learnt."""
+    made = AsItIs()
+    made.confidence = Confidence(made, width=0.05).fit(EncodedPhotos(made.representation, photos, batch_size=16), QUICK)
+    return made
+
+
+@pytest.fixture(scope="module")
+def finding(inverter: Inverter, photos: Photos) -> Finding:
+    ids, images = next(photos.batches(len(photos)))
+    return ConfidenceMap()(inverter, ids, images)
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_is_large_where_the_inverter_guesses(inverter: Inverter, photos: Photos) -> None:
+    images = next(photos.batches(8))[1]
+    assert inverter.confidence is not None
+    expected = inverter.confidence.predict(inverter.representation.encode(images))
+    assert expected.shape == (8, 1, SIZE, SIZE)
+    left, right = expected[..., : SIZE // 2].mean(), expected[..., SIZE // 2 :].mean()
+    assert left > 2.5 * right
+
+
+def test_fitting_twice_gives_the_same(photos: Photos) -> None:
+    made = AsItIs()
+    pairs = EncodedPhotos(made.representation, photos, batch_size=8)
+    once, again = (
+        Confidence(made).fit(pairs, dataclasses.replace(QUICK, steps=3)).predict(next(iter(pairs)).features)
+        for _ in range(2)
+    )
+    assert torch.equal(once, again)
+
+
+def test_photographs_held_out_are_not_learnt_from(photos: Photos) -> None:
+    made = AsItIs()
+    pairs = EncodedPhotos(made.representation, photos, batch_size=7)
+    learnt, held_out = (
+        torch.cat([one.errors + one.reconstructions for one in Confidence(made).examples(pairs, held_out=wanted)])
+        for wanted in (False, True)
+    )
+    assert len(held_out) == len(photos) // HELD_OUT
+    together = torch.cat([learnt, held_out]).flatten(1)
+    assert len(together) == len(photos)
+    assert len(together.mul(255).round().unique(dim=0)) == len(photos)
+
+
+def test_a_few_photographs_are_refused(photos: Photos) -> None:
+    made = AsItIs()
+    with pytest.raises(ImageError, match="20 photographs or more"):
+        Confidence(made).fit(EncodedPhotos(made.representation, photos.subset(range(5))))
+
+
+def test_unfitted_use_explains_itself() -> None:
+    made = AsItIs()
+    with pytest.raises(NotFittedError, match="confidence"):
+        Confidence(made).predict(torch.rand(1, 3, SIZE, SIZE))
+    with pytest.raises(NotFittedError):
+        Confidence(made).state()
+
+
+# --- its parts --------------------------------------------------------------------------------------------------------
+
+
+def test_scales_are_found_again() -> None:
+    generator = torch.Generator().manual_seed(0)
+    steepness = torch.rand(50_000, generator=generator, dtype=torch.float64)
+    deviations = 0.05 + 0.2 * steepness
+    errors = deviations * torch.randn(50_000, generator=generator, dtype=torch.float64)
+    scales = fit_scales(errors, deviations / 3, steepness)  # a map three times too sure
+    assert scales["map"] == pytest.approx(3, rel=0.02)
+    assert scales["constant"] == pytest.approx(float(errors.std()), rel=1e-3)
+    assert scales["gradient"].tolist() == pytest.approx([0.05, 0.2], rel=0.05)
+    assert scales["factors"][0].tolist() == pytest.approx([0.674, 1.282, 1.960], rel=0.03)  # of a normal distribution
+
+
+def test_the_likelihood_is_that_of_a_normal_distribution() -> None:
+    error, deviation = torch.tensor([0.1, -0.3]), torch.tensor([0.2, 0.1])
+    wanted = torch.distributions.Normal(0, deviation).log_prob(error)
+    torch.testing.assert_close(log_likelihood(error.square(), deviation.square()), wanted)
+
+
+def test_the_gradient_of_a_slope_is_its_steepness() -> None:
+    slope = (torch.arange(16.0) / 20).expand(1, 3, 16, 16)
+    torch.testing.assert_close(gradient(slope)[..., 1:-1], torch.full((1, 1, 16, 14), 0.05))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_is_kept_beside_its_inverter_and_changes_nothing(crops: Path, tmp_path: Path) -> None:
+    pairs = EncodedPhotos(HOG(image_size=64), Photos.open(crops, 64).load())
+    features = next(iter(pairs)).features[:3]
+    plain = MeanImage(pairs.representation).fit(pairs)
+    before = plain.invert(features)
+    plain.confidence = Confidence(plain, width=0.05).fit(pairs, dataclasses.replace(QUICK, steps=2))
+    save_inverters([plain], tmp_path / "both.safetensors")
+    loaded = load_inverters(tmp_path / "both.safetensors")["mean-image"]
+    assert torch.equal(loaded.invert(features), before)
+    assert loaded.confidence is not None
+    assert torch.equal(loaded.confidence.predict(features), plain.confidence.predict(features))
+
+
+def test_a_file_without_a_map_has_none(crops: Path, tmp_path: Path) -> None:
+    pairs = EncodedPhotos(HOG(image_size=64), Photos.open(crops, 64).load())
+    save_inverters([MeanImage(pairs.representation).fit(pairs)], tmp_path / "plain.safetensors")
+    assert load_inverters(tmp_path / "plain.safetensors")["mean-image"].confidence is None
+
+
+def test_inverters_of_a_file_stay_as_they_are_beside_a_map(crops: Path, tmp_path: Path) -> None:
+    pairs = EncodedPhotos(HOG(image_size=64), Photos.open(crops, 64).load())
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    save_inverters([kind(pairs.representation).fit(pairs) for kind in (MeanImage, Nearest)], before)
+    steps: list[tuple[int, int]] = []
+    api.fit_confidence(before, crops, after, steps=2, on_progress=lambda *step: steps.append(step))
+    assert steps == [(1, 2), (2, 2)]
+    loaded, features = api.load_contenders(after), next(iter(pairs)).features[:2]
+    for name, own in api.load_contenders(before).items():
+        assert torch.equal(loaded[name].invert(features), own.invert(features))
+    assert [one.confidence is not None for one in loaded.values()] == [True, False]
+
+
+def test_only_safetensors_are_written(crops: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"\.safetensors"):
+        api.fit_confidence("hog", crops, tmp_path / "hog.pth")
+
+
+# --- the analysis -----------------------------------------------------------------------------------------------------
+
+
+def test_the_map_is_likelier_than_its_rivals(finding: Finding) -> None:
+    likelihoods = {row["deviation"]: float(row["log_likelihood"]) for row in finding.table}
+    assert likelihoods[MAP] > max(likelihoods[CONSTANT], likelihoods[GRADIENT]) + 0.3
+
+
+def test_calibrated_intervals_hold_about_what_they_should(inverter: Inverter, photos: Photos) -> None:
+    """Errors on the left and on the right differ widely, and so do their intervals."""
+    ids, images = next(photos.batches(len(photos)))
+    (own,) = (row for row in ConfidenceMap()(inverter, ids, images).table if row["deviation"] == MAP)
+    assert own["covered_50"] == pytest.approx(0.5, abs=0.1)
+    assert own["covered_95"] == pytest.approx(0.95, abs=0.05)
+
+
+def test_every_photograph_is_judged_by_every_map(finding: Finding, photos: Photos) -> None:
+    assert len(finding.records) == 4 * len(photos)
+    assert {row["deviation"] for row in finding.table} == {MAP, CONSTANT, GRADIENT, OTHER}
+    assert f"n = {len(photos)}" in finding.answer
+
+
+def test_errors_of_one_deviation_lie_within_the_wider_intervals() -> None:
+    values = judged(torch.full((3, 4, 4), 0.1), torch.full((1, 4, 4), 0.1), reach=[0.9, 1.1, 2.0])
+    assert [values[f"covered_{level}"] for level in (50, 80, 95)] == [0, 1, 1]
+    assert [values[f"normal_{level}"] for level in (50, 80, 95)] == [0, 1, 1]
+    assert values["log_likelihood"] == pytest.approx(-0.5 - math.log(0.1 * math.sqrt(2 * math.pi)))
+
+
+def test_errors_as_large_as_expected_lie_on_the_diagonal() -> None:
+    expected = torch.rand(5, 1, 8, 8)
+    for wanted, found, _ in reliability(expected, expected):
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_without_a_map_it_says_how_to_get_one(photos: Photos) -> None:
+    ids, images = next(photos.batches(4))
+    finding = ConfidenceMap()(AsItIs(), ids, images)
+    assert "preimage confidence" in finding.reason
+    assert not finding.table
+
+
+def test_a_finding_is_saved_with_its_pictures(finding: Finding, tmp_path: Path) -> None:
+    finding.save(tmp_path)
+    written = {file.name for file in (tmp_path / "confidence").iterdir()}
+    assert {"records.csv", "finding.json", "plot-0.png", "plot-2.png", "sheet-0.png"} <= written
