@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test check format bench zoo clean
 
 setup: $(VENV)/ready
 
@@ -32,6 +32,12 @@ format: setup
 
 bench: setup
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# Trains what ships, all of it: hours on a GPU, days on two cores. Once more goes on where it stopped.
+# PHOTOS and VAL name photographs, SET what `--set` takes: make zoo PHOTOS='photos/train-*.tar' VAL=photos/val.tar
+RUNS ?= runs/zoo
+zoo: setup
+	$(BIN)/preimage zoo train --images '$(PHOTOS)' $(if $(VAL),--val '$(VAL)') --runs $(RUNS) $(foreach s,$(SET),--set $(s))
 
 clean:
 	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache

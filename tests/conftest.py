@@ -80,3 +80,30 @@ def crops(tmp_path_factory: pytest.TempPathFactory, samples: Photos) -> Path:
             x, y = place % 4 * 64, place // 4 * 64
             picture.crop((x, y, x + 64, y + 64)).save(folder / f"{index}-{place:02d}.png")
     return folder
+
+
+TINY_ZOO = [
+    "hog:representation.image_size=64", "lbp:representation.image_size=64", "decoder.width=0.05",
+    "training.batch_size=8", "training.precision=float32", "training.steps=60", "training.evaluate_every=60",
+    "augmentation.variants=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained_zoo(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two tiny runs, LBP before HOG, as `preimage zoo train` leaves it."""
+    from preimage.zoo_training import train_zoo
+
+    folder = tmp_path_factory.mktemp("zoo")
+    train_zoo(["lbp", "hog"], crops, folder, validation=crops, overrides=TINY_ZOO, device="cpu")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported_zoo(trained_zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two tiny files of inverters and their cards, as the package holds them."""
+    from preimage.zoo_training import export_zoo
+
+    output = tmp_path_factory.mktemp("exported")
+    export_zoo([], trained_zoo, output, licence="free", note="tiny")
+    return output

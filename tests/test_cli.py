@@ -47,7 +47,7 @@ def run(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 COMMANDS = ["list", "encode", "invert", "train", "evaluate", "fit", "confidence", "analyse", "compare", "report",
-            "reproduce", "audit", "export", "demo"]  # fmt: skip
+            "reproduce", "audit", "export", "demo", "results", "zoo"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,7 +13,9 @@ import preimage
 from preimage import zoo
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.images import Photos
+from preimage.inverters import Ridge
 from preimage.pairs import EncodedPhotos
+from preimage.representations import get_representation
 
 GRID_LIMIT = 1.06  # the photographs' own figure, 1.04, and 0.02
 
@@ -32,6 +34,23 @@ def test_it_comes_with_the_mean_image_and_a_small_ridge(name: str) -> None:
     contenders = zoo.load_shipped(name)
     assert list(contenders) == ["upconv", "mean-image", "ridge"]
     assert sum(2 * tensor.numel() for tensor in contenders["ridge"].state().values()) <= 2**20
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.PLANNED if not zoo.needs_weights(name)])
+def test_the_ridge_of_every_one_that_is_to_come_is_small_too(name: str) -> None:
+    ridge = Ridge(get_representation(name))
+    if ridge.is_map:
+        weights = ridge.representation.feature_shape[0] * ridge.neighbourhood**2 * 3 * ridge.patch**2
+        assert 10_000 < weights <= 350_000
+
+
+def test_what_ships_is_whole_small_and_belongs_to_its_representation() -> None:
+    assert {one.name: one.problems for one in zoo.check() if one.problems} == {}
+
+
+def test_what_ships_is_listed_layer_by_layer() -> None:
+    names = ["efficientnet_lite0.prob", "other", "sift", "efficientnet_lite0.stage2", "hog"]
+    assert zoo.in_order(names) == ["hog", "sift", "efficientnet_lite0.stage2", "efficientnet_lite0.prob", "other"]
 
 
 @pytest.mark.parametrize("name", zoo.shipped())

@@ -52,21 +52,22 @@ def is_path(name: str | Path) -> bool:
     return not is_door(text) and ("/" in text or "\\" in text or text.endswith(".safetensors"))
 
 
-def load_inverter(name: str | Path) -> Inverter:
+def load_inverter(name: str | Path, **settings: Any) -> Inverter:
     """A trained inverter: a shipped one by name (`"hog"`), a run folder (`"./runs/hog"`), or a file of inverters.
 
-    Raises `UnknownNameError`, `RunError` or `WeightsError`.
+    `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. Raises
+    `UnknownNameError`, `RunError` or `WeightsError`.
     """
-    return next(iter(load_contenders(name).values()))
+    return next(iter(load_contenders(name, **settings).values()))
 
 
-def load_contenders(name: str | Path) -> dict[str, Inverter]:
+def load_contenders(name: str | Path, **settings: Any) -> dict[str, Inverter]:
     """An inverter and, where they were kept with it, its baselines; the main one first."""
     if not is_path(name):
-        return zoo.load_shipped(str(name))
+        return zoo.load_shipped(str(name), **settings)
     if Path(name).is_file():
-        return load_inverters(name)
-    return {"upconv": runs.load_inverter(name)}
+        return load_inverters(name, **settings)
+    return {"upconv": runs.load_inverter(name, **settings)}
 
 
 def training_time(name: str, photos: int = 10_000, device: str | None = None) -> str:
@@ -163,6 +164,7 @@ def evaluate(
     fit: Fit | None = None,
     device: str = "cpu",
     limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     baselines: Iterable[str | Path] = (),
     baseline_limit: int = 20,
     on_progress: Callable[[int, int], None] = ignore,
@@ -172,20 +174,24 @@ def evaluate(
     Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
     ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
     photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
-    `described` says in the table which photographs these are. `baselines` are slow ones to add, on the first
-    `baseline_limit` photographs: names such as "gradient-descent", or files that `fit_inverter` wrote.
+    `described` says in the table which photographs these are. `settings` are those of `load_inverter`. `baselines` are
+    slow ones to add, on the first `baseline_limit` photographs: names such as "gradient-descent", or files that
+    `fit_inverter` wrote.
 
     An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and by
     default the photographs it held out. Photographs it was trained on are left out.
     """
-    kept = {inverter.name: inverter} if isinstance(inverter, Inverter) else load_contenders(inverter)
+    if isinstance(inverter, Inverter):
+        kept = {inverter.name: inverter}
+    else:
+        kept = load_contenders(inverter, **(settings or {}))
     main = next(iter(kept.values()))
     representation = main.representation
     trained_on = "its training photographs"
     is_run = not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir()
     if isinstance(representation, SavedFeatures):
-        settings = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
-        return evaluate_saved(kept, settings, as_texts(images), features, fit, device, limit, on_progress)
+        of_run = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
+        return evaluate_saved(kept, of_run, as_texts(images), features, fit, device, limit, on_progress)
     if not as_texts(images):
         raise SettingsError("name the photographs to evaluate on, by --images")
     if features is not None:
@@ -231,7 +237,8 @@ def slow_baselines(
     found = []
     for name in names:
         if is_path(name):
-            inverter, fitted_on = load_inverter(name), f"its training photographs ({name})"
+            weights = zoo.given_weights(pairs.representation.settings)
+            inverter, fitted_on = load_inverter(name, **weights), f"its training photographs ({name})"
             if inverter.representation.fingerprint != pairs.representation.fingerprint:
                 raise SettingsError(
                     f"{name} inverts {inverter.representation.name} with "

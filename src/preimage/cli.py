@@ -10,7 +10,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from preimage.errors import FeatureError, NotShippedError, PreimageError, SettingsError
+from preimage.errors import FeatureError, NotShippedError, PreimageError, SettingsError, WeightsWarning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from preimage.images import Photos
     from preimage.interfaces import Inverter, Representation
     from preimage.runs import Reporter
+    from preimage.zoo_training import Standing
 
 Batches = Iterable[tuple[list[str], "Tensor"]]  # ids, and images (N, 3, H, W) in [0, 1]
 
@@ -65,6 +67,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 def main() -> None:
     """The entry point of the `preimage` command."""
     sys.path.append(str(Path.cwd()))  # where torch: and python: look for code of the user's
+    show_notes()
     try:
         app()
     except NotShippedError as error:
@@ -80,6 +83,16 @@ def main() -> None:
 def fail(message: str) -> None:
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+def show_notes() -> None:
+    """Warnings meant for the user are shown as notes, without a place in the code."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        note(f"note: {message}") if issubclass(category, WeightsWarning) else shown(message, category, *place)
+
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 def training_time(name: str) -> str:
@@ -235,6 +248,7 @@ def invert(
     size: Annotated[
         str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
     ] = "own",
+    settings: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Features back into pictures: out/NAME.hog.png, and NAME.sheet.png beside the photograph."""
@@ -242,7 +256,7 @@ def invert(
 
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
-    inverter = api.load_inverter(Path(run) if run else representation)
+    inverter = api.load_inverter(Path(run) if run else representation, **representation_settings(settings))
     fit = fit or (api.fit_of(Path(run)) if run else None)
     output.mkdir(parents=True, exist_ok=True)
     if features is not None:
@@ -422,6 +436,7 @@ def evaluate(
     baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
     fit: FitOption = None,
+    settings: Overrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -438,6 +453,7 @@ def evaluate(
             fit=check_fit(fit),
             device=pick_device(device),
             limit=limit,
+            settings=representation_settings(settings),
             baselines=baseline,
             baseline_limit=baseline_limit,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -754,20 +770,194 @@ def confidence(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page.")] = Path("demo"),
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Invert four sample photographs with the shipped HOG inverter; writes a sheet and prints the table."""
-    from preimage import api
-    from preimage.evaluation import draw_sheet
+    """Invert four sample photographs with everything that ships; writes one page, index.html, to look at."""
+    from preimage import demo as exhibition
 
-    output.mkdir(parents=True, exist_ok=True)
     where = pick_device(device)
-    result = api.evaluate("hog", api.sample_files(), described="scikit-image's samples", device=where)
-    draw_sheet(api.load_inverter("hog"), api.sample_photos(), output / "hog.png", device=where)
-    print_evaluation(result, as_json)
-    note(f"pictures: {output / 'hog.png'}")
+    exhibits = exhibition.show(output, device=where, tell=note)
+    if as_json:
+        print(json.dumps({exhibit.name: exhibit.evaluation.to_json() for exhibit in exhibits}, indent=2))
+    else:
+        for exhibit in exhibits:
+            print_evaluation(exhibit.evaluation)
+            out.print()
+    note(f"page: {output / 'index.html'}")
+
+
+@app.command()
+def results(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The Markdown file.")] = Path("docs/results.md"),
+    sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of your own photographs.")] = None,
+    images: Annotated[list[str], typer.Option("--images", help=f"Photographs for --sheets. {SOURCES}")] = [],  # noqa: B006
+    settings: Overrides = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Write the page of results from the cards of what ships, pictures included."""
+    from preimage import results as page
+
+    if (sheets is None) != (not images):
+        raise SettingsError("--sheets FOLDER and --images PHOTOS go together")
+    where, given = pick_device(device), representation_settings(settings)
+    print(page.write(output, settings=given, device=where, tell=note))
+    if sheets is not None:
+        for file in page.draw_sheets(sheets, images, settings=given, device=where, tell=note):
+            print(file)
+
+
+# --- the zoo ----------------------------------------------------------------------------------------------------------
+
+zoo_app = typer.Typer(no_args_is_help=True, help="The inverters that come with the package: make, describe, verify.")
+app.add_typer(zoo_app, name="zoo")
+
+Names = Annotated[list[str] | None, typer.Argument(help="Which ones; by default all.")]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
+NAMED = "Change a setting, of all or of one (NAME:KEY=VALUE); repeatable."
+
+
+@zoo_app.command("train")
+def zoo_train(
+    names: Names = None,
+    images: ImagesOption = [],  # noqa: B006
+    val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
+    runs: RunsFolder = Path("runs"),
+    settings: Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    device: Device = None,
+) -> None:
+    """Train all that ships by its presets; skips what is finished, goes on with what was begun. Ctrl-C saves first."""
+    from preimage import zoo_training
+
+    if not images:
+        raise SettingsError("to train, name --images (and --val)")
+    stop = stop_on_signals()
+    with progress_bar() as bar:
+        standings = zoo_training.train_zoo(
+            names or [],
+            images,
+            runs,
+            validation=val,
+            overrides=settings,
+            seed=seed,
+            device=device,
+            reporter=make_reporter(bar),
+            on_begin=lambda name, action: note(f"{name}: {ACTIONS[action]}"),
+            should_stop=stop,
+        )
+    if int(os.environ.get("RANK", 0)) != 0:
+        return
+    out.print(standings_table(standings))
+    failed = [one for one in standings if one.state == "failed"]
+    for one in failed:
+        note(f"{one.name} failed: {one.reason}")
+    if stop():
+        note("stopped; the same command goes on where each one stands")
+        sys.exit(130)
+    if failed:
+        sys.exit(1)
+
+
+ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"}
+
+
+def standings_table(standings: Sequence[Standing]) -> Table:
+    table = plain_table("", "inverter", "NRE ↓", "steps", "time", "images/s", "waiting", "float16", "")
+    for one in standings:
+        table.add_row(
+            one.name,
+            "" if one.nre is None else f"{one.nre:.3f} ± {one.nre_sem:.3f}",
+            str(one.step) if one.step == one.steps else f"{one.step} of {one.steps or '?'}",
+            duration(one.seconds),
+            "" if one.images_per_second is None else f"{one.images_per_second:.0f}",
+            "" if one.waiting is None else f"{100 * one.waiting:.0f} %",
+            "" if one.size_bytes is None else f"{one.size_bytes / 2**20:.1f} MiB",
+            one.state,
+        )
+    return table
+
+
+@zoo_app.command("export")
+def zoo_export(
+    names: Names = None,
+    runs: RunsFolder = Path("runs"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files and their cards.")] = Path("zoo"),
+    licence: Annotated[str, typer.Option(help="What whoever gets the files may do with them.")] = "",
+    remark: Annotated[str, typer.Option("--note", help="What a reader of the numbers must know.")] = "",
+    device: Device = None,
+) -> None:
+    """Finished runs -> files of inverters in float16, each with its card, as the package holds them."""
+    from preimage import zoo_training
+
+    for file in zoo_training.export_zoo(
+        names or [],
+        runs,
+        output,
+        licence=licence,
+        note=remark,
+        device=pick_device(device),
+        on_begin=lambda name: note(f"{name}: fitting its baselines, measuring the file"),
+    ):
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+
+
+@zoo_app.command("list")
+def zoo_list(as_json: AsJson = False) -> None:
+    """What ships, by its cards; what is meant to and does not yet."""
+    from preimage import zoo
+
+    cards = {name: zoo.card(name) for name in zoo.shipped()}
+    if as_json:
+        print(json.dumps(cards, indent=2))
+        return
+    table = plain_table(
+        "", "shipped", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "trained on", "steps", "time", "with", "size"
+    )
+    for name, card in cards.items():
+        row, training = card["evaluation"]["rows"][0], card["training"]
+        table.add_row(
+            name,
+            *(f"{row[key]:.{places}f} ± {row[f'{key}_sem']:.{places}f}" for key, places in METRIC_PLACES.items()),
+            str(row["n"]),
+            f"{card['photos']['n']} photographs",
+            str(training["steps"]),
+            duration(training["seconds"]),
+            card["made_with"]["device"],
+            f"{card['size_bytes'] / 2**20:.1f} MiB",
+        )
+    out.print(table)
+    for name, card in cards.items():
+        if card.get("note"):
+            out.print(f"{name}: {card['note']}", highlight=False)
+    missing = [name for name in zoo.PLANNED if name not in cards]
+    if missing:
+        out.print(f"not yet: {', '.join(missing)}", highlight=False)
+    for licence in dict.fromkeys(card["licence"] for card in cards.values()):
+        out.print(f"licence: {licence}", highlight=False)
+
+
+METRIC_PLACES = {"nre": 3, "psnr": 2, "ssim": 3}
+
+
+@zoo_app.command("check")
+def zoo_check(
+    folder: Annotated[Path | None, typer.Argument(help="By default what ships.")] = None,
+    settings: Overrides = [],  # noqa: B006
+) -> None:
+    """Verify hash, card, size and probe of every file; exit code 1 where something is wrong."""
+    from preimage import zoo
+
+    found = zoo.check(folder, representation_settings(settings))
+    table = plain_table("", "file", "size", "problems", "notes")
+    for one in found:
+        table.add_row(
+            one.name, f"{one.size_bytes / 2**20:.1f} MiB", "; ".join(one.problems) or "none", "; ".join(one.notes)
+        )
+    out.print(table)
+    if any(one.problems for one in found):
+        sys.exit(1)
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------
@@ -781,7 +971,12 @@ def as_override(layer: str | None) -> list[str]:
 def representation_of(name: str, overrides: list[str]) -> Representation:
     from preimage.representations import get_representation
 
-    return get_representation(name, **plain_settings(overrides, "representation"))
+    return get_representation(name, **representation_settings(overrides))
+
+
+def representation_settings(overrides: list[str]) -> dict[str, Any]:
+    """The values of `key=value` and `representation.key=value`."""
+    return plain_settings(overrides, "representation")
 
 
 def plain_settings(overrides: list[str], owner: str) -> dict[str, Any]:

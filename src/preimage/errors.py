@@ -60,6 +60,10 @@ class WeightsError(PreimageError):
     """A weights file that is missing, damaged, or of another network."""
 
 
+class WeightsWarning(UserWarning):
+    """Weights that are nearly, not quite, those an inverter was made for. The command line shows it as a note."""
+
+
 class NotFittedError(PreimageError):
     """An inverter was asked to invert before it had learnt anything."""
 

@@ -31,22 +31,23 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 WIDE = 48  # characters of tick labels that fit side by side
 
 
-def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = ()) -> None:
+def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (), wide: int = SIDE) -> None:
     """Columns of images (N, 3, H, W) in [0, 1], a title over each, one row per image with its caption on the left.
 
-    All pictures are shown as wide as each other.
+    All pictures are shown as wide as each other, `wide` dots.
     """
     first = next(iter(columns.values()))
-    rows, side = len(first), round(SIDE * first.shape[2] / first.shape[3])
+    rows, side = len(first), round(wide * first.shape[2] / first.shape[3])
     left = CAPTION if captions else GAP
-    width, height = left + len(columns) * (SIDE + GAP), TITLE + rows * (side + GAP)
+    letters = 10 if wide >= SIDE else 6
+    width, height = left + len(columns) * (wide + GAP), TITLE + rows * (side + GAP)
     figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor="white")
     for column, (title, images) in enumerate(columns.items()):
-        x = left + column * (SIDE + GAP)
-        figure.text((x + SIDE / 2) / width, 1 - TITLE / 2 / height, title, ha="center", va="center", size=10)
+        x = left + column * (wide + GAP)
+        figure.text((x + wide / 2) / width, 1 - TITLE / 2 / height, title, ha="center", va="center", size=letters)
         for row, image in enumerate(images):
             y = height - TITLE - row * (side + GAP) - side
-            axes = figure.add_axes((x / width, y / height, SIDE / width, side / height))
+            axes = figure.add_axes((x / width, y / height, wide / width, side / height))
             axes.imshow(image.permute(1, 2, 0).float().clamp(0, 1).numpy())  # smoothed only where it must shrink
             axes.axis("off")
     for row, caption in enumerate(captions):

@@ -46,7 +46,7 @@ from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import Trainable, UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
-from preimage.representations import SavedFeatures
+from preimage.representations import SavedFeatures, get_representation
 from preimage.training import Progress, TrainingState
 
 DEFAULT_EPOCHS = 30
@@ -442,11 +442,14 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
     write_json(run.summary_file, summary)
 
 
-def load_inverter(folder: str | Path) -> UpConv:
-    """The inverter of a run as its last checkpoint has it (the averaged weights where they are kept)."""
+def load_inverter(folder: str | Path, **given: Any) -> UpConv:
+    """The inverter of a run as its last checkpoint has it (the averaged weights where they are kept).
+
+    `given` settings of the representation replace the run's: `weights`, on a machine where they lie elsewhere.
+    """
     run = Run.open(folder)
     settings = run.settings
-    representation = cached(settings.get_representation())
+    representation = cached(get_representation(**{**settings.representation, **given}))
     check_same(run, representation)
     inverter = make_inverter(settings, representation)
     tensors = run.load_tensors()

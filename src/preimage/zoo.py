@@ -1,13 +1,15 @@
 """The inverters that come with the package: one safetensors file and one card (JSON) each, found by name.
 
 A card says how its inverter was made and how good the file is as it stands, baselines and licence included. `export`
-writes both for any run.
+writes both for any run, `check` looks at what lies in a folder of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,49 @@ from typing import Any
 import torch
 
 from preimage import runs
-from preimage.errors import NotShippedError, RunError, UnknownNameError, WeightsError
+from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
-from preimage.interfaces import Inverter
-from preimage.inverters import Nearest, load_inverters, save_inverters
+from preimage.interfaces import Inverter, Representation
+from preimage.inverters import Nearest, load_inverters, portable, probe_difference, save_inverters
+from preimage.networks import NETWORKS, has_weights
 from preimage.networks.weights import file_hash
+from preimage.probe import LIMIT, ROUNDING
 from preimage.representations import REPRESENTATIONS, is_door
 from preimage.runs import Run, write_json
 
 FOLDER = Path(str(resources.files("preimage") / "zoo"))
+LARGEST_FILE = 8 * 2**20  # bytes
+LARGEST_ZOO = 60 * 2**20
+
+# What is meant to ship, in the order in which it is trained.
+PLANNED = (
+    "hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.logits", "sift", "efficientnet_lite0.stage2",
+    "efficientnet_lite0.stage3", "efficientnet_lite0.head", "efficientnet_lite0.pool", "efficientnet_lite0.prob",
+    "alexnet.conv1", "alexnet.conv2", "alexnet.conv3", "alexnet.conv4", "alexnet.conv5",
+    "bvlc_alexnet.fc6", "bvlc_alexnet.fc7", "bvlc_alexnet.fc8",
+)  # fmt: skip
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names as the table of representations has them, layers from the first to the last; then others."""
+    return sorted(names, key=place)
+
+
+def place(name: str) -> tuple[int, str]:
+    """What `in_order` sorts by."""
+    known = list(REPRESENTATIONS)
+    return (known.index(name) if name in known else len(known), name)
+
+
+def needs_weights(name: str) -> bool:
+    """Whether a representation is of a network whose weights come with no package."""
+    network = name.partition(".")[0]
+    return network in NETWORKS and NETWORKS[network].installed is None
 
 
 def shipped() -> list[str]:
     """The names of the shipped inverters, which are those of their representations."""
-    return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
+    return in_order(file.stem for file in FOLDER.glob("*.safetensors"))
 
 
 def card(name: str) -> dict[str, Any]:
@@ -39,15 +70,18 @@ def card(name: str) -> dict[str, Any]:
     return content
 
 
-def load_shipped(name: str) -> dict[str, Inverter]:
-    """A shipped inverter and the baselines fitted with it, by name; raises `WeightsError` if the file was altered."""
+def load_shipped(name: str, **settings: Any) -> dict[str, Inverter]:
+    """A shipped inverter and the baselines fitted with it, by name; raises `WeightsError` if the file was altered.
+
+    `settings` go to the representation, such as `weights` where they cannot come with the package.
+    """
     if name not in shipped() and (name in REPRESENTATIONS or is_door(name)):
         raise NotShippedError(name)
     expected = card(name)["sha256"]
     file = FOLDER / f"{name}.safetensors"
     if (found := file_hash(file)) != expected:
         raise WeightsError(f"{file} is damaged: its SHA-256 is {found}, the card says {expected}; reinstall preimage")
-    return load_inverters(file)
+    return load_inverters(file, **settings)
 
 
 def summary(name: str) -> dict[str, Any]:
@@ -56,6 +90,7 @@ def summary(name: str) -> dict[str, Any]:
     row = full["evaluation"]["rows"][0]
     return {
         "size_bytes": (FOLDER / f"{name}.safetensors").stat().st_size,
+        "note": full.get("note", ""),
         "trained_on": f"{full['photos']['n']} photographs",
         "nre": row["nre"],
         "nre_sem": row["nre_sem"],
@@ -64,12 +99,12 @@ def summary(name: str) -> dict[str, Any]:
 
 
 def export(
-    run: str | Path, file: str | Path, *, licence: str = "", half: bool = True, device: str = "cpu"
+    run: str | Path, file: str | Path, *, licence: str = "", note: str = "", half: bool = True, device: str = "cpu"
 ) -> dict[str, Any]:
     """A run -> one file of inverters (the trained one, the mean image and the ridge of its photographs) and its card.
 
     The card's table is measured on the file itself, weights rounded to float16 if `half`, on the run's validation
-    photographs; without any there is no table. Returns the card.
+    photographs; without any there is no table. `note` is what a reader of its numbers must know. Returns the card.
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,26 +120,124 @@ def export(
     kept = [inverter, *(contender.inverter for contender in baselines if contender is not nearest)]
     save_inverters(kept, file, torch.float16 if half else torch.float32)
 
-    provenance = origin.provenance
-    content: dict[str, Any] = {
-        "representation": {"name": representation.name, **representation.settings},
+    content = describe(origin, representation) | {
         "sha256": file_hash(file),
         "size_bytes": file.stat().st_size,
         "licence": licence,
-        "photos": {"n": len(train_photos), "fingerprint": provenance["photos_fingerprint"]},
-        "decoder": dataclasses.asdict(settings.decoder) | {"parameters": provenance["parameters"]},
-        "training": dataclasses.asdict(settings.training)
-        | {"seed": settings.seed, "seconds": origin.checkpoint["seconds"]},
-        "augmentation": dataclasses.asdict(settings.augmentation),
-        "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision", "processes")},
-        "curve": [
-            {key: record[key] for key in ("step", "nre", "nre_sem", "n", "seconds")} for record in origin.validations
-        ],
+        "note": note,
     }
     if validation is not None:
-        contenders = [Contender(inverter, words) for inverter in load_inverters(file).values()] + [nearest]
+        again = load_inverters(file, **given_weights(settings.representation))
+        contenders = [Contender(inverter, words) for inverter in again.values()] + [nearest]
         for contender in contenders:  # saved features are known only to the representation that read them
             contender.inverter.representation = representation
         content["evaluation"] = evaluate(contenders, validation, "the validation photographs", device=device).to_json()
     write_json(file.with_suffix(".json"), content)
     return content
+
+
+def given_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of a representation, the files of weights that no inverter's file names."""
+    return {key: value for key, value in settings.items() if key == "weights"}
+
+
+def describe(run: Run, representation: Representation) -> dict[str, Any]:
+    """How a run made its inverter: photographs, decoder, steps, cost, hardware."""
+    settings, provenance = run.settings, run.provenance
+    return {
+        "representation": portable(representation),
+        "feature_shape": representation.feature_shape,
+        "fingerprint": provenance["representation_fingerprint"],
+        "photos": {
+            "n": provenance["photos"],
+            "fingerprint": provenance["photos_fingerprint"],
+            "validation": provenance["validation_photos"],
+        },
+        "decoder": dataclasses.asdict(settings.decoder) | {"parameters": provenance["parameters"]},
+        "training": dataclasses.asdict(settings.training)
+        | {"steps": run.step, "seed": settings.seed, "seconds": run.checkpoint["seconds"], **pace(run)},
+        "augmentation": dataclasses.asdict(settings.augmentation),
+        "made_with": {
+            **{key: provenance[key] for key in ("preimage", "torch", "python", "precision", "processes", "threads")},
+            "device": hardware(provenance),
+        },
+        "curve": [
+            {key: record[key] for key in ("step", "nre", "nre_sem", "n", "seconds")} for record in run.validations
+        ],
+    }
+
+
+def pace(run: Run) -> dict[str, float]:
+    """Images per second of a run's steps, and the share of their time spent waiting for photographs."""
+    logged = [record for record in run.log_records() if "seconds_per_step" in record]
+    seconds = sum(record["seconds_per_step"] for record in logged)
+    if not seconds:
+        return {}
+    waited = sum(record["waiting"] * record["seconds_per_step"] for record in logged)
+    per_step = seconds / len(logged)
+    return {
+        "images_per_second": round(run.settings.training.batch_size / per_step, 1),
+        "waiting": round(waited / seconds, 4),
+    }
+
+
+def hardware(provenance: Mapping[str, Any]) -> str:
+    """What a run ran on: more than one device, where it was resumed on another."""
+    parts = [provenance, *provenance.get("resumed", [])]
+    return ", then ".join(dict.fromkeys(part["device"] for part in parts))
+
+
+# --- looking after ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Inspection:
+    """What was found out about one file."""
+
+    name: str
+    size_bytes: int
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def check(folder: Path | None = None, settings: Mapping[str, Any] | None = None) -> list[Inspection]:
+    """Every file of inverters in a folder, by default what ships: hash, card, probe, size; then the sum of sizes.
+
+    `settings` go to the representations whose networks need weights.
+    """
+    files = sorted((folder or FOLDER).glob("*.safetensors"), key=lambda file: place(file.stem))
+    found = [check_file(file, settings or {}) for file in files]
+    together = Inspection("together", sum(one.size_bytes for one in found))
+    if together.size_bytes > LARGEST_ZOO:
+        together.problems.append(f"more than {LARGEST_ZOO / 2**20:.0f} MiB")
+    return [*found, together]
+
+
+def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
+    found = Inspection(file.stem, file.stat().st_size)
+    if found.size_bytes > LARGEST_FILE:
+        found.problems.append(f"larger than {LARGEST_FILE / 2**20:.0f} MiB")
+    try:
+        content = runs.read_json(file.with_suffix(".json"))
+        if content["sha256"] != file_hash(file):
+            found.problems.append("its SHA-256 is not the one on its card")
+        found.problems += [f"no {fact} on its card" for fact in ("licence", "evaluation") if not content.get(fact)]
+        check_probe(file, settings, found)
+    except PreimageError as error:
+        found.problems.append(str(error))
+    return found
+
+
+def check_probe(file: Path, settings: Mapping[str, Any], found: Inspection) -> None:
+    """Load the file with the representation at hand, and compare features of the probe picture if it keeps any."""
+    own = dict(settings) if needs_weights(file.stem) else {}
+    if needs_weights(file.stem) and "weights" not in own and not has_weights(file.stem.partition(".")[0]):
+        found.notes.append("probe not compared: needs weights (--set weights=FILE)")
+        return
+    representation = next(iter(load_inverters(file, **own).values())).representation
+    different = probe_difference(file, representation)
+    if different is None:
+        found.notes.append("keeps no probe: goes by its fingerprint")
+    elif different > ROUNDING:
+        told = found.problems if different > LIMIT else found.notes
+        told.append(f"features of the probe differ by {100 * different:.2f} %")

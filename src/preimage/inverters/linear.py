@@ -14,6 +14,7 @@ from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 HELD_OUT = 10  # every tenth photograph chooses the strength of the penalty
 PENALTIES = [10.0**power for power in range(-5, 3)]
+MOST_WEIGHTS = 350_000  # of the local step of ridge regression: what is small enough to ship
 
 
 class MeanImage(Inverter):
@@ -87,14 +88,16 @@ class Ridge(Inverter):
 
     @property
     def patch(self) -> int:
-        """Side in pixels of what one place of a feature map stands for, rounded up."""
-        return math.ceil(self.representation.image_size / self.representation.feature_shape[-1])
+        """Side in pixels at which a place of a feature map is drawn: that of what it stands for, rounded up, or less
+        where there are so many channels that its weights could not ship."""
+        whole = math.ceil(self.representation.image_size / self.representation.feature_shape[-1])
+        return max(1, min(whole, math.isqrt(MOST_WEIGHTS // (3 * self.representation.feature_shape[0]))))
 
     @property
     def neighbourhood(self) -> int:
-        """The largest odd number of places across whose weights stay small enough to ship (350,000)."""
+        """The largest odd number of places across whose weights stay small enough to ship."""
         per_place = self.representation.feature_shape[0] * 3 * self.patch**2
-        sizes = [s for s in (5, 3) if s <= self.settings["max_neighbourhood"] and per_place * s**2 <= 350_000]
+        sizes = [s for s in (5, 3) if s <= self.settings["max_neighbourhood"] and per_place * s**2 <= MOST_WEIGHTS]
         return sizes[0] if sizes else 1
 
     def fit(self, pairs: Pairs) -> Self:

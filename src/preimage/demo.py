@@ -1,0 +1,91 @@
+"""Four free photographs through everything that ships, on one page to look at: no network, no other file needed."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from preimage import zoo
+from preimage.api import evaluate, sample_files
+from preimage.errors import PreimageError
+from preimage.evaluation import Evaluation, Row
+from preimage.gallery import Exhibit, exhibits
+from preimage.images import to_pixels
+from preimage.interfaces import ignore
+from preimage.pages import render
+
+QUALITY = 90  # of the JPEGs in the page
+DESCRIBED = "scikit-image's samples"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One inverter in the demonstration: pictures, their measures beside the baselines', and its card."""
+
+    exhibit: Exhibit
+    evaluation: Evaluation
+    card: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.exhibit.name
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The trained inverter's row on its card: many photographs instead of four."""
+        row: dict[str, Any] = self.card["evaluation"]["rows"][0]
+        return row
+
+
+def show(output: str | Path, *, device: str = "cpu", tell: Callable[[str], None] = ignore) -> list[Shown]:
+    """Write `output`/index.html; what ships but cannot be used here is left out and told, with the reason."""
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    left_out: list[str] = []
+
+    def leave_out(reason: str) -> None:
+        tell(reason)
+        left_out.append(reason)
+
+    shown = []
+    for exhibit in exhibits(sample_files(), device=device, tell=leave_out):
+        evaluation = evaluate(exhibit.name, sample_files(), described=DESCRIBED, device=device)
+        shown.append(Shown(exhibit, evaluation, zoo.card(exhibit.name)))
+    if not shown:
+        raise PreimageError(f"nothing that ships can be shown here: {'; '.join(left_out) or 'nothing ships'}")
+    (output / "index.html").write_text(page(shown, left_out))
+    return shown
+
+
+def page(shown: list[Shown], left_out: list[str]) -> str:
+    """The HTML of the demonstration, pictures included."""
+    first = shown[0].exhibit
+    rows = [
+        {
+            "photograph": name.rpartition(".")[0],
+            "picture": embedded(first.photographs[place]),
+            "reconstructions": [embedded(one.exhibit.reconstructions[place]) for one in shown],
+        }
+        for place, name in enumerate(first.ids)
+    ]
+    return render("demo.html", shown=shown, rows=rows, left_out=left_out, words=words, best=shown[0].name)
+
+
+def embedded(image: Tensor) -> str:
+    """An image (3, H, W) as the address of itself, for an <img>."""
+    content = io.BytesIO()
+    Image.fromarray(to_pixels(image[None])[0]).save(content, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def words(row: Row | dict[str, Any], measure: str, places: int) -> str:
+    """Mean and standard error of one measure in a row of a table."""
+    get = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
+    return f"{get(measure):.{places}f} ± {get(f'{measure}_sem'):.{places}f}"

@@ -1,0 +1,225 @@
+"""The page of results, from the cards of what ships: every number on it comes from a card or is computed here.
+
+The exception are the values of the paper, which are recalled and said to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from preimage import zoo
+from preimage.api import Sources, sample_files
+from preimage.config import SAME_SHAPES
+from preimage.errors import PreimageError
+from preimage.evaluation import CONTROL, FLOOR
+from preimage.figures import bars, curve
+from preimage.gallery import draw_together, exhibits
+from preimage.interfaces import ignore
+from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
+from preimage.networks import NETWORKS
+from preimage.pages import render
+from preimage.representations import get_representation
+
+# Dosovitskiy & Brox 2016, NRE on part of ImageNet's validation set: recalled, not read off a document at hand.
+RECALLED = {
+    "hog": 0.24, "sift": 0.28, "lbp": 0.38,
+    "alexnet.conv5": 0.35, "alexnet.fc6": 0.51, "alexnet.fc7": 0.56, "alexnet.fc8": 0.58,
+}  # fmt: skip
+RECALLED_RIVALS = {"HOGgles": 0.61, "HOG⁻¹ (Mahendran & Vedaldi)": 0.63}  # of HOG
+RECALLED_PHOTOGRAPHS = 1_200_000  # ImageNet's training set
+
+COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
+DRAWN = (UpConv.name, Ridge.name, Nearest.name, MeanImage.name)
+MEASURES = {"nre": ("NRE ↓", 3), "psnr": ("PSNR, dB ↑", 2), "ssim": ("SSIM ↑", 3)}
+SHEET_PHOTOS = 12
+
+Cards = Mapping[str, dict[str, Any]]
+
+
+def write(
+    output: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    tell: Callable[[str], None] = ignore,
+) -> Path:
+    """Write the page of results as Markdown, and its pictures beside it under `images/`.
+
+    `settings` go to the representations whose networks need weights, for the sheet of sample photographs.
+    """
+    output = Path(output)
+    cards = {name: zoo.card(name) for name in zoo.shipped()}
+    if not cards:
+        raise PreimageError("nothing ships, so there are no results: preimage zoo train, preimage zoo export")
+    folder = output.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = list(exhibits(sample_files(), settings=settings, device=device, tell=tell))
+    if shown:
+        draw_together(shown, folder / "results-samples.jpg")
+    page = render(
+        "results.md",
+        families=[draw_family(family, own, folder) for family, own in by_family(cards).items()],
+        measures=[table(cards, measure) for measure in MEASURES],
+        comparison=comparison(cards),
+        rivals=RECALLED_RIVALS if "hog" in cards else {},
+        costs=[cost(name, card) for name, card in cards.items()],
+        notes={name: card["note"] for name, card in cards.items() if card.get("note")},
+        licences=list(dict.fromkeys(card["licence"] for card in cards.values())),
+        missing=[name for name in zoo.PLANNED if name not in cards],
+        sample_columns=[exhibit.name for exhibit in shown],
+        sample_photographs=[path.name for path in sample_files()],
+        recalled_photographs=f"{RECALLED_PHOTOGRAPHS:,}",
+        photographs=span(card["photos"]["n"] for card in cards.values()),
+        evaluated=span(card["evaluation"]["n"] for card in cards.values()),
+        pairwise=span(round(card["evaluation"]["pairwise_distance"]) for card in cards.values()),
+        widths=span(card["decoder"]["width"] for card in cards.values()),
+        hours=hours(sum(card["training"]["seconds"] for card in cards.values())),
+        hardware=list(dict.fromkeys(card["made_with"]["device"] for card in cards.values())),
+    )
+    output.write_text(page)
+    return output
+
+
+def draw_sheets(
+    folder: str | Path,
+    images: Sources,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    tell: Callable[[str], None] = ignore,
+) -> list[Path]:
+    """A sheet of the first twelve of some photographs for every shipped inverter, and one of all side by side."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = list(exhibits(images, settings=settings, device=device, limit=SHEET_PHOTOS, tell=tell))
+    for exhibit in shown:
+        exhibit.draw(folder / f"{exhibit.name}.png")
+    if shown:
+        draw_together(shown, folder / "together.png")
+    return [folder / f"{exhibit.name}.png" for exhibit in shown] + [folder / "together.png"] * bool(shown)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def row_of(card: Mapping[str, Any], inverter: str) -> dict[str, Any] | None:
+    """The row of an inverter in a card's table; None where it has none."""
+    rows: list[dict[str, Any]] = card["evaluation"]["rows"]
+    return next((row for row in rows if row["inverter"] == inverter), None)
+
+
+def table(cards: Cards, measure: str) -> dict[str, Any]:
+    """One measure over all that ships, by inverter; columns that nothing has are left out."""
+    title, places = MEASURES[measure]
+    columns = [name for name in COLUMNS if any(row_of(card, name) for card in cards.values())]
+    rows = []
+    for name, card in cards.items():
+        found = [row_of(card, column) for column in columns]
+        cells = ["" if row is None else plus_minus(row[measure], row[f"{measure}_sem"], places) for row in found]
+        rows.append({"name": name, "shape": shape(name, card), "n": card["evaluation"]["n"], "cells": cells})
+    return {"title": title, "columns": columns, "rows": rows}
+
+
+def shape(name: str, card: Mapping[str, Any]) -> str:
+    """The size of the features, in words; empty where neither the card knows it nor this machine."""
+    try:
+        known = card.get("feature_shape") or get_representation(name).feature_shape
+    except PreimageError:
+        return ""
+    return " x ".join(map(str, known))
+
+
+def comparison(cards: Cards) -> list[dict[str, str]]:
+    """Ours beside the paper's recalled value, for what both have."""
+    rows = []
+    for name, card in cards.items():
+        network, dot, layer = name.partition(".")
+        recalled = RECALLED.get(SAME_SHAPES.get(network, network) + dot + layer)
+        ours, mean = row_of(card, UpConv.name), row_of(card, MeanImage.name)
+        if recalled is None or ours is None:
+            continue
+        rows.append(
+            {
+                "name": name,
+                "recalled": f"{recalled:.2f}",
+                "ours": plus_minus(ours["nre"], ours["nre_sem"], 3),
+                "mean": "" if mean is None else plus_minus(mean["nre"], mean["nre_sem"], 3),
+                "n": card["evaluation"]["n"],
+                "pairwise": f"{card['evaluation']['pairwise_distance']:.1f}",
+            }
+        )
+    return rows
+
+
+def cost(name: str, card: Mapping[str, Any]) -> dict[str, str]:
+    """What an inverter cost to train, and what it weighs."""
+    training = card["training"]
+    seen = training["steps"] * training["batch_size"]
+    return {
+        "name": name,
+        "weights": f"{card['decoder']['parameters'] / 1e6:.1f} M",
+        "size": f"{card['size_bytes'] / 2**20:.1f} MiB",
+        "photographs": f"{card['photos']['n']:,}",
+        "steps": f"{training['steps']:,}",
+        "seen": f"{seen:,}",
+        "time": hours(training["seconds"]),
+        "pace": f"{training['images_per_second']:.0f}" if "images_per_second" in training else "",
+        "waiting": f"{100 * training['waiting']:.0f} %" if "waiting" in training else "",
+        "device": f"{card['made_with']['device']}, {card['made_with']['precision']}",
+    }
+
+
+def plus_minus(value: float, error: float, places: int) -> str:
+    return f"{value:.{places}f}" + ("" if math.isnan(error) else f" ± {error:.{places}f}")
+
+
+def hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} min"
+
+
+def span(values: Iterable[float]) -> str:
+    """Numbers in words: one, or from the smallest to the largest."""
+    found = sorted(set(values))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def by_family(cards: Cards) -> Mapping[str, Cards]:
+    """Cards by network, all forms of AlexNet together; what is of none is made by hand."""
+    families: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, card in cards.items():
+        network = name.partition(".")[0]
+        family = SAME_SHAPES.get(network, network) if network in NETWORKS else "hand-made"
+        families.setdefault(family, {})[name] = card
+    return families
+
+
+def draw_family(family: str, cards: Cards, folder: Path) -> dict[str, Any]:
+    """Errors layer by layer beside the baselines', and how they fell in training."""
+    errors, training = folder / f"results-{family}-errors.png", folder / f"results-{family}-training.png"
+    series = {}
+    for inverter in DRAWN:
+        rows = [(place, row_of(card, inverter)) for place, card in enumerate(cards.values())]
+        points = [(float(place), row["nre"], row["nre_sem"]) for place, row in rows if row is not None]
+        if points:
+            series[inverter] = points
+    layers = [name.partition(".")[2] for name in cards]
+    shared = all(layers) and len({name.partition(".")[0] for name in cards}) == 1
+    bars(series, layers if shared else list(cards), errors, family if shared else "", "NRE (lower is better)")
+    curves = {
+        name: [
+            (point["step"] * card["training"]["batch_size"], point["nre"], point["nre_sem"]) for point in card["curve"]
+        ]
+        for name, card in cards.items()
+        if card["curve"]
+    }
+    drawn = [errors]
+    if curves:
+        curve(curves, training, "photographs seen in training", "NRE (lower is better)")
+        drawn.append(training)
+    return {"name": family, "members": list(cards), "files": [f"images/{file.name}" for file in drawn]}

@@ -1,0 +1,260 @@
+"""Training and exporting everything that is meant to ship: a run folder for each under one roof.
+
+    RUNS/NAME/        the run folder of an inverter
+    RUNS/zoo.jsonl    what happened, a line for every beginning, validation and end
+
+It can be stopped at any moment: what is finished is skipped the next time, what was begun goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from preimage import runs, zoo
+from preimage.api import Sources, as_texts, training_settings
+from preimage.config import Settings, parse_override
+from preimage.errors import PreimageError, RunError, SettingsError, UnknownNameError, WeightsError
+from preimage.images import find_photos
+from preimage.interfaces import ignore, never
+from preimage.networks import NETWORKS
+from preimage.representations import REPRESENTATIONS
+from preimage.runs import Plan, Reporter, Run, Validation
+from preimage.training import Progress, make_accelerator
+
+LOG = "zoo.jsonl"
+BUDGET = ("steps", "epochs", "minutes")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far one inverter has come."""
+
+    name: str
+    state: str  # "missing", "begun", "finished", or "failed"
+    step: int = 0
+    steps: int | None = None  # the budget; None before it is known
+    seconds: float = 0.0
+    nre: float | None = None
+    nre_sem: float | None = None
+    images_per_second: float | None = None
+    waiting: float | None = None  # share of the steps' time
+    size_bytes: int | None = None  # of the decoder in float16
+    reason: str = ""  # why it failed
+
+
+def train_zoo(
+    names: Sequence[str],
+    images: Sources,
+    folder: str | Path,
+    *,
+    validation: Sources = (),
+    overrides: Iterable[str] = (),
+    seed: int = 0,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    on_begin: Callable[[str, str], None] = ignore,
+    should_stop: Callable[[], bool] = never,
+) -> list[Standing]:
+    """Train inverters by their presets into `folder`/NAME, one after the other, by default all that are meant to ship.
+
+    What fails for a reason of its own (weights that are missing, a loss that is no number) does not stop the others.
+    An override may be for one name or network alone: `"bvlc_alexnet:representation.weights=FILE"`. `on_begin` is told
+    the name and what is done: "train", "resume" or "skip". Returns how far each has come.
+    """
+    folder, overrides = Path(folder), list(overrides)
+    names = list(names or zoo.PLANNED)
+    check_names(names, overrides)
+    images, validation = as_texts(images), as_texts(validation)
+    for sources in filter(None, (images, validation)):  # mistakes are told now, not at the tenth training
+        find_photos(sources)
+    for name in names:
+        with contextlib.suppress(WeightsError):  # that is a matter of this name alone
+            training_settings(name, images, validation, overrides_for(name, overrides), seed)
+    speaks = make_accelerator(device).is_main_process
+    log = Log(folder / LOG) if speaks else Log(None)
+    failures: dict[str, str] = {}
+    for name in names:
+        if should_stop():
+            break
+        action = {"finished": "skip", "begun": "resume", "missing": "train"}[standing(name, folder).state]
+        on_begin(name, action)
+        if action == "skip":
+            continue
+        log.write(name, action)
+        teller = Teller(name, log, reporter or Reporter())
+        try:
+            settings = training_settings(name, images, validation, overrides_for(name, overrides), seed)
+            if action == "resume":
+                check_settings(Run.open(folder / name), settings)
+                run = runs.resume(folder / name, device=device, reporter=teller, should_stop=should_stop)
+            else:
+                run = runs.train(settings, folder / name, device=device, reporter=teller, should_stop=should_stop)
+        except PreimageError as error:
+            failures[name] = str(error)
+            log.write(name, "failed", reason=str(error))
+            continue
+        log.write(name, "finished" if run.summary_file.exists() else "stopped", step=run.step)
+    return [standing(name, folder, failures.get(name, "")) for name in names]
+
+
+def check_names(names: Iterable[str], overrides: Iterable[str]) -> None:
+    """Raise for a name that is none, and for an override that cannot be one."""
+    for name in names:
+        if name not in REPRESENTATIONS:
+            raise UnknownNameError("representation", name, [*zoo.PLANNED, *REPRESENTATIONS])
+    for override in overrides:
+        section, key, _ = parse_override(split_override(override)[1])
+        if not section and key != "seed":
+            raise SettingsError(f"expected section.key=value, got {override!r}; for example training.batch_size=16")
+
+
+def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
+    """The overrides that concern a name; weights only where the network brings none of its own."""
+    chosen = []
+    for override in overrides:
+        whom, rest = split_override(override)
+        key = rest.partition("=")[0].strip()
+        if whom not in ("", name, name.partition(".")[0]):
+            continue
+        if key == "representation.weights" and not whom and not zoo.needs_weights(name):
+            continue
+        chosen.append(rest)
+    return chosen
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """`hog:decoder.width=0.3` -> ("hog", "decoder.width=0.3"); without a name before the colon, ("", all of it)."""
+    path = override.partition("=")[0]
+    whom, colon, _ = path.partition(":")
+    if not colon:
+        return "", override
+    if whom not in REPRESENTATIONS and whom not in NETWORKS:
+        raise UnknownNameError("representation or network", whom, [*REPRESENTATIONS, *NETWORKS])
+    return whom, override[len(whom) + 1 :]
+
+
+def check_settings(run: Run, wanted: Settings) -> None:
+    """Raise `RunError` where a run was begun with other settings than would now be used; its budget may differ."""
+    before, now = comparable(run.settings), comparable(wanted)
+    different = [
+        f"{key}={now.get(key)} (was {before.get(key)})" for key in now | before if now.get(key) != before.get(key)
+    ]
+    if different:
+        raise RunError(
+            f"{run.folder} was begun with other settings than {', '.join(different)}: go on with it by `preimage train "
+            f"--resume {run.folder}`, or remove it to begin anew"
+        )
+
+
+def comparable(settings: Settings) -> dict[str, Any]:
+    """Settings by `section.key`, less budgets and the places of files: those are checked by what is in them."""
+    left_out = {*(f"training.{key}" for key in BUDGET), "photos.train", "photos.validation", "representation.weights"}
+    flat: dict[str, Any] = {}
+    for section, values in dataclasses.asdict(settings).items():
+        if isinstance(values, Mapping):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            flat[section] = values
+    return {key: value for key, value in flat.items() if key not in left_out}
+
+
+def standing(name: str, folder: Path, reason: str = "") -> Standing:
+    """How far the run of a name has come, from its folder; `reason` says why it failed, if it did."""
+    if not (folder / name / "settings.json").exists():
+        return Standing(name, "failed" if reason else "missing", reason=reason)
+    run = Run.open(folder / name)
+    state = "failed" if reason else "finished" if run.summary_file.exists() else "begun"
+    last = run.validations[-1] if run.validations else {}
+    pace = zoo.pace(run)
+    return Standing(
+        name,
+        state,
+        step=run.step,
+        steps=run.settings.training.steps,
+        seconds=run.checkpoint["seconds"] if run.step else 0.0,
+        nre=last.get("nre"),
+        nre_sem=last.get("nre_sem"),
+        images_per_second=pace.get("images_per_second"),
+        waiting=pace.get("waiting"),
+        size_bytes=2 * run.provenance["parameters"] if run.provenance_file.exists() else None,
+        reason=reason,
+    )
+
+
+class Log:
+    """Lines of JSON at the end of a file, each with the time; without a file nothing is written."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, name: str, event: str, **facts: Any) -> None:
+        if self.file is not None:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            with self.file.open("a") as file:
+                file.write(json.dumps({"time": now, "name": name, "event": event, **facts}) + "\n")
+
+
+class Teller(Reporter):
+    """Writes plans and validations of a training to the log, and passes everything on."""
+
+    def __init__(self, name: str, log: Log, listener: Reporter) -> None:
+        self.name, self.log, self.listener = name, log, listener
+
+    def planned(self, plan: Plan) -> None:
+        self.log.write(
+            self.name, "planned", steps=plan.steps, first_step=plan.first_step, photos=plan.photos, device=plan.device,
+            precision=plan.precision, seconds_per_step=plan.seconds_per_step, parameters=plan.cost.parameters,
+        )  # fmt: skip
+        self.listener.planned(plan)
+
+    def stepped(self, progress: Progress) -> None:
+        self.listener.stepped(progress)
+
+    def validated(self, validation: Validation) -> None:
+        self.log.write(self.name, "validated", **dataclasses.asdict(validation))
+        self.listener.validated(validation)
+
+
+# --- exporting --------------------------------------------------------------------------------------------------------
+
+
+def export_zoo(
+    names: Sequence[str],
+    runs_folder: str | Path,
+    output: str | Path,
+    *,
+    licence: str,
+    note: str = "",
+    device: str = "cpu",
+    on_begin: Callable[[str], None] = ignore,
+) -> list[Path]:
+    """Write finished runs as files of inverters with their cards, as the package holds them; by default all there are.
+
+    Raises `RunError` where a run that was named is not finished, or none is.
+    """
+    runs_folder, output = Path(runs_folder), Path(output)
+    if not licence:
+        raise SettingsError("a card says what whoever gets the file may do with it: give --licence TEXT")
+    for name in names:
+        if (found := standing(name, runs_folder)).state != "finished":
+            raise RunError(f"{runs_folder / name} is {found.state}, not finished: preimage zoo train {name}")
+    present = [folder.name for folder in runs_folder.iterdir()] if runs_folder.is_dir() else []
+    finished = [name for name in zoo.in_order(present) if standing(name, runs_folder).state == "finished"]
+    chosen = list(names or finished)
+    if not chosen:
+        raise RunError(f"{runs_folder} holds no finished run: preimage zoo train --runs {runs_folder}")
+    files = []
+    for name in chosen:
+        on_begin(name)
+        files.append(output / f"{name}.safetensors")
+        zoo.export(runs_folder / name, files[-1], licence=licence, note=note, device=device)
+    return files
