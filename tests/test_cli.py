@@ -228,6 +228,10 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["evaluate", "hog"], "name the photographs to evaluate on"),
         (["audit", "--features", "x.npy", "--images", "."], "there is no file of features x.npy"),
         (["encode", "x.jpg", "-o", "x.txt"], "features are written as .npy"),
+        (["encode", "x.jpg", "-o", "x.npy", "-r", "onnx:no.onnx"], "there is no ONNX file no.onnx"),
+        (["encode", "x.jpg", "-o", "x.npy", "-r", "torch:nowhere:make"], "Looked in the current folder"),
+        (["train", "hog", "-r", "lbp", "--images", "x", "--run", "r"], "name either a preset (hog)"),
+        (["train", "-r", "tork:a:b", "--images", "x", "--run", "r"], "Did you mean 'torch'"),
     ],
 )
 def test_mistakes_get_a_message_and_exit_code_2(
@@ -248,3 +252,23 @@ def test_an_image_without_a_keypoint_is_told(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "grey").save(tmp_path / "flat.png")
     result = preimage("encode", tmp_path / "flat.png", "-r", "sift", "-o", tmp_path / "features.npy")
     assert "flat.png: all features are zero (no keypoint" in result.stderr
+
+
+def test_an_encoder_of_the_current_folder_is_trained_on_encoded_and_inverted(
+    crops: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "from torch import nn\ndef make(): return nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU())"
+    Path("mine.py").write_text(code)
+    preimage(
+        "train", "-r", "torch:mine:make", "--layer", "0", "--images", crops, "--run", "run", "--steps", 5,
+        "--set", "representation.image_size=64", "--set", "decoder.width=0.05", "--device", "cpu",
+    )  # fmt: skip
+    preimage("invert", cat, "--run", "run", "-o", "out")
+    assert Image.open(tmp_path / "out" / "chelsea.torch-mine-make.png").size == (64, 64)
+    preimage("encode", cat, "-r", "torch:mine:make", "--layer", "0", "--set", "image_size=64", "-o", "cat.npy")
+    assert np.load("cat.npy").shape == (1, 8, 8, 8)
+    preimage("invert", "--features", "cat.npy", "--run", "run", "-o", "again")
+    assert Image.open(tmp_path / "again" / "chelsea.torch-mine-make.png").size == (64, 64)
+    Path("mine.py").write_text(code.replace("8, 8", "8, 4").replace("stride=8", "stride=4"))
+    assert "was trained on another 'torch:mine:make'" in preimage("invert", cat, "--run", "run", check=2).stderr

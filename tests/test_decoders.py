@@ -182,9 +182,8 @@ def test_outliers_do_not_set_the_scale_of_the_others() -> None:
     features[:3] *= 1e6
     standardise = Standardise(4)
     standardise.measure(features)
-    usual = standardise(features)[3:]
-    assert usual.std() == pytest.approx(1, abs=0.4)
-    assert standardise(features).abs().max() < 100
+    assert standardise(features)[3:].std() > 0.03  # by the plain deviation it would be 1e-5
+    assert standardise(features).abs().max() < 30
 
 
 def test_outliers_keep_their_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,8 +17,9 @@ CHUNK = 256  # remembered photographs compared at a time
 class Nearest(Inverter):
     """Features -> the remembered photograph at the least Euclidean distance in feature space.
 
-    Features are kept as float16 where they fit, photographs as 8 bits. `skip_same` passes over photographs whose
-    features are the very same: leave-one-out, when it remembers the photographs it is judged on.
+    Features are kept as float16, times a power of two that brings them near 1; photographs as 8 bits. `skip_same`
+    passes over photographs whose features are the very same: leave-one-out, when it remembers the photographs it is
+    judged on.
     """
 
     name: ClassVar[str] = "nearest"
@@ -25,15 +27,23 @@ class Nearest(Inverter):
     def __init__(self, representation: Representation, skip_same: bool = False) -> None:
         self.representation = representation
         self.settings: dict[str, Any] = {"skip_same": skip_same}
-        self.features: Tensor | None = None  # (n, D) float16
+        self.scale = 1.0
+        self.features: Tensor | None = None  # (n, D) float16, times `scale`
         self.images: Tensor | None = None  # (n, 3, H, W) uint8
 
     def fit(self, pairs: Pairs) -> Self:
-        features, images = [], []
+        place = 0
         for batch in pairs:
-            features.append(compact(batch.features.flatten(1).cpu()))
-            images.append(batch.images.mul(255).round().to("cpu", torch.uint8))
-        self.features, self.images = torch.cat(features), torch.cat(images)  # one large part makes all float32
+            if place == 0:
+                self.scale = power_of_two_near_one(batch.features)
+                self.features = torch.empty(len(pairs), batch.features[0].numel(), dtype=torch.float16)
+                self.images = torch.empty(len(pairs), *batch.images.shape[1:], dtype=torch.uint8)
+            assert self.features is not None
+            assert self.images is not None
+            rows = slice(place, place + len(batch.images))
+            self.features[rows] = (batch.features.flatten(1) * self.scale).half().cpu()
+            self.images[rows] = batch.images.mul(255).round().to("cpu", torch.uint8)
+            place = rows.stop
         return self
 
     def invert(self, features: Tensor) -> Tensor:
@@ -45,7 +55,7 @@ class Nearest(Inverter):
     def nearest(self, features: Tensor) -> Tensor:
         """The index (N,) of the closest remembered photograph."""
         assert self.features is not None
-        wanted = features.flatten(1).to(self.features.dtype).float()
+        wanted = (features.flatten(1) * self.scale).half().float()
         least = torch.full((len(wanted),), torch.inf, device=wanted.device)
         index = torch.zeros(len(wanted), dtype=torch.long)
         for start, chunk in enumerate(torch.split(self.features, CHUNK)):
@@ -62,13 +72,14 @@ class Nearest(Inverter):
     def state(self) -> dict[str, Tensor]:
         if self.features is None or self.images is None:
             raise NotFittedError(self.name)
-        return {"features": self.features, "images": self.images}
+        return {"features": self.features, "images": self.images, "scale": torch.tensor([self.scale])}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
-        self.features, self.images = compact(state["features"]), state["images"]
+        self.features, self.images = state["features"].half(), state["images"]
+        self.scale = float(state["scale"]) if "scale" in state else 1.0
         return self
 
 
-def compact(features: Tensor) -> Tensor:
-    """As float16, unless that cannot hold them."""
-    return features.half() if features.abs().max() < torch.finfo(torch.float16).max else features
+def power_of_two_near_one(features: Tensor) -> float:
+    """What brings the largest feature to between 1/2 and 1: float16 ends at 65504, and an encoder need not."""
+    return float(2.0 ** -math.ceil(math.log2(max(float(features.abs().max()), 1e-30))))

@@ -36,7 +36,7 @@ LAST_LINES = 12  # of what a program said before it failed
 class Program(Foreign):
     """Code that is given images as an array, float32 in [0, 1] or uint8 in 0..255, RGB, all of `image_size` pixels.
 
-    `layout` is that of the images, and of the maps that come back. (N, T, D) is flattened unless `tokens` says
+    `layout` is that of the images, and of the maps that come back; (N, T, D) is flattened unless `tokens` says
     otherwise. `files` are others whose contents decide the features, such as weights that the code reads: they count in
     the fingerprint, as the code does.
     """
