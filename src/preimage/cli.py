@@ -38,8 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=("Shows what a visual representation keeps: turns features back into pictures and measures the result."),
 )
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # torch:a:b is a name
+err = Console(stderr=True, emoji=False)
 
 Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders, tar shards or globs of them.")]
 SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
