@@ -78,7 +78,7 @@ def column(finding: Finding, key: str, value: str) -> dict[object, float]:
     return {row[key]: float(row[value]) for row in finding.table}
 
 
-@pytest.mark.parametrize("name", ANALYSES.keys() - {"confidence"})  # which needs a map fitted first
+@pytest.mark.parametrize("name", sorted(ANALYSES.keys() - {"confidence"}))  # which needs a map fitted first
 def test_every_analysis_has_records_numbers_and_words(name: str, images: Tensor, tmp_path: Path) -> None:
     finding = ask(name, images, **({"shifts": [2, 4, 8]} if name == "place" else {}))
     assert not finding.reason

@@ -42,8 +42,8 @@ app = typer.Typer(
 )
 LEFT_OUT_TOLD = 20  # names that are told one by one
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # torch:a:b is a name
+err = Console(stderr=True, emoji=False)
 
 Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders, tar shards or globs of them.")]
 SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."

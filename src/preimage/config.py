@@ -13,7 +13,7 @@ from preimage.errors import SettingsError, UnknownNameError
 from preimage.images import Augmentation, Fit
 from preimage.interfaces import Representation
 from preimage.plain import build
-from preimage.representations import REPRESENTATIONS, get_representation, is_door
+from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.training import TrainingSettings
 
 
@@ -79,7 +79,7 @@ def load_preset(name: str) -> dict[str, Any]:
         tables = tomllib.loads((resources.files("preimage") / "presets" / f"{file}.toml").read_text())
         tables["representation"]["name"] = name
         return tables
-    if name not in REPRESENTATIONS and not is_door(name):
+    if name not in REPRESENTATIONS and ":" not in name:  # a door has settings of its own, which say what is wrong
         raise UnknownNameError("preset or representation", name, {*preset_names(), *REPRESENTATIONS})
     return {"representation": {"name": name}, "training": {}}
 
