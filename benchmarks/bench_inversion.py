@@ -2,9 +2,9 @@
 
     python benchmarks/bench_inversion.py [--images PHOTOS] [--photos 4] [--threads 1] [--hoggles FILE] [--train PHOTOS]
 
-Seconds an image (median) by the clock and of processor time, which other programs disturb less, and NRE (mean; relative to the distance between all `--images`) of each. HOGgles' dictionary
-comes from `--hoggles`, a file `preimage fit hoggles` wrote, or is learnt from `--train`; without either its row is left
-out. `--json FILE` writes the table as JSON too.
+Seconds an image (median) by the clock and of processor time, which other programs disturb less; NRE (mean; relative to
+the distance between all `--images`). HOGgles' dictionary comes from `--hoggles`, a file `preimage fit hoggles` wrote, or
+is learnt from `--train`; without either its row is left out. `--json FILE` writes the table as JSON too.
 """
 
 from __future__ import annotations
