@@ -3,7 +3,7 @@
     python benchmarks/bench_inversion.py [--images PHOTOS] [--photos 4] [--threads 1] [--hoggles FILE] [--train PHOTOS]
 
 Seconds an image (median) by the clock and of processor time, which other programs disturb less; NRE (mean; relative to
-the distance between all `--images`). HOGgles' dictionary comes from `--hoggles`, a file `preimage fit hoggles` wrote, or
+the distance between all `--images`). HOGgles' dictionary comes from `--hoggles`, a file of `preimage fit hoggles`, or
 is learnt from `--train`; without either its row is left out. `--json FILE` writes the table as JSON too.
 """
 
