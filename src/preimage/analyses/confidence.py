@@ -21,7 +21,7 @@ from preimage.metrics import mean_and_sem
 
 OTHER = "map of another"  # photograph: what a map is worth that looks right and belongs elsewhere
 NORMAL = tuple(math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64))) for level in LEVELS)
-TOP = 0.4  # of the pixel range: yellow on the sheet
+TOP = 0.25  # of the pixel range: yellow on the sheet
 BINS = 10  # pixels by expected error, as many in each
 
 
@@ -140,10 +140,9 @@ def coverage_plot(table: Sequence[Record]) -> Plot:
 
 def reliability_plot(size: Tensor, deviations: dict[str, Tensor]) -> Plot:
     """Pixels in groups by expected error: is the actual one as large? Root mean squares, of all three colours."""
-    largest = max(float(own.max()) for kind, own in deviations.items() if kind == MAP)
-    series: dict[str, list[Point]] = {"as expected": [(0.0, 0.0, math.nan), (largest, largest, math.nan)]}
-    for kind in (MAP, GRADIENT):
-        series[kind] = reliability(size, deviations[kind])
+    found = {kind: reliability(size, deviations[kind]) for kind in (MAP, GRADIENT)}
+    ends = [end(point[0] for points in found.values() for point in points) for end in (min, max)]
+    series: dict[str, list[Point]] = {"as expected": [(end, end, math.nan) for end in ends], **found}
     return Plot(
         "Expected and actual error", "expected error (pixels in [0, 1])", "actual error, root mean square", series
     )

@@ -252,7 +252,7 @@ def log_likelihood(squares: Tensor, variances: Tensor) -> Tensor:
 def fit_scales(errors: Tensor, deviations: Tensor, steepness: Tensor) -> dict[str, Tensor]:
     """The most likely scale of the map, constant, and base and slope of the gradient's deviations; and their reaches.
 
-    All of one row of values (n,). `factors` (3, 3) are quantiles: errors have heavier tails than a normal distribution.
+    All of one row of values (n,). `factors` (3, 3) are quantiles: errors need not be normally distributed.
     """
     squares = errors.square()
     scale, constant = (squares / deviations.square()).mean().sqrt(), squares.mean().sqrt()
