@@ -243,8 +243,8 @@ def test_mistakes_get_a_message_and_exit_code_2(
 
 
 def test_inverting_what_does_not_ship_says_how_to_train_it_and_how_long_that_takes(cat: Path, tmp_path: Path) -> None:
-    message = preimage("invert", cat, "-r", "efficientnet_lite0.stem", "-o", tmp_path, check=2).stderr
-    assert "preimage train efficientnet_lite0.stem" in message
+    message = preimage("invert", cat, "-r", "efficientnet_lite0.stage7", "-o", tmp_path, check=2).stderr
+    assert "preimage train efficientnet_lite0.stage7" in message
     assert re.search(r"1,000 steps of 32 photographs take\s+about \d+ min", message)
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
-
 from preimage.audit import MEAN, NETWORK, RIDGE, Audit, Row
 from preimage.figures import bars, curve, sheet
+from preimage.pages import embedded, render
 
-WIDEST = 1400  # pixels of a figure
 NRE = "NRE (lower is better)"
 
 
@@ -26,13 +21,6 @@ def write_page(audit: Audit, file: str | Path) -> None:
 
 def page(audit: Audit) -> str:
     """The page as text; what came from files (names, reasons) is escaped."""
-    environment = Environment(
-        loader=PackageLoader("preimage"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     content = audit.content
     figures = {"bars": picture(lambda path: draw_bars(content["rows"], path))}
     figures["sheet"] = picture(lambda path: sheet(audit.pictures, path))
@@ -41,22 +29,17 @@ def page(audit: Audit) -> str:
     if content["defences"]:
         figures["defences"] = picture(lambda path: draw_defences(content["defences"], path))
     names = {"network": NETWORK, "ridge": RIDGE, "mean": MEAN}
-    return environment.get_template("audit.html").render(
-        **content, figures=figures, names=names, captions=audit.captions, columns=list(audit.pictures)
+    return render(
+        "audit.html", **content, figures=figures, names=names, captions=audit.captions, columns=list(audit.pictures)
     )
 
 
 def picture(draw: Callable[[Path], None]) -> str:
-    """A figure as a data URL, no wider than `WIDEST`."""
+    """A figure as the address of itself."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "figure.png"
         draw(file)
-        image = Image.open(file).convert("RGB")
-    if image.width > WIDEST:
-        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)))
-    content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+        return embedded(file, "png")
 
 
 def draw_bars(rows: Sequence[Row], file: Path) -> None:

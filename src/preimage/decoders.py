@@ -250,7 +250,9 @@ class Standardise(nn.Module):
             self.deviation[part] = torch.where(moves, deviation, 0.0)
         moving = self.deviation[self.deviation > 0]
         least = 1e-6 * moving.median() if len(moving) else 0.0
-        self.deviation.copy_(torch.where(self.deviation > least, self.deviation, 1.0))
+        alive = self.deviation > least
+        self.deviation.copy_(torch.where(alive, self.deviation, 1.0))
+        self.reach.copy_(torch.where(alive, self.reach, UNLIMITED))  # an encoder that is trained may wake the dead
 
     def forward(self, features: Tensor) -> Tensor:
         shape = (1, -1) + (1,) * (features.ndim - 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,8 @@ from preimage.evaluation import Evaluation, Row
 from preimage.gallery import Exhibit, exhibits
 from preimage.images import to_pixels
 from preimage.interfaces import ignore
-from preimage.pages import render
+from preimage.pages import embedded, render
 
-QUALITY = 90  # of the JPEGs in the page
 DESCRIBED = "scikit-image's samples"
 
 
@@ -70,19 +67,17 @@ def page(shown: list[Shown], left_out: list[str]) -> str:
     rows = [
         {
             "photograph": name.rpartition(".")[0],
-            "picture": embedded(first.photographs[place]),
-            "reconstructions": [embedded(one.exhibit.reconstructions[place]) for one in shown],
+            "picture": as_address(first.photographs[place]),
+            "reconstructions": [as_address(one.exhibit.reconstructions[place]) for one in shown],
         }
         for place, name in enumerate(first.ids)
     ]
     return render("demo.html", shown=shown, rows=rows, left_out=left_out, words=words, best=shown[0].name)
 
 
-def embedded(image: Tensor) -> str:
+def as_address(image: Tensor) -> str:
     """An image (3, H, W) as the address of itself, for an <img>."""
-    content = io.BytesIO()
-    Image.fromarray(to_pixels(image[None])[0]).save(content, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return embedded(Image.fromarray(to_pixels(image[None])[0]))
 
 
 def words(row: Row | dict[str, Any], measure: str, places: int) -> str:

@@ -1,10 +1,20 @@
-"""Pages from templates: what a page says stands in `templates/`, what it is filled with comes from the caller."""
+"""Pages from templates: what a page says stands in `templates/`, what it is filled with comes from the caller.
+
+Pictures go into the page itself, so that it is one file and loads nothing.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import io
+from pathlib import Path
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from PIL import Image
+
+WIDEST = 1600  # pixels; a page with ten sheets stays at a few megabytes
+QUALITY = 88  # of JPEGs
 
 
 def render(template: str, **values: Any) -> str:
@@ -18,3 +28,13 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template).render(**values)
+
+
+def embedded(picture: Path | Image.Image, kind: Literal["jpeg", "png"] = "jpeg") -> str:
+    """A picture as the address of itself, for an <img>: JPEG for photographs, PNG for plots; no wider than `WIDEST`."""
+    image = (Image.open(picture) if isinstance(picture, Path) else picture).convert("RGB")
+    if image.width > WIDEST:
+        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)))
+    content = io.BytesIO()
+    image.save(content, kind, **({"quality": QUALITY} if kind == "jpeg" else {"optimize": True}))
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

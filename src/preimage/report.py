@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-from PIL import Image
-
 from preimage.evaluation import Evaluation
 from preimage.findings import Record, read_finding
-
-SHEET_WIDTH = 1600  # pixels; a page with ten sheets stays at a few megabytes
+from preimage.pages import embedded, render
 
 
 @dataclass(frozen=True)
@@ -54,10 +48,7 @@ class Section:
 
 def write_page(title: str, made: str, sections: Sequence[Section], file: Path) -> None:
     """Write the page; `made` says in a line what it was made of."""
-    environment = Environment(
-        loader=PackageLoader("preimage"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html").render(title=title, made=made, sections=sections)
+    page = render("report.html", title=title, made=made, sections=sections)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
 
@@ -122,17 +113,5 @@ def cells(table: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def picture(file: Path, alt: str, plot: bool = False) -> Figure:
-    """A PNG as part of the page; sheets of photographs become JPEG, not wider than a page needs."""
-    if plot:
-        return Figure(data_url(file.read_bytes(), "png"), alt, plot)
-    with Image.open(file) as sheet:
-        image = sheet.convert("RGB")
-        if image.width > SHEET_WIDTH:
-            image = image.resize((SHEET_WIDTH, round(image.height * SHEET_WIDTH / image.width)))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-    return Figure(data_url(buffer.getvalue(), "jpeg"), alt)
-
-
-def data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    """A PNG as part of the page; sheets of photographs become JPEG."""
+    return Figure(embedded(file, "png" if plot else "jpeg"), alt, plot)

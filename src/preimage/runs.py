@@ -387,7 +387,7 @@ def measure_pace(settings: Settings, device: str | None = None) -> float:
             yield inverter.inputs(representation.batch([], images)), images
 
     return training.seconds_per_step(
-        network, batches(), settings.training, accelerator, grid=representation.grid, repeats=3
+        network, batches(), settings.training, accelerator, grid=representation.grid, repeats=2, ignored=1
     )
 
 

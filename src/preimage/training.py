@@ -294,13 +294,14 @@ def seconds_per_step(
     *,
     grid: int | None = None,
     repeats: int = 8,
+    ignored: int = 4,
 ) -> float:
     """The median time of a training step, photographs included, measured on a copy of the decoder then thrown away.
 
-    The first steps are left out: they find photographs waiting, and warm up caches.
+    The first steps are `ignored`: they find photographs waiting, and warm up caches.
     """
     times: list[float] = []
-    trial, ignored = start(copy.deepcopy(decoder), settings), 4
+    trial = start(copy.deepcopy(decoder), settings)
     steps = repeats + ignored
     train(trial, batches, steps, settings, accelerator, grid=grid, on_step=lambda step: times.append(step.seconds))
     accelerator.free_memory()

@@ -1,0 +1,41 @@
+"""The command line: one sub-command is one function of the library.
+
+Results go to stdout, progress and notes to stderr. A mistake of the user's is a message and exit code 2, never a
+traceback. torch is imported only by the commands that compute.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from preimage.cli import features, studies, training, zoo  # noqa: F401 (each adds its commands)
+from preimage.cli.terminal import app, fail, note, show_notes
+from preimage.errors import NotShippedError, PreimageError
+
+
+def main() -> None:
+    """The entry point of the `preimage` command."""
+    sys.path.append(str(Path.cwd()))  # where torch: and python: look for code of the user's
+    show_notes()
+    try:
+        app()
+    except NotShippedError as error:
+        fail(f"{error} ({training_time(error.name)})")
+    except PreimageError as error:
+        fail(str(error))
+    except OSError as error:
+        if os.environ.get("PREIMAGE_DEBUG"):
+            raise
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def training_time(name: str) -> str:
+    from preimage import api
+
+    note(f"trying some steps of training for {name} ...")
+    try:
+        return api.training_time(name)
+    except PreimageError as error:
+        return f"how long that takes cannot be told yet: {error}"

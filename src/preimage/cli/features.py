@@ -1,0 +1,250 @@
+"""What there is, and both directions: list, weights, encode, invert."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from preimage.cli.terminal import (
+    AsJson,
+    Device,
+    FitOption,
+    Images,
+    Layer,
+    Name,
+    Overrides,
+    app,
+    as_override,
+    file_names,
+    note,
+    open_photos,
+    out,
+    pick_device,
+    plain_table,
+    progress_bar,
+    representation_of,
+    representation_settings,
+    tell_left_out,
+)
+from preimage.errors import FeatureError, SettingsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from preimage.interfaces import Inverter
+
+Batches = Iterable[tuple[list[str], "Tensor"]]  # ids, and images (N, 3, H, W) in [0, 1]
+
+
+@app.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    """Representations, decoders, inverters, presets, and what ships with the package."""
+    from preimage import api
+
+    catalogue = api.catalogue()
+    if as_json:
+        print(json.dumps(catalogue, indent=2))
+        return
+    table = plain_table("representations", "name", "features", "of images", "gradients", "source")
+    for name, facts in catalogue["representations"].items():
+        if facts["feature_shape"] is not None:
+            size = " x ".join(map(str, facts["feature_shape"]))
+            gradients = "yes" if facts["differentiable"] else "no"
+            table.add_row(name, size, f"{facts['image_size']} px", gradients, facts["source"])
+    out.print(table)
+    missing: dict[str, list[str]] = {}
+    for name, facts in catalogue["representations"].items():
+        if facts["feature_shape"] is None:
+            missing.setdefault(facts["source"], []).append(name)
+    for needs, names in missing.items():
+        out.print(f"{names[0]} ... {names[-1].partition('.')[2]}: {needs}")
+    out.print()
+    for kind in ("doors", "decoders", "inverters"):
+        table = plain_table(kind, "name", "what it is")
+        for name, description in catalogue[kind].items():
+            table.add_row(name, description)
+        out.print(table, "")
+    table = plain_table("analyses", "name", "what it asks")
+    for name, question in catalogue["analyses"].items():
+        table.add_row(name, question)
+    out.print(table, "")
+    out.print(f"presets: {', '.join(catalogue['presets'])}\n")
+    table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
+    for name, entry in catalogue["shipped"].items():
+        nre = f"{entry['nre']:.3f} ± {entry['nre_sem']:.3f} (n={entry['n']})"
+        table.add_row(name, f"{entry['size_bytes'] / 2**20:.1f} MiB", entry["trained_on"], nre)
+    out.print(table)
+
+
+@app.command()
+def weights(
+    action: Annotated[str, typer.Argument(help="'list', or 'get' to download.")],
+    name: Annotated[str | None, typer.Argument(help="alexnet, bvlc_alexnet or caffenet.")] = None,
+) -> None:
+    """Published weights of networks: what there is, and fetching it. Nothing else ever downloads any."""
+    from preimage.networks.weights import PUBLISHED, fetch
+
+    if action == "list" and name is None:
+        table = plain_table("published weights", "name", "MB", "licence", "from", "here")
+        for known, own in PUBLISHED.items():
+            table.add_row(known, str(own.megabytes), own.licence, own.url, "yes" if own.file.exists() else "no")
+        out.print(table)
+    elif action == "get" and name is not None:
+        if name in PUBLISHED:
+            own = PUBLISHED[name]
+            note(f"{own.url}: {own.megabytes} MB, licence: {own.licence}; to {own.file}")
+        with progress_bar() as bar:
+            task = bar.add_task("downloading", total=None, facts="")
+            print(fetch(name, lambda done, total: bar.update(task, completed=done, total=total)))
+    else:
+        raise SettingsError(f"say `preimage weights list`, or `preimage weights get NAME` ({', '.join(PUBLISHED)})")
+
+
+@app.command()
+def encode(
+    images: Images,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write; its settings go beside it.")],
+    representation: Name = "hog",
+    layer: Layer = None,
+    fit: FitOption = None,
+    settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+    device: Device = None,
+) -> None:
+    """Features of photographs: an array (N, ...) and, beside it, their shape and settings as JSON."""
+    import numpy as np
+
+    from preimage.pairs import EncodedPhotos
+
+    if output.suffix != ".npy":
+        raise SettingsError(f"features are written as .npy, not {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    chosen = representation_of(representation, settings + as_override(layer))
+    photos = open_photos(images, chosen.image_size, fit)
+    pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
+    arrays = []
+    for batch in pairs:
+        tell_empty(batch.ids, batch.features)
+        arrays.append(batch.features.cpu().numpy())
+    features = np.concatenate(arrays)
+    np.save(output, features)
+    sidecar(output).write_text(
+        json.dumps(
+            {
+                "representation": {"name": chosen.name, **chosen.settings},
+                "fingerprint": chosen.fingerprint,
+                "shape": features.shape,
+                "ids": photos.ids,
+                "fit": photos.fit,
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+    print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {sidecar(output).name}")
+
+
+@app.command()
+def invert(
+    images: Annotated[list[Path] | None, typer.Argument(help="Photographs to encode and invert.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("out"),
+    representation: Name = "hog",
+    run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,
+    fit: FitOption = None,
+    size: Annotated[
+        str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
+    ] = "own",
+    settings: Overrides = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Features back into pictures: out/NAME.hog.png, and NAME.sheet.png beside the photograph."""
+    from preimage import api
+
+    if (images is None) == (features is None):
+        raise SettingsError("give either photographs or --features, not both and not neither")
+    inverter = api.load_inverter(Path(run) if run else representation, **representation_settings(settings))
+    fit = fit or (api.fit_of(Path(run)) if run else None)
+    output.mkdir(parents=True, exist_ok=True)
+    if features is not None:
+        invert_features(inverter, features, output, pick_device(device))
+        return
+    assert images is not None
+    if size == "native":
+        ids, batches = native_batches(images, inverter.representation.grid)
+    elif size == "own":
+        photos = open_photos(images, inverter.representation.image_size, fit)
+        ids, batches = photos.ids, photos.batches(16)
+    else:
+        raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
+    invert_photos(inverter, batches, file_names(ids), output, pick_device(device))
+
+
+def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], output: Path, device: str) -> None:
+    from preimage.evaluation import sheet_columns
+    from preimage.figures import sheet
+    from preimage.images import save_image
+
+    representation = inverter.representation
+    for ids, images in batches:
+        features = representation.encode(images.to(device))
+        tell_empty(ids, features)
+        reconstructions = inverter.invert(features).cpu()
+        columns = sheet_columns(representation, images, features.cpu(), reconstructions)
+        for index, name in enumerate(ids):
+            picture, beside = (output / f"{names[name]}.{kind}.png" for kind in (representation.file_name, "sheet"))
+            save_image(reconstructions[index], picture)
+            sheet({title: each[index : index + 1] for title, each in columns.items()}, beside)
+            print(f"{picture}\n{beside}")
+
+
+def tell_empty(ids: list[str], features: Tensor) -> None:
+    for name, one in zip(ids, features, strict=True):
+        if not one.any():
+            note(f"{name}: all features are zero (no keypoint, or nothing but one colour); its picture is a guess")
+
+
+def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Batches]:
+    """Ids, and one photograph at a time at its own size."""
+    from preimage.images import decode, find_photos, to_tensor, whole
+
+    if grid is None:
+        raise SettingsError("--size native needs a representation on a grid, such as hog or lbp")
+    found = find_photos(images)
+    tell_left_out(found.left_out)
+    photos = found.photos
+    batches = (([photo.id], to_tensor([whole(decode(photo.read(), photo.id), grid)])) for photo in photos)
+    return [photo.id for photo in photos], batches
+
+
+def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -> None:
+    import torch
+
+    from preimage.images import save_image
+    from preimage.representations.saved import SavedFeatures, open_table
+
+    representation = inverter.representation
+    table = open_table(file, representation.feature_shape)
+    own_encoder = representation.encoder if isinstance(representation, SavedFeatures) else representation.fingerprint
+    if table.encoder and own_encoder and table.encoder != own_encoder:
+        raise FeatureError(
+            f"{file} was made by an encoder with fingerprint {table.encoder}, but the inverter reads "
+            f"{ {'name': representation.name, **representation.settings} }, fingerprint {own_encoder}: encode again "
+            "with the inverter's settings"
+        )
+    ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
+    names = file_names(ids)
+    for start in range(0, len(table), 16):
+        rows = range(start, min(start + 16, len(table)))
+        reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
+        for row, back in zip(rows, reconstructions, strict=True):
+            picture = output / f"{names[ids[row]]}.{representation.file_name}.png"
+            save_image(back, picture)
+            print(picture)
+
+
+def sidecar(file: Path) -> Path:
+    return file.with_name(file.name + ".json")

@@ -1,0 +1,294 @@
+"""What all commands share: the app, the options they have in common, and how they talk to the terminal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from preimage.errors import SettingsError, WeightsWarning
+
+if TYPE_CHECKING:
+    from preimage.evaluation import Evaluation
+    from preimage.images import Photos
+    from preimage.interfaces import Representation
+    from preimage.runs import Reporter
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=("Shows what a visual representation keeps: turns features back into pictures and measures the result."),
+)
+LEFT_OUT_TOLD = 20  # names that are told one by one
+
+out = Console(emoji=False)  # torch:a:b is a name
+err = Console(stderr=True, emoji=False)
+
+Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders, tar shards or globs of them.")]
+SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
+ImagesOption = Annotated[list[str], typer.Option("--images", help=SOURCES)]
+TrainImages = Annotated[list[str], typer.Option(help="Photographs for the baselines; a run knows its own.")]
+FeaturesOption = Annotated[
+    Path | None, typer.Option("--features", help="Saved features (.npy, .npz, .safetensors, .parquet) of --images.")
+]
+Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
+Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set representation.layer=LAYER.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
+FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
+FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
+INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
+Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
+BASELINE = "Add gradient-descent or hoggles, or a file that `preimage fit` wrote (./file.safetensors); repeatable."
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+def fail(message: str) -> None:
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def show_notes() -> None:
+    """Warnings meant for the user are shown as notes, without a place in the code."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        note(f"note: {message}") if issubclass(category, WeightsWarning) else shown(message, category, *place)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+
+
+def escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def note(text: str) -> None:
+    err.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def plain_table(title: str, first: str, *columns: str) -> Table:
+    """A table without lines whose first column is never cut."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def print_table(records: list[dict[str, Any]]) -> None:
+    """Records as a table; a value and its standard error share a column."""
+    from preimage.report import cells
+
+    if not records:
+        return
+    columns, rows = cells(records)
+    table = plain_table("", *columns)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        yield bar
+
+
+@contextmanager
+def stepwise() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar over named steps."""
+    with progress_bar() as bar:
+        task = bar.add_task("", total=None, facts="")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def make_reporter(bar: Progress) -> Reporter:
+    from preimage.runs import Plan, Reporter, Validation
+    from preimage.training import Progress as Step
+
+    class Terminal(Reporter):
+        """Tells the plan, then keeps a bar with images/s, loss, validation NRE and the time left."""
+
+        def planned(self, plan: Plan) -> None:
+            tell_left_out(plan.left_out)
+            self.batch_size = plan.batch_size
+            self.nre = ""
+            if plan.matched_by:
+                note(f"features matched to photographs by {plan.matched_by}")
+            left = plan.steps - plan.first_step
+            note(
+                f"{plan.photos} photographs, {plan.validation_photos} for validation, "
+                f"{len(plan.left_out)} files left out\n"
+                f"decoder: {plan.cost.parameters / 1e6:.2f} M parameters, "
+                f"{plan.cost.flops / 1e9:.2f} GFLOP an inversion\n"
+                f"training: {left} steps of {plan.batch_size} on {plan.device} in {plan.precision}, "
+                f"about {plan.memory / 2**30:.1f} GiB, about {duration(left * plan.seconds_per_step)}"
+            )
+            self.task = bar.add_task("training", total=plan.steps, completed=plan.first_step, facts="")
+
+        def stepped(self, progress: Step) -> None:
+            bar.update(
+                self.task,
+                completed=progress.step,
+                facts=(f"{self.batch_size / progress.seconds:.0f} images/s  loss {progress.loss:.4f}  {self.nre}"),
+            )
+
+        def validated(self, validation: Validation) -> None:
+            self.nre = f"NRE {validation.nre:.3f}"
+            note(f"step {validation.step}: NRE {validation.nre:.4f} ± {validation.nre_sem:.4f} (n={validation.n})")
+
+    return Terminal()
+
+
+def tell_left_out(left_out: dict[str, str]) -> None:
+    for name, why in list(left_out.items())[:LEFT_OUT_TOLD]:
+        note(f"left out {name}: {why}")
+    if len(left_out) > LEFT_OUT_TOLD:
+        note(f"left out {len(left_out) - LEFT_OUT_TOLD} more")
+
+
+def as_override(layer: str | None) -> list[str]:
+    """--layer as the setting it is short for; in quotes, because a layer may be called 6."""
+    return [] if layer is None else [f"representation.layer={json.dumps(layer)}"]
+
+
+def representation_of(name: str, overrides: list[str]) -> Representation:
+    from preimage.representations import get_representation
+
+    return get_representation(name, **representation_settings(overrides))
+
+
+def representation_settings(overrides: list[str]) -> dict[str, Any]:
+    """The values of `key=value` and `representation.key=value`."""
+    return plain_settings(overrides, "representation")
+
+
+def plain_settings(overrides: list[str], owner: str) -> dict[str, Any]:
+    """The values of `key=value` and `owner.key=value`."""
+    from preimage.config import parse_override
+
+    values = {}
+    for override in overrides:
+        section, key, value = parse_override(override)
+        if section not in ("", owner):
+            raise SettingsError(f"only settings of the {owner} can be set here, not {override!r}")
+        values[key] = value
+    return values
+
+
+def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:
+    """The photographs a user named; what is left out is told."""
+    from preimage.images import Photos
+
+    photos = Photos.open(images, image_size, check_fit(fit) or "crop").load()
+    tell_left_out(photos.left_out)
+    return photos
+
+
+def check_fit(fit: str | None) -> Any:
+    if fit not in ("crop", "whole", None):
+        raise SettingsError(f"--fit is 'crop' or 'whole', not {fit!r}")
+    return fit
+
+
+def pick_device(device: str | None) -> str:
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def file_names(ids: list[str]) -> dict[str, str]:
+    """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
+    flat = {own: own.strip("/").replace("/", "_").replace("\\", "_").replace(":", "_") for own in ids}
+    stems = {own: name.removesuffix(Path(name).suffix) for own, name in flat.items()}
+    return stems if len(set(stems.values())) == len(stems) else flat
+
+
+def as_argument(folder: Path) -> str:
+    """A path as the commands take it: with a slash, so that it is no shipped name."""
+    return str(folder) if "/" in str(folder) else f"./{folder}"
+
+
+def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
+    tell_left_out(result.left_out)
+    if as_json:
+        print(json.dumps(result.to_json(), indent=2))
+        return
+    table = plain_table("", "inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n")
+    for row in result.rows:
+        table.add_row(
+            row.inverter,
+            f"{row.nre:.3f} ± {row.nre_sem:.3f}",
+            f"{row.psnr:.2f} ± {row.psnr_sem:.2f}",
+            f"{row.ssim:.3f} ± {row.ssim_sem:.3f}",
+            str(row.n),
+        )
+    out.print(f"{result.representation}: {result.n} photographs at {result.image_size} pixels, {result.images}")
+    out.print(table)
+    out.print(
+        f"± standard error; NRE is relative to N = {result.pairwise_distance:.1f}, the mean distance of two of them"
+    )
+    fitted: dict[str, list[str]] = {}
+    for row in result.rows:
+        fitted.setdefault(row.fitted_on, []).append(row.inverter)
+    for words, names in fitted.items():
+        fit_to_say = names[0] not in ("other-image", "decoder-size")
+        out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
+    print_paired(result)
+
+
+def print_paired(result: Evaluation) -> None:
+    """Rows on fewer photographs than the first one's beside it, on the same photographs."""
+    from preimage.evaluation import paired
+
+    main = result.rows[0]
+    for row in result.rows:
+        if row.n < main.n:
+            difference, sem, n = paired(result, row.inverter, main.inverter)
+            out.print(f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}")
+
+
+def stop_on_signals() -> Callable[[], bool]:
+    """The first Ctrl-C (or SIGTERM) asks for a checkpoint at the next step; the second stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        note("stopping after this step, with a checkpoint; once more to stop at once")
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return lambda: bool(asked)

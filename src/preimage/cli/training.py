@@ -1,0 +1,215 @@
+"""Inverters made and measured: train, evaluate, fit, confidence, export."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from preimage.cli.terminal import (
+    BASELINE,
+    AsJson,
+    Device,
+    FeaturesOption,
+    FitOption,
+    ImagesOption,
+    Layer,
+    Name,
+    Overrides,
+    TrainImages,
+    app,
+    as_argument,
+    as_override,
+    check_fit,
+    make_reporter,
+    note,
+    pick_device,
+    plain_settings,
+    print_evaluation,
+    progress_bar,
+    representation_of,
+    representation_settings,
+    stop_on_signals,
+)
+from preimage.errors import SettingsError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def train(
+    preset: Annotated[str | None, typer.Argument(help="hog, ...: the preset to start from.")] = None,
+    images: ImagesOption = [],  # noqa: B006
+    val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
+    run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    features: FeaturesOption = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes, made steps by timing a few.")] = None,
+    settings: Overrides = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    representation: Annotated[str | None, typer.Option("--representation", "-r", help="Instead of a preset.")] = None,
+    layer: Layer = None,
+    device: Device = None,
+) -> None:
+    """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first.
+
+    --features takes the place of a preset: features that you have, of the photographs in --images.
+    """
+    from preimage import api, runs
+
+    if preset is not None and representation is not None:
+        raise SettingsError(f"name either a preset ({preset}) or --representation ({representation}), not both")
+    preset = preset or representation
+    settings = settings + as_override(layer)
+    stop = stop_on_signals()
+    with progress_bar() as bar:
+        reporter = make_reporter(bar)
+        if resume is not None:
+            if preset or features or images or val or run or settings or steps or epochs or minutes or seed:
+                raise SettingsError("--resume goes on with a run's own settings: it takes no others")
+            result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
+        else:
+            if (preset is None) == (features is None) or not images or run is None:
+                raise SettingsError(
+                    "to train, name a preset, --images and --run; or --features, --images and --run; or --resume a run"
+                )
+            budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
+            overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
+            options: dict[str, Any] = {
+                "validation": val,
+                "overrides": overrides,
+                "seed": seed,
+                "device": device,
+                "reporter": reporter,
+                "should_stop": stop,
+            }
+            if features is not None:
+                result = api.train_saved(features, images, run, **options)
+            else:
+                result = api.train(str(preset), images, run, **options)
+    if int(os.environ.get("RANK", 0)) != 0:
+        return  # one process speaks for all
+    total = result.settings.training.steps
+    if result.step != total:
+        note(f"stopped at step {result.step} of {total}; go on with: preimage train --resume {result.folder}")
+        sys.exit(130)
+    print(f"{result.folder}: {total} steps done. Next: preimage evaluate {as_argument(result.folder)} --images ...")
+
+
+@app.command()
+def evaluate(
+    inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
+    images: ImagesOption = [],  # noqa: B006
+    features: FeaturesOption = None,
+    train_images: TrainImages = [],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
+    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
+    baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
+    records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
+    fit: FitOption = None,
+    settings: Overrides = [],  # noqa: B006
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """NRE, PSNR and SSIM beside the mean image, the nearest neighbour, ridge regression and the control."""
+    from preimage import api
+
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=None, facts="")
+        result = api.evaluate(
+            inverter,
+            images,
+            features=features,
+            train_images=train_images or None,
+            fit=check_fit(fit),
+            device=pick_device(device),
+            limit=limit,
+            settings=representation_settings(settings),
+            baselines=baseline,
+            baseline_limit=baseline_limit,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print_evaluation(result, as_json)
+    if records is not None:
+        records.parent.mkdir(parents=True, exist_ok=True)
+        records.write_text(result.records_csv())
+
+
+@app.command()
+def fit(
+    inverter: Annotated[str, typer.Argument(help="hoggles, gradient-descent, ridge, nearest or mean-image.")],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    representation: Name = "hog",
+    fit: FitOption = None,
+    settings: Overrides = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Fit an inverter that is no network on photographs; its file serves `invert --run` and `evaluate --baseline`.
+
+    --set changes the inverter's settings (windows=20000), or the representation's (representation.cell_size=16).
+    """
+    from preimage import api
+
+    of_representation = [override for override in settings if override.startswith("representation.")]
+    own = plain_settings([override for override in settings if override not in of_representation], "inverter")
+    note(f"fitting {inverter} for {representation} ...")
+    api.fit_inverter(
+        inverter,
+        representation_of(representation, of_representation),
+        images,
+        output,
+        settings=own,
+        fit=check_fit(fit) or "crop",
+        device=pick_device(device),
+    )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB. Next: preimage invert --run {as_argument(output)} ...")
+
+
+@app.command()
+def confidence(
+    inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = 1000,
+    fit: FitOption = None,
+    seed: Annotated[int, typer.Option(help="Decides weights and order.")] = 0,
+    device: Device = None,
+) -> None:
+    """Learn how far off each pixel is, and write the inverter with it; reconstructions stay as they are."""
+    from preimage import api
+
+    with progress_bar() as bar:
+        task = bar.add_task("fitting", total=None, facts="")
+        api.fit_confidence(
+            inverter,
+            images,
+            output,
+            steps=steps,
+            fit=check_fit(fit),
+            seed=seed,
+            device=pick_device(device),
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    licence: Annotated[str, typer.Option(help="What whoever gets the file may do with it.")] = "",
+    full: Annotated[bool, typer.Option("--full", help="Keep float32 instead of float16.")] = False,
+    device: Device = None,
+) -> None:
+    """A run's inverter, with its mean image and ridge regression, as one file to pass on, and a card of facts."""
+    from preimage import zoo
+
+    card = zoo.export(run, output, licence=licence, half=not full, device=pick_device(device))
+    print(f"{output}: {card['size_bytes'] / 2**20:.1f} MiB, card in {output.with_suffix('.json').name}")

@@ -1,0 +1,225 @@
+"""What ships with the package, shown and made: demo, results, zoo."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from preimage.cli.terminal import (
+    SOURCES,
+    AsJson,
+    Device,
+    ImagesOption,
+    Overrides,
+    app,
+    duration,
+    make_reporter,
+    note,
+    out,
+    pick_device,
+    plain_table,
+    print_evaluation,
+    progress_bar,
+    representation_settings,
+    stop_on_signals,
+)
+from preimage.errors import SettingsError
+
+if TYPE_CHECKING:
+    from preimage.zoo_training import Standing
+
+zoo_app = typer.Typer(no_args_is_help=True, help="The inverters that come with the package: make, describe, verify.")
+app.add_typer(zoo_app, name="zoo")
+
+Names = Annotated[list[str] | None, typer.Argument(help="Which ones; by default all.")]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
+NAMED = "Change a setting, of all or of one (NAME:KEY=VALUE); repeatable."
+
+
+ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"}
+
+
+METRIC_PLACES = {"nre": 3, "psnr": 2, "ssim": 3}
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page.")] = Path("demo"),
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Invert four sample photographs with everything that ships; writes one page, index.html, to look at."""
+    from preimage import demo as exhibition
+
+    where = pick_device(device)
+    exhibits = exhibition.show(output, device=where, tell=note)
+    if as_json:
+        print(json.dumps({exhibit.name: exhibit.evaluation.to_json() for exhibit in exhibits}, indent=2))
+    else:
+        for exhibit in exhibits:
+            print_evaluation(exhibit.evaluation)
+            out.print()
+    note(f"page: {output / 'index.html'}")
+
+
+@app.command()
+def results(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The Markdown file.")] = Path("docs/results.md"),
+    sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of your own photographs.")] = None,
+    images: Annotated[list[str], typer.Option("--images", help=f"Photographs for --sheets. {SOURCES}")] = [],  # noqa: B006
+    settings: Overrides = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Write the page of results from the cards of what ships, pictures included."""
+    from preimage import results as page
+
+    if (sheets is None) != (not images):
+        raise SettingsError("--sheets FOLDER and --images PHOTOS go together")
+    where, given = pick_device(device), representation_settings(settings)
+    print(page.write(output, settings=given, device=where, tell=note))
+    if sheets is not None:
+        for file in page.draw_sheets(sheets, images, settings=given, device=where, tell=note):
+            print(file)
+
+
+@zoo_app.command("train")
+def zoo_train(
+    names: Names = None,
+    images: ImagesOption = [],  # noqa: B006
+    val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
+    runs: RunsFolder = Path("runs"),
+    settings: Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    device: Device = None,
+) -> None:
+    """Train all that ships by its presets; skips what is finished, goes on with what was begun. Ctrl-C saves first."""
+    from preimage import zoo_training
+
+    if not images:
+        raise SettingsError("to train, name --images (and --val)")
+    stop = stop_on_signals()
+    with progress_bar() as bar:
+        standings = zoo_training.train_zoo(
+            names or [],
+            images,
+            runs,
+            validation=val,
+            overrides=settings,
+            seed=seed,
+            device=device,
+            reporter=make_reporter(bar),
+            on_begin=lambda name, action: note(f"{name}: {ACTIONS[action]}"),
+            should_stop=stop,
+        )
+    if int(os.environ.get("RANK", 0)) != 0:
+        return
+    out.print(standings_table(standings))
+    failed = [one for one in standings if one.state == "failed"]
+    for one in failed:
+        note(f"{one.name} failed: {one.reason}")
+    if stop():
+        note("stopped; the same command goes on where each one stands")
+        sys.exit(130)
+    if failed:
+        sys.exit(1)
+
+
+def standings_table(standings: Sequence[Standing]) -> Table:
+    table = plain_table("", "inverter", "NRE ↓", "steps", "time", "images/s", "waiting", "float16", "")
+    for one in standings:
+        table.add_row(
+            one.name,
+            "" if one.nre is None else f"{one.nre:.3f} ± {one.nre_sem:.3f}",
+            str(one.step) if one.step == one.steps else f"{one.step} of {one.steps or '?'}",
+            duration(one.seconds),
+            "" if one.images_per_second is None else f"{one.images_per_second:.0f}",
+            "" if one.waiting is None else f"{100 * one.waiting:.0f} %",
+            "" if one.size_bytes is None else f"{one.size_bytes / 2**20:.1f} MiB",
+            one.state,
+        )
+    return table
+
+
+@zoo_app.command("export")
+def zoo_export(
+    names: Names = None,
+    runs: RunsFolder = Path("runs"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files and their cards.")] = Path("zoo"),
+    licence: Annotated[str, typer.Option(help="What whoever gets the files may do with them.")] = "",
+    remark: Annotated[str, typer.Option("--note", help="What a reader of the numbers must know.")] = "",
+    device: Device = None,
+) -> None:
+    """Finished runs -> files of inverters in float16, each with its card, as the package holds them."""
+    from preimage import zoo_training
+
+    for file in zoo_training.export_zoo(
+        names or [],
+        runs,
+        output,
+        licence=licence,
+        note=remark,
+        device=pick_device(device),
+        on_begin=lambda name: note(f"{name}: fitting its baselines, measuring the file"),
+    ):
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+
+
+@zoo_app.command("list")
+def zoo_list(as_json: AsJson = False) -> None:
+    """What ships, by its cards; what is meant to and does not yet."""
+    from preimage import zoo
+
+    cards = {name: zoo.card(name) for name in zoo.shipped()}
+    if as_json:
+        print(json.dumps(cards, indent=2))
+        return
+    table = plain_table(
+        "", "shipped", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "trained on", "steps", "time", "with", "size"
+    )
+    for name, card in cards.items():
+        row, training = card["evaluation"]["rows"][0], card["training"]
+        table.add_row(
+            name,
+            *(f"{row[key]:.{places}f} ± {row[f'{key}_sem']:.{places}f}" for key, places in METRIC_PLACES.items()),
+            str(row["n"]),
+            f"{card['photos']['n']} photographs",
+            str(training["steps"]),
+            duration(training["seconds"]),
+            card["made_with"]["device"],
+            f"{card['size_bytes'] / 2**20:.1f} MiB",
+        )
+    out.print(table)
+    for name, card in cards.items():
+        if card.get("note"):
+            out.print(f"{name}: {card['note']}", highlight=False)
+    missing = [name for name in zoo.PLANNED if name not in cards]
+    if missing:
+        out.print(f"not yet: {', '.join(missing)}", highlight=False)
+    for licence in dict.fromkeys(card["licence"] for card in cards.values()):
+        out.print(f"licence: {licence}", highlight=False)
+
+
+@zoo_app.command("check")
+def zoo_check(
+    folder: Annotated[Path | None, typer.Argument(help="By default what ships.")] = None,
+    settings: Overrides = [],  # noqa: B006
+) -> None:
+    """Verify hash, card, size and probe of every file; exit code 1 where something is wrong."""
+    from preimage import zoo
+
+    found = zoo.check(folder, representation_settings(settings))
+    table = plain_table("", "file", "size", "problems", "notes")
+    for one in found:
+        table.add_row(
+            one.name, f"{one.size_bytes / 2**20:.1f} MiB", "; ".join(one.problems) or "none", "; ".join(one.notes)
+        )
+    out.print(table)
+    if any(one.problems for one in found):
+        sys.exit(1)
