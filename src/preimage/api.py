@@ -207,27 +207,32 @@ def evaluate(
         photos.photos = photos.photos[:limit]
     photos.load()
 
-    contenders = [Contender(main, trained_on)]
     if train_images is not None:
         train_photos = Photos.open(train_images, representation.image_size, fit).load()
         words = f"{', '.join(as_texts(train_images))} ({len(train_photos)} photographs)"
         usual = fit_baselines(representation, train_photos, words, device)
-        contenders += [contender for contender in usual if contender.inverter.name != main.name]
         known = EncodedPhotos(representation, train_photos, device=device)
-        contenders += slow_baselines(baselines, known, words, baseline_limit, unseen=True)
     else:
-        pairs = EncodedPhotos(representation, photos, device=device)
         words = f"the {len(photos)} evaluated photographs"
-        others = f"the other {len(photos) - 1} evaluated photographs"
-        if MeanImage.name not in kept:
-            mean = MeanImage(representation).fit(pairs)
-            contenders.append(Contender(mean, words))
-        contenders += [Contender(baseline, trained_on) for name, baseline in kept.items() if baseline is not main]
-        if Nearest.name not in kept:
-            contenders.append(Contender(Nearest(representation, skip_same=True).fit(pairs), others))
-        contenders += slow_baselines(baselines, pairs, words, baseline_limit, unseen=False)
+        known = EncodedPhotos(representation, photos, device=device)
+        usual = kept_baselines(kept, trained_on, known)
+    contenders = [Contender(main, trained_on)]
+    contenders += [contender for contender in usual if contender.inverter.name != main.name]
+    contenders += slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
     described = described or ", ".join(as_texts(images))
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def kept_baselines(kept: Mapping[str, Inverter], trained_on: str, pairs: EncodedPhotos) -> list[Contender]:
+    """What was kept with an inverter, and what can be fitted on the evaluated photographs without giving them away."""
+    found = [Contender(baseline, trained_on) for baseline in list(kept.values())[1:]]
+    if MeanImage.name not in kept:
+        mean = MeanImage(pairs.representation).fit(pairs)
+        found.insert(0, Contender(mean, f"the {len(pairs)} evaluated photographs"))
+    if Nearest.name not in kept:
+        others = f"the other {len(pairs) - 1} evaluated photographs"
+        found.append(Contender(Nearest(pairs.representation, skip_same=True).fit(pairs), others))
+    return found
 
 
 def slow_baselines(
