@@ -358,6 +358,8 @@ def initialise(decoder: nn.Module) -> None:
                 inputs //= math.prod(module.stride)  # each output pixel sees only one phase of the kernel
         else:
             continue
+        if module.weight.is_meta:
+            continue  # only shapes are asked for; drawing nothing there would still import half of torch
         nn.init.normal_(module.weight, std=math.sqrt(2 / (1 + SLOPE**2) / inputs))
         assert module.bias is not None
         nn.init.zeros_(module.bias)

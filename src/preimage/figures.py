@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # All lengths are in dots, so that every pixel of a picture becomes the same whole number of dots.
 SIDE = 512
@@ -41,6 +43,8 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
     left = CAPTION if captions else GAP
     letters = 10 if wide >= SIDE else 6
     width, height = left + len(columns) * (wide + GAP), TITLE + rows * (side + GAP)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor="white")
     for column, (title, images) in enumerate(columns.items()):
         x = left + column * (wide + GAP)
@@ -63,6 +67,8 @@ def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
 
 def heat(values: Tensor, top: float) -> Tensor:
     """Maps (N, 1, H, W) -> images (N, 3, H, W): 0 is dark violet, `top` and more is yellow (viridis)."""
+    from matplotlib import colormaps
+
     colours = colormaps["viridis"]((values[:, 0] / top).clamp(0, 1).numpy())
     return torch.from_numpy(colours[..., :3]).permute(0, 3, 1, 2).float()
 
@@ -115,6 +121,8 @@ def name_groups(axes: Axes, groups: Sequence[str]) -> None:
 
 
 def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)

@@ -1,7 +1,7 @@
 """Paired dictionaries: a window of HOG cells and the grey patch behind it are written with the same sparse code.
 
 The baseline HOGgles: Vondrick, Khosla, Malisiewicz & Torralba, *HOGgles: Visualizing Object Detection Features*, ICCV
-2013, section 4.4. Sparse coding and dictionary learning are scikit-learn's.
+2013, section 4.4. Sparse coding and dictionary learning are scikit-learn's, which takes a second to import: only here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import MiniBatchDictionaryLearning, sparse_encode
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from preimage.cache import CachedRepresentation
@@ -85,6 +82,9 @@ class PairedDictionary(Inverter):
 
     def learn(self, pairs: Pairs) -> Tensor:
         """The atoms (K, patch pixels + window features): a patch and its window side by side."""
+        from sklearn.decomposition import MiniBatchDictionaryLearning
+        from sklearn.exceptions import ConvergenceWarning
+
         count, seed = self.settings["atoms"], self.settings["seed"]
         basis = leading_directions(self.first_windows(pairs, BASIS_WINDOWS), count, seed)
         windows = torch.cat([part @ basis for part in self.windows(pairs)])
@@ -179,6 +179,9 @@ class PairedDictionary(Inverter):
 
     def codes(self, windows: Tensor) -> Tensor:
         """Normalised windows (n, C * 25) -> the codes (n, K) of the non-negative lasso on the HOG half."""
+        from sklearn.decomposition import sparse_encode
+        from sklearn.exceptions import ConvergenceWarning
+
         atoms = self.dictionary["hog"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -228,6 +231,8 @@ def leading_directions(rows: Tensor, count: int, seed: int) -> Tensor:
 
     A dictionary of so many atoms cannot span more directions; within these it is learnt several times as fast.
     """
+    from sklearn.utils.extmath import randomized_svd
+
     _, _, directions = randomized_svd(rows.numpy(), min(count, *rows.shape), n_iter=2, random_state=seed)
     basis: Tensor = torch.from_numpy(directions).float().T.contiguous()
     return basis
