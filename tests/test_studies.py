@@ -109,7 +109,8 @@ def test_an_unknown_figure_is_named(trial: Trial, tmp_path: Path) -> None:
     assert {"table1", "fig8"} <= set(ITEMS)
 
 
-def test_errors_are_drawn_against_depth(trial: Trial, tmp_path: Path) -> None:
+def test_errors_are_drawn_against_depth(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "shipped", lambda: ["hog"])
     study = Study(trial, tmp_path / "page", {"efficientnet_lite0.stage2": "hog", "efficientnet_lite0.pool": "hog"})
     page = Page(reproduce(["fig7"], study, tmp_path / "page.html"))
     assert "2 layers, from stage2 to pool" in page.words
