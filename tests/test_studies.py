@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preimage import zoo
+from preimage import api, zoo
 from preimage.api import sample_files
 from preimage.errors import RunError, UnknownNameError
 from preimage.findings import read_finding
@@ -116,3 +116,13 @@ def test_errors_are_drawn_against_depth(trial: Trial, tmp_path: Path, monkeypatc
     assert "2 layers, from stage2 to pool" in page.words
     (plot,) = read_finding(tmp_path / "page" / "error-curves")["plots"]
     assert [point[0] for point in plot["series"]["mean-image"]] == [0.0, 1.0]
+
+
+def test_a_slow_baseline_fills_its_cell_where_it_applies(trial: Trial, tmp_path: Path) -> None:
+    quick = api.fit_inverter(
+        "gradient-descent", "hog", sample_files(), tmp_path / "quick.safetensors", settings={"iterations": 2}
+    )
+    study = Study(trial, tmp_path / "page", {}, [str(tmp_path / "quick.safetensors")])
+    text = re.sub(r"\s+", " ", Page(reproduce(["table1"], study, tmp_path / "page.html")).words)
+    assert re.search(rf"hog {quick.name} 0\.63 \d\.\d{{3}} ± \d\.\d{{3}} 3 hog", text)
+    assert "hog hoggles 0.61 not available: add it by --baseline" in text

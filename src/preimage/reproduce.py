@@ -12,11 +12,12 @@ from pathlib import Path
 
 from preimage import report, studies, zoo
 from preimage.analyses import get_analysis
-from preimage.api import evaluate
+from preimage.api import evaluate, is_path, load_inverter
 from preimage.errors import PreimageError, UnknownNameError
 from preimage.evaluation import CONTROL, Evaluation
 from preimage.findings import Finding, Plot, Record
-from preimage.inverters import MeanImage
+from preimage.interfaces import Representation
+from preimage.inverters import GradientDescent, MeanImage
 from preimage.studies import Trial, file_name, label
 
 DIFFERS = (
@@ -49,6 +50,7 @@ class Study:
     trial: Trial
     folder: Path
     runs: dict[str, str] = field(default_factory=dict)  # representation -> path of a run or file
+    baselines: list[str] = field(default_factory=list)  # slow ones, as `evaluate` takes them
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
 
     def find(self, representation: str) -> str | None:
@@ -68,12 +70,26 @@ class Study:
             inverter = self.find(representation)
             assert inverter is not None
             trial = self.trial
-            result = evaluate(inverter, trial.images, fit=trial.fit, device=trial.device, limit=trial.limit)
+            result = evaluate(
+                inverter,
+                trial.images,
+                fit=trial.fit,
+                device=trial.device,
+                limit=trial.limit,
+                baselines=[one for one in self.baselines if applies(one, load_inverter(inverter).representation)],
+            )
             folder = self.folder / file_name(label(inverter))
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "records.csv").write_text(result.records_csv())
             self.evaluations[representation] = result
         return self.evaluations[representation]
+
+
+def applies(baseline: str, representation: Representation) -> bool:
+    """Whether a slow baseline can invert a representation."""
+    if is_path(baseline):
+        return load_inverter(baseline).representation.fingerprint == representation.fingerprint
+    return baseline != GradientDescent.name or representation.smooth() is not None
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,7 @@ def rows_of(study: Study, representation: str) -> list[list[str]]:
     rows = []
     for method in [*paper, MeanImage.name, CONTROL]:
         row = measured.get(method)
-        error = f"{row.nre:.3f} ± {row.nre_sem:.3f}" if row else "not available: not among the baselines computed here"
+        error = f"{row.nre:.3f} ± {row.nre_sem:.3f}" if row else "not available: add it by --baseline"
         rows.append([representation, method, recalled(paper.get(method)), error, str(row.n) if row else "", stand_in])
     return rows
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preimage.cli.terminal import (
+    BASELINE,
     INVERTERS,
     AsJson,
     Device,
@@ -108,6 +109,7 @@ def reproduce(
     items: Annotated[list[str] | None, typer.Argument(help="table1, fig3, ...; all of them by default.")] = None,
     images: ImagesOption = [],  # noqa: B006
     run: Annotated[list[str], typer.Option(metavar="NAME=PATH", help="Another inverter; repeatable.")] = [],  # noqa: B006
+    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("reproduce.html"),
     limit: Limit = 64,
     fit: FitOption = None,
@@ -122,7 +124,7 @@ def reproduce(
     named = dict(one.partition("=")[::2] for one in run)
     where = pick_device(device)
     with stepwise() as step:
-        study = own.Study(Trial(images, limit, check_fit(fit), where, step), output.with_suffix(""), named)
+        study = own.Study(Trial(images, limit, check_fit(fit), where, step), output.with_suffix(""), named, baseline)
         print(own.reproduce(items or [], study, output))
 
 
