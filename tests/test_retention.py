@@ -16,12 +16,13 @@ from torch import Tensor
 
 from preimage.analyses.detail import Detail, cosine_transform, frequencies
 from preimage.analyses.place import ESTIMATOR, Place, estimate_shift, move
-from preimage.analyses.recognition import Class, Identity, ranks, wilson
+from preimage.analyses.recognition import Class, Identity, ranks
 from preimage.analyses.retention import CONTROL, KEPT, MEAN, Colour, Lightness
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.findings import Analysis, Finding, Record
 from preimage.images import Photos, grey
 from preimage.interfaces import Inverter, Pairs, Representation
+from preimage.metrics import wilson
 from preimage.representations import get_representation
 
 SIZE = 128  # pixels

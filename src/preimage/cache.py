@@ -85,6 +85,10 @@ class CachedRepresentation(Representation):
         return self.inner.draw(features)
 
     @property
+    def uncached(self) -> Representation:
+        return self.inner
+
+    @property
     def settings(self) -> dict[str, Any]:
         return self.inner.settings
 

@@ -87,6 +87,11 @@ class Representation(ABC):
         return None
 
     @property
+    def uncached(self) -> Representation:
+        """The representation that computes: this one, or the one behind a cache on disk."""
+        return self
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything needed to build this representation again, as plain values."""
         if not is_dataclass(self):

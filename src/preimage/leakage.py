@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from preimage import metrics
 from preimage.images import grey
 
 THUMBNAIL = 16  # pixels: what photographs and blurred reconstructions of them have in common
-Z = 1.96  # of a 95 % interval
 FLAT = 1e-4  # pixel values: less than this is rounding
 ALIKE = 0.95  # correlation of grey thumbnails from which on two photographs may be one
 HASH_BITS = 8  # of 64 in which the difference hashes of one photograph's copies may differ
@@ -57,10 +57,8 @@ def true_matches(alike: Tensor, false_match_rate: float) -> Tensor:
 
 def wilson(shares: Tensor) -> tuple[float, float, float]:
     """A proportion with its 95 % interval (Wilson 1927): mean, low, high."""
-    n, p = len(shares), float(shares.double().mean())
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return p, max(0.0, centre - half), min(1.0, centre + half)
+    share = float(shares.double().mean())
+    return share, *metrics.wilson(share, len(shares))
 
 
 def permutation_p(reconstructions: Tensor, photographs: Tensor, permutations: int = 9999, seed: int = 0) -> float:
@@ -85,13 +83,10 @@ def permutation_p(reconstructions: Tensor, photographs: Tensor, permutations: in
 
 def colour_errors(photographs: Tensor, reconstructions: Tensor) -> Tensor:
     """Mean distances (N,) in the ab plane of CIELAB, of thumbnails: how wrong colours are, whatever the lightness."""
-    from skimage.color import rgb2lab
-
-    planes = []
-    for images in (photographs, reconstructions):
-        small = F.adaptive_avg_pool2d(images, THUMBNAIL).clamp(0, 1).permute(0, 2, 3, 1)
-        planes.append(torch.from_numpy(rgb2lab(small.numpy())[..., 1:]))
-    errors: Tensor = (planes[0] - planes[1]).norm(dim=3).flatten(1).mean(dim=1)
+    first, second = (
+        metrics.ab(F.adaptive_avg_pool2d(images, THUMBNAIL).clamp(0, 1)) for images in (photographs, reconstructions)
+    )
+    errors: Tensor = (first - second).norm(dim=1).flatten(1).mean(dim=1)
     return errors
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from preimage import report, zoo
 from preimage.analyses import ANALYSES, get_analysis
+from preimage.analyses.recognition import resized
 from preimage.api import Sources, as_texts, evaluate, fit_of, is_path, load_inverter
 from preimage.errors import RunError
 from preimage.evaluation import CONTROL, Contender, draw_sheet
@@ -83,8 +83,8 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
                 records.append({"id": one.id, "inverter": title, **own})
         ids, shown = next(photos.subset(range(min(SHOWN, len(photos)))).batches(SHOWN))
         features = inverter.representation.encode(shown.to(trial.device))
-        columns.setdefault("photograph", at_common_size(shown))
-        columns[title] = at_common_size(inverter.invert(features).cpu())
+        columns.setdefault("photograph", resized(shown, SIDE))
+        columns[title] = resized(inverter.invert(features).cpu(), SIDE)
     table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", "other_image_nre"])
     titles = {"its own features": "nre", "features of another photograph": "other_image_nre"}
     series = {
@@ -175,11 +175,6 @@ def in_words(value: Any) -> str:
     if isinstance(value, list):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def at_common_size(images: Tensor) -> Tensor:
-    """Images (N, 3, S, S) at a size at which those of different inverters can stand side by side."""
-    return F.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def label(name: str | Path) -> str:

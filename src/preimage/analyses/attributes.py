@@ -11,10 +11,9 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.analyses.recognition import resized
-from preimage.analyses.retention import ab
-from preimage.cache import CachedRepresentation
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
+from preimage.metrics import ab
 from preimage.representations import ModuleLayer, get_representation
 
 CLASSIFIER = "efficientnet_lite0.prob"  # where the inverted network has no class probabilities of its own
@@ -81,8 +80,7 @@ def in_words(records: Sequence[Record], classifier: str) -> str:
 
 def classifier_of(inverter: Inverter) -> tuple[Callable[[Tensor], Tensor], str]:
     """Images (N, 3, S, S) -> class probabilities (N, K), by the inverted network itself if it has any; and its name."""
-    representation = inverter.representation
-    own = representation.inner if isinstance(representation, CachedRepresentation) else representation
+    own = inverter.representation.uncached
     if isinstance(own, ModuleLayer) and "prob" in dict(own.module.named_children()):
         layer: Representation = ModuleLayer(own.module, "prob", own.preprocessing)
         name = f"{own.name.partition('.')[0]}, the network that was inverted"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,13 +25,13 @@ from preimage.analyses.retention import (
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
+from preimage.metrics import wilson
 from preimage.networks import NETWORKS, load_network
 from preimage.networks.weights import fingerprint
 from preimage.representations import REPRESENTATIONS, get_representation
 
 PIXELS = "pixels"
 FEW = 5  # "among the first five"
-Z95 = 1.959964  # a normal variable is this far off in 5 % of cases
 
 
 # --- identity ---------------------------------------------------------------------------------------------------------
@@ -135,14 +134,6 @@ def with_intervals(table: Sequence[Record]) -> list[Record]:
     return rows
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n (Wilson 1927): right for small n and for shares near 0 and 1 too."""
-    centre = share + Z95**2 / (2 * n)
-    reach = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
-    scale = 1 + Z95**2 / n
-    return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
-
-
 def interval(row: Record, name: str) -> str:
     """`58 % (46 to 70 %)`."""
     return f"{percent(row[name])} ({100 * float(row[f'{name}_low']):.0f} to {100 * float(row[f'{name}_high']):.0f} %)"
@@ -233,8 +224,7 @@ def same_network(network: str, weights: str | None, representation: Representati
     """Whether a representation is a layer of a network: by name, or by having the very same weights."""
     if representation.name.partition(".")[0] == network:
         return True
-    inner: Any = getattr(representation, "inner", representation)  # behind the cache on disk
-    module = getattr(inner, "module", None)
+    module = getattr(representation.uncached, "module", None)
     return isinstance(module, nn.Module) and fingerprint(module) == fingerprint(load_network(network, weights))
 
 

@@ -20,6 +20,7 @@ from preimage.errors import ImageError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.images import grey
 from preimage.interfaces import Inverter
+from preimage.metrics import ab
 
 KEPT = "reconstruction"
 MEAN = "mean of the others"  # of the other evaluated photographs: what is known without any features
@@ -115,14 +116,6 @@ class Colour(Analysis):
             [bar_plot(self.question, "error in CIELAB's a, b plane (lower is better)", table, "ab_error")],
             [Sheet(self.question, shown, list(ids[:SHOWN]))],
         )
-
-
-def ab(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) -> a and b of CIELAB (N, 2, H, W), D65."""
-    from skimage.color import rgb2lab
-
-    lab = rgb2lab(images.permute(0, 2, 3, 1).double().numpy())
-    return torch.from_numpy(np.ascontiguousarray(lab[..., 1:])).permute(0, 3, 1, 2).float()
 
 
 def colour_alone(planes: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from preimage.cache import CachedRepresentation
 from preimage.decoders import Decoder
 from preimage.errors import SettingsError
 from preimage.interfaces import Batch, Representation
@@ -34,7 +33,7 @@ class Autoencoder(UpConv):
         seed: int = 0,
         full_stride: bool = True,
     ) -> None:
-        layer = representation.inner if isinstance(representation, CachedRepresentation) else representation
+        layer = representation.uncached
         if not isinstance(layer, ModuleLayer):
             raise SettingsError(
                 f"an autoencoder trains the encoder too: it needs a layer of a torch module, and {representation.name} "

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preimage.cache import CachedRepresentation
 from preimage.errors import NotFittedError, SettingsError
 from preimage.images import grey
 from preimage.interfaces import Inverter, Pairs, Representation, check_features
@@ -52,7 +51,7 @@ class PairedDictionary(Inverter):
         scale: Literal["fitted", "minmax"] = "fitted",
         seed: int = 0,
     ) -> None:
-        inner = representation.inner if isinstance(representation, CachedRepresentation) else representation
+        inner = representation.uncached
         if not isinstance(inner, HOG):
             raise SettingsError(
                 f"paired dictionaries invert HOG, got {representation.name!r}. "
