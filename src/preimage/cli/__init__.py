@@ -13,12 +13,14 @@ from pathlib import Path
 from preimage.cli import features, studies, training, zoo  # noqa: F401 (each adds its commands)
 from preimage.cli.terminal import app, fail, note, show_notes
 from preimage.errors import NotShippedError, PreimageError
+from preimage.memory import keep_freed_memory
 
 
 def main() -> None:
     """The entry point of the `preimage` command."""
     sys.path.append(str(Path.cwd()))  # where torch: and python: look for code of the user's
     show_notes()
+    keep_freed_memory()
     try:
         app()
     except NotShippedError as error:
