@@ -235,3 +235,23 @@ def test_neighbours_of_a_long_vector_are_joined() -> None:
     joined = Join(4).build(10, 4)(torch.arange(10.0)[None])
     sums = torch.tensor([[0.0 + 1 + 2, 3 + 4 + 5, 6 + 7 + 8, 9]])
     torch.testing.assert_close(joined, sums / 3**0.5)
+
+
+def test_of_skewed_positive_vectors_the_root_is_read() -> None:
+    rectified = torch.distributions.Exponential(1.0).sample((512, 1)) * 7
+    symmetric, signed = torch.rand(512, 1), torch.randn(512, 1)
+    standardise = Standardise(3)
+    features = torch.cat([rectified, symmetric, signed], dim=1)
+    standardise.measure(features)
+    assert (standardise.unit > 0).tolist() == [True, False, False]
+    read = standardise(torch.tensor([[1.0, 0, 0], [4.0, 0, 0], [16.0, 0, 0]]))[:, 0]
+    assert read.diff()[1] / read.diff()[0] == pytest.approx(2, rel=0.1)  # 1, 2, 4 are the roots
+    slope = torch.autograd.functional.jacobian(lambda x: standardise(x).sum(), torch.zeros(1, 3))
+    assert slope[0, 0] < 20 / 7  # not infinite at 0
+
+
+def test_only_hidden_numbers_of_fully_connected_layers_are_dropped() -> None:
+    decoder = build_decoder("smooth", (64,), 64, width=0.05)
+    kinds = [type(module).__name__ for module in decoder.modules() if isinstance(module, nn.Linear | nn.Dropout)]
+    assert kinds == ["Linear", "Dropout", "Linear", "Dropout", "Linear"]
+    assert not any(isinstance(module, nn.Dropout) for module in build_decoder("smooth", HOG_SHAPE, 256, 0.05).modules())

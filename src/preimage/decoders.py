@@ -23,6 +23,7 @@ from preimage.errors import SettingsError, UnknownNameError
 SLOPE = 0.2
 REACH = 10.0  # robust deviations; of normally distributed features nothing lies beyond
 UNLIMITED = 1e30  # a reach that nothing exceeds
+SKEWED = 1.0  # skewness from which the root of a vector's number is read; an exponential distribution has 2
 MEASURED_AT_ONCE = 1 << 22  # features
 SORTED = 1 << 14  # features of a channel, at least, that its quantiles are taken from
 WIDE_MAP = 4096  # channels
@@ -135,10 +136,14 @@ Layer = Linear | Grid | Conv | UpConv | Join
 
 @dataclass(frozen=True)
 class Table:
-    """Streams that all read the features, and the layers that read the streams' outputs, concatenated."""
+    """Streams that all read the features, and the layers that read the streams' outputs, concatenated.
+
+    `dropout` is the share of the hidden numbers of fully connected layers that are set to 0 in training.
+    """
 
     streams: tuple[tuple[Layer, ...], ...]
     joint: tuple[Layer, ...]
+    dropout: float = 0.0
 
 
 def doublings(side: int, image_size: int) -> int:
@@ -183,12 +188,14 @@ def smooth(shape: Shape, image_size: int) -> Table:
 
     Vectors, and maps of places 16 pixels apart and more, stop at half the image's size or the first doubling beyond:
     nothing finer can be recovered from them, and the last doubling costs most of the time. What is longer than `WIDEST`
-    is first made shorter, so that the first layer has at most 17 million weights, whatever the features.
+    is first made shorter, so that the first layer has a bounded number of weights, whatever the features. What vectors
+    keep is learnt by heart from some thousand photographs: hence the dropout.
     """
     if len(shape) == 1:
         ups = tuple(UpConv(channels, smooth=True) for channels in (128, 64, 32, 3))
         join = (Join(WIDEST),) if shape[0] > WIDEST else ()
-        return Table(((*join, Linear(1024), Grid(256, max(1, image_size // 32))),), ups)
+        far = (*join, Linear(1024), Linear(1024), Grid(128, max(1, image_size // 32)))
+        return Table((far,), ups, dropout=0.5)
     side = max(shape[1:])
     downs = max(1, math.ceil(math.log2(side / 4)))  # to 4 x 4, where everything is in sight
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
@@ -222,6 +229,7 @@ class Standardise(nn.Module):
 
     Where a channel goes further from its median than `reach`, it goes on logarithmically: else a few values would set
     the scale of all others. With `log` the features' logarithm is read: probabilities near 1e-6 differ in nothing else.
+    Of a vector's numbers that are never negative and mostly small, as after a ReLU, the root is read.
     """
 
     def __init__(self, channels: int, log: bool = False) -> None:
@@ -231,16 +239,20 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
         self.register_buffer("median", torch.zeros(channels))
         self.register_buffer("reach", torch.full((channels,), UNLIMITED))
+        self.register_buffer("unit", torch.zeros(channels))  # of what the root is read of; 0 where it is not
         self.mean: Tensor
         self.deviation: Tensor
         self.median: Tensor
         self.reach: Tensor
+        self.unit: Tensor
 
     def measure(self, features: Tensor) -> None:
+        if features.ndim == 2 and not self.log:
+            self.unit.copy_(torch.where(is_skewed(features), features.mean(dim=0), 0.0))
         size = max(1, MEASURED_AT_ONCE * features.shape[1] // features.numel())  # channels
         for first in range(0, features.shape[1], size):
             part = slice(first, first + size)
-            values = self.scaled(features[:, part]).transpose(0, 1).flatten(1).double()  # (channels, values)
+            values = self.scaled(features[:, part], part).transpose(0, 1).flatten(1).double()  # (channels, values)
             self.median[part], self.reach[part] = spread(values)
             values = drawn_in(values, self.median[part, None], self.reach[part, None])
             self.mean[part] = values.mean(dim=1)
@@ -259,13 +271,29 @@ class Standardise(nn.Module):
         near = drawn_in(self.scaled(features), self.median.view(shape), self.reach.view(shape))
         return (near - self.mean.view(shape)) / self.deviation.view(shape)
 
-    def scaled(self, features: Tensor) -> Tensor:
-        return features.clamp(min=1e-12).log() if self.log else features
+    def scaled(self, features: Tensor, part: slice = slice(None)) -> Tensor:
+        """The features of a part of the channels, or their logarithm or root."""
+        if self.log:
+            return features.clamp(min=1e-12).log()
+        if features.ndim > 2:
+            return features
+        unit = self.unit[part]
+        # 0.01: the root of 0 is infinitely steep, which autoencoders could not learn through
+        root = (features.clamp(min=0) / torch.where(unit > 0, unit, 1.0) + 0.01).sqrt()
+        return torch.where(unit > 0, root, features)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("median", "reach"):  # files of before there was a reach have none
+        for name in ("median", "reach", "unit"):  # older files lack some of them
             state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def is_skewed(vectors: Tensor) -> Tensor:
+    """Which numbers of vectors (N, D) are never negative, and mostly small: (D,) of booleans."""
+    deviation = vectors - vectors.mean(dim=0)
+    variance = deviation.square().mean(dim=0)
+    skewness = deviation.pow(3).mean(dim=0) / variance.clamp(min=1e-30).pow(1.5)
+    return (vectors >= 0).all(dim=0) & (skewness > SKEWED)
 
 
 def spread(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,7 +329,7 @@ class Decoder(nn.Module):
     def __init__(self, table: Table, channels: int, width: float = 1.0, log: bool = False) -> None:
         super().__init__()
         self.standardise = Standardise(channels, log)
-        self.streams = nn.ModuleList(chain(stream, channels, width) for stream in table.streams)
+        self.streams = nn.ModuleList(chain(stream, channels, width, dropout=table.dropout) for stream in table.streams)
         joined = sum(widened(stream[-1].channels, width) for stream in table.streams)
         self.joint = chain(table.joint, joined, width, last_is_output=True)
         initialise(self)
@@ -334,11 +362,15 @@ def widened(channels: int, width: float) -> int:
     return max(8, round(channels * width / 8) * 8)
 
 
-def chain(layers: Sequence[Layer], in_channels: int, width: float, last_is_output: bool = False) -> nn.Sequential:
+def chain(
+    layers: Sequence[Layer], in_channels: int, width: float, last_is_output: bool = False, dropout: float = 0.0
+) -> nn.Sequential:
     """Layers one after the other, with leaky ReLUs; the output layer keeps its channels and has none."""
     modules: list[nn.Module] = []
     for position, layer in enumerate(layers):
         output = last_is_output and position == len(layers) - 1
+        if dropout and position and isinstance(layers[position - 1], Linear):
+            modules.append(nn.Dropout(dropout))
         out_channels = layer.channels if output else widened(layer.channels, width)
         modules.append(layer.build(in_channels, out_channels))
         if not output:

@@ -7,6 +7,7 @@ learning rate) is a pure function of the step.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -196,7 +197,7 @@ def train(
         rate = learning_rate(state.step, steps, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+        with drawn_for(state.step, accelerator), torch.autocast(device.type, torch.bfloat16, enabled=halved):
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images)
         if grid is not None and settings.grid_weight:
@@ -231,6 +232,14 @@ def train(
         if stopping:
             break
     return state
+
+
+@contextlib.contextmanager
+def drawn_for(step: int, accelerator: Accelerator) -> Iterator[None]:
+    """Random numbers, as dropout draws them, that depend on the step and the process alone."""
+    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
+        torch.manual_seed(step * accelerator.num_processes + accelerator.process_index)
+        yield
 
 
 def squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from preimage import api, runs, training
 from preimage.errors import DivergedError, RunError, SettingsError
+from preimage.interfaces import never
 from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import Progress, TrainingSettings, grid_energy, grid_penalty, learning_rate, steepness
 
@@ -108,6 +110,25 @@ def test_stopping_and_resuming_ends_with_identical_weights(
     assert_identical(weights(finished), weights(run.folder))
     logged = [record["step"] for record in run.log_records() if "loss" in record]
     assert logged == sorted(set(logged))
+
+
+def test_dropout_is_the_same_after_resuming(crops: Path, tmp_path: Path) -> None:
+    overrides = [*TINY[1:], "training.steps=6", "augmentation.variants=0"]
+
+    def train(name: str, should_stop: Callable[[], bool]) -> Run:
+        return api.train(
+            "efficientnet_lite0.pool",
+            crops,
+            tmp_path / name,
+            overrides=overrides,
+            device="cpu",
+            should_stop=should_stop,
+        )
+
+    whole, parts = train("whole", never), train("parts", iter([False, False, True]).__next__)
+    assert parts.step == 3
+    runs.resume(parts.folder, device="cpu")
+    assert_identical(weights(whole.folder), weights(parts.folder))
 
 
 def start_in_background(crops: Path, folder: Path) -> subprocess.Popen[bytes]:
