@@ -247,9 +247,10 @@ def export_zoo(
     for name in names:
         if (found := standing(name, runs_folder)).state != "finished":
             raise RunError(f"{runs_folder / name} is {found.state}, not finished: preimage zoo train {name}")
-    present = [folder.name for folder in runs_folder.iterdir()] if runs_folder.is_dir() else []
-    finished = [name for name in zoo.in_order(present) if standing(name, runs_folder).state == "finished"]
-    chosen = list(names or finished)
+    chosen = list(names)
+    if not chosen and runs_folder.is_dir():
+        present = zoo.in_order(folder.name for folder in runs_folder.iterdir())
+        chosen = [name for name in present if standing(name, runs_folder).state == "finished"]
     if not chosen:
         raise RunError(f"{runs_folder} holds no finished run: preimage zoo train --runs {runs_folder}")
     files = []
