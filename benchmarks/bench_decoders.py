@@ -52,6 +52,8 @@ from timing import clock_of, in_turns
 QUICK = ["hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.pool"]  # where nothing is trained
 PAGE = Path(__file__).with_name("decoders.md")
 
+KEY = ("representation", "size", "decoder")  # of the records of one decoder
+
 Record = dict[str, Any]
 
 
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=5, help="steps and inversions measured")
+    parser.add_argument("--rounds", type=int, default=5, help="steps and inversions measured; 0: count only")
     parser.add_argument("--runs", type=Path, help="where everything is kept; by default nowhere")
     parser.add_argument("--table-only", action="store_true", help="the table of what is kept; nothing is measured")
     parser.add_argument("--markdown", type=Path, help="write the table as a page")
@@ -134,7 +136,8 @@ class Bench:
 
     def compare(self, contestants: list[Candidate]) -> None:
         """Ours and the paper's for one representation at one size."""
-        if not all(self.find("cost", **key_of(candidate)) for candidate in contestants):
+        known = [self.find("cost", **key_of(candidate)) for candidate in contestants]
+        if not all(known) or (self.options.rounds and not all(cost["step_seconds"] for cost in known if cost)):
             self.measure(contestants)
         if not self.options.images:
             return
@@ -164,14 +167,15 @@ class Bench:
             facts[candidate.decoder] = facts_of(settings, inverter, accelerator.device)
             steps[candidate.decoder] = stepper(settings, inverter, batch, accelerator)
             inversions[candidate.decoder] = partial(invert, inverter.use(inverter.network), batch[0])
-        step_times = in_turns(steps, self.options.rounds, clock)
-        inversion_times = in_turns(inversions, self.options.rounds, clock)
+        rounds = self.options.rounds
+        step_times = in_turns(steps, rounds, clock) if rounds else {name: [] for name in steps}
+        inversion_times = in_turns(inversions, rounds, clock) if rounds else {name: [] for name in inversions}
         for candidate in contestants:
             name = candidate.decoder
             self.keep(
-                "cost", **key_of(candidate), **facts[name], rounds=self.options.rounds,
-                step_seconds=statistics.median(step_times[name]),
-                inversion_seconds=statistics.median(inversion_times[name]),
+                "cost", **key_of(candidate), **facts[name], rounds=rounds,
+                step_seconds=statistics.median(step_times[name] or [0]),
+                inversion_seconds=statistics.median(inversion_times[name] or [0]),
             )  # fmt: skip
 
     def train(self, candidate: Candidate) -> None:
@@ -196,7 +200,8 @@ class Bench:
     def with_budget(self, candidate: Candidate) -> Settings:
         """The candidate's settings with as many steps as the processor time is enough for."""
         measured = self.find("cost", **key_of(candidate))
-        assert measured is not None
+        if measured is None or not measured["step_seconds"]:
+            raise PreimageError("equal compute needs to know how long a step takes: give --rounds 5")
         steps = max(1, int(60 * self.options.minutes_per_decoder / measured["step_seconds"]))
         settings = self.settings(candidate)
         budget = {"steps": steps, "epochs": None, "minutes": None, "evaluate_every": steps}
@@ -272,9 +277,11 @@ def errors(folder: Path) -> dict[str, float]:
 
 
 def find(records: list[Record], kind: str, **facts: Any) -> Record | None:
-    """The record of a kind with these facts."""
-    wanted = {"kind": kind, **facts}
-    return next((record for record in records if record.items() >= wanted.items()), None)
+    """The last record of a kind with these facts."""
+    wanted = {"kind": kind, **facts}.items()
+    return next(
+        (record for record in reversed(records) if all(record.get(key) == value for key, value in wanted)), None
+    )
 
 
 def render(records: list[Record]) -> str:
@@ -282,11 +289,13 @@ def render(records: list[Record]) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    costs = [record for record in records if record["kind"] == "cost"]
+    latest = {tuple(record.get(key) for key in KEY): record for record in records if record["kind"] == "cost"}
+    costs = list(latest.values())
     trained = [record for record in records if record["kind"] == "trained"]
     verdicts = [verdict(records, record) for record in records if record["kind"] == "paired"]
     shipped = [one for one in verdicts if one["size"] == "shipped"]
     return environment.from_string(PAGE.read_text()).render(
+        timed=any(one["step_seconds"] for one in costs),
         sizes={size: [row(records, one) for one in costs if one["size"] == size] for size in SIZES},
         verdicts=verdicts,
         trained={record["size"] for record in trained},
@@ -302,13 +311,13 @@ def render(records: list[Record]) -> str:
 
 def row(records: list[Record], measured: Record) -> list[str]:
     """One decoder's cells."""
-    key = {name: measured[name] for name in ("representation", "size", "decoder")}
+    key = {name: measured[name] for name in KEY}
     result = find(records, "trained", **key)
     batch = measured["batch_size"]
     cells = [
         f"`{measured['representation']}`", f"`{measured['decoder']}`", " x ".join(map(str, measured["output_size"])),
         f"{measured['width']:g}", f"{measured['parameters'] / 1e6:.2f} M", f"{measured['flops'] / 1e9:.2f}",
-        f"{batch / measured['step_seconds']:.1f}", f"{batch / measured['inversion_seconds']:.1f}",
+        *(f"{batch / measured[one]:.1f}" if measured[one] else "" for one in ("step_seconds", "inversion_seconds")),
     ]  # fmt: skip
     if result is None:
         return [*cells, "", "", "", "", ""]
@@ -324,7 +333,7 @@ def verdict(records: list[Record], paired: Record) -> Mapping[str, Any]:
     difference, sem = paired["difference"], paired["sem"]
     rival = next(
         record["decoder"] for record in records
-        if record["kind"] == "cost" and record.items() >= key.items() and record["decoder"] != OURS
+        if record["kind"] == "cost" and all(record[name] == key[name] for name in key) and record["decoder"] != OURS
     )  # fmt: skip
     winner = "neither" if abs(difference) <= 2 * sem else OURS if difference < 0 else rival
     return key | {"difference": f"{difference:+.3f} ± {sem:.3f}", "n": paired["n"], "rival": rival, "winner": winner}

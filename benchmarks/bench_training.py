@@ -53,12 +53,12 @@ def report(candidate: Candidate, device: torch.device, dtype: torch.dtype, batch
     inverter = runs.make_inverter(settings, settings.get_representation())
     inverter.network.to(device)
     step = stepper(settings, inverter, noise(settings, inverter, device), training.make_accelerator(device.type))
-    numbers = cost(inverter.network, inverter.input_shape)
+    numbers = cost(inverter.network, inverter.input_shape, batch)
     product, product_flops = matrix_product(device, dtype)
     convolution, convolution_flops = convolutions(device, dtype)
     contestants = {"step": step, "products": product, "convolutions": convolution}
     times = in_turns(contestants, rounds, clock_of(device))
-    flops = {"step": 3 * batch * numbers.flops, "products": product_flops, "convolutions": convolution_flops}
+    flops = {"step": 3 * numbers.flops, "products": product_flops, "convolutions": convolution_flops}
     rates = {name: [flops[name] / seconds for seconds in values] for name, values in times.items()}
 
     def share(peak: str) -> str:

@@ -39,7 +39,9 @@ def compared(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_decoders_have_as_many_parameters_and_a_result(crops: Path, compared: Path) -> None:
     bench = bench_decoders.Bench(options(crops), compared)
-    ours, papers = ([bench.find(kind, decoder=name) for kind in ("cost", "trained")] for name in ("smooth", "paper-hog"))
+    ours, papers = (
+        [bench.find(kind, decoder=name) for kind in ("cost", "trained")] for name in ("smooth", "paper-hog")
+    )
     assert papers[0]["parameters"] == pytest.approx(ours[0]["parameters"], rel=0.1)
     assert ours[1]["n"] == papers[1]["n"] == 64
     difference = bench.find("paired", representation="hog")["difference"]
@@ -56,7 +58,8 @@ def test_a_training_that_was_cut_off_is_done_by_the_next_run(crops: Path, compar
     bench = bench_decoders.Bench(options(crops), compared)
     bench.records = [one for one in bench.records if one["kind"] == "cost" or one.get("decoder") == "smooth"]
     bench.run()
-    assert bench.find("trained", decoder="paper-hog") and bench.find("paired", representation="hog")
+    assert bench.find("trained", decoder="paper-hog")
+    assert bench.find("paired", representation="hog")
 
 
 def test_decoders_trained_under_other_conditions_are_not_put_into_one_table(crops: Path, compared: Path) -> None:

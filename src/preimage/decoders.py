@@ -409,24 +409,24 @@ def build_decoder(
 
 @dataclass(frozen=True)
 class Cost:
-    """What a decoder costs: weights, and floating-point operations to invert one image (a product and a sum are 2)."""
+    """What a decoder costs: weights, and floating-point operations to invert (a product and a sum are 2)."""
 
     parameters: int
     flops: int
 
 
-def cost(decoder: nn.Module, feature_shape: Shape) -> Cost:
-    """Counted without doing any arithmetic."""
+def cost(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> Cost:
+    """Counted without doing any arithmetic, for `images` inverted together: what is done to kernels is done once."""
     with FlopCounterMode(display=False) as counter:
-        output_size(decoder, feature_shape)
+        output_size(decoder, feature_shape, images)
     return Cost(sum(p.numel() for p in decoder.parameters()), counter.get_total_flops())
 
 
 @torch.no_grad()
-def output_size(decoder: nn.Module, feature_shape: Shape) -> tuple[int, int]:
+def output_size(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> tuple[int, int]:
     """(height, width) of a decoder's images, found on PyTorch's `meta` device, which does no arithmetic."""
     ghost = copy.deepcopy(decoder).to("meta")
-    height, width = ghost(torch.empty(1, *feature_shape, device="meta")).shape[2:]
+    height, width = ghost(torch.empty(images, *feature_shape, device="meta")).shape[2:]
     return height, width
 
 
