@@ -1,10 +1,11 @@
-"""Training steps of decoders as a share of what the machine can do, and where the rest goes.
+"""Training steps of decoders, ours and the paper's, as a share of what the machine can do, and where the rest goes.
 
-    python benchmarks/bench_training.py [NAME ...] [--device cpu] [--rounds 5] [--batch 32]
+    python benchmarks/bench_training.py [NAME ...] [--sizes shipped] [--device cpu] [--rounds 5] [--batch 32]
 
-The peak is measured beside them: a matrix product of 2048 x 2048, and 3 x 3 convolutions 256 -> 256 at 32 x 32 forward
-and backward, in the precision of the training. A step is counted as three times the arithmetic of an inversion.
-Features and photographs are noise that is there already: representation and loader are left out.
+The peak is measured in turns with them: a matrix product of 2048 x 2048, and 3 x 3 convolutions 256 -> 256 at 32 x 32
+forward and backward, in the precision of the training. A step is counted as three times the arithmetic of an inversion.
+Features and photographs are noise that is there already: representation and loader are left out. With one thread
+(OMP_NUM_THREADS=1) processor time counts, else the clock.
 """
 
 from __future__ import annotations
@@ -12,27 +13,25 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from preimage import training
-from preimage.config import load_preset, make_settings
+from preimage import runs, training
 from preimage.decoders import cost
-from preimage.inverters import UpConv
-from preimage.representations import get_representation
+from rivals import SIZES, Candidate, candidates, noise, stepper
+from timing import clock_of, in_turns
 
 NAMES = ["hog", "lbp", "sift", "efficientnet_lite0.stage2", "efficientnet_lite0.stage5", "efficientnet_lite0.logits"]
 TOP = 8  # operations of the profile
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["shipped"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5, help="steps, products and convolutions measured")
     parser.add_argument("--batch", type=int, default=32)
@@ -43,64 +42,72 @@ def main() -> None:
     print(
         f"{device}, {precision}, {torch.get_num_threads()} threads, batch {options.batch}, median of {options.rounds}"
     )
-
-    for name in options.names:
-        product, convolution = product_peak(device, dtype, options.rounds), conv_peak(device, dtype, options.rounds)
-        step, flops = training_step(name, device, options.batch)
-        seconds = step(repeats=options.rounds)
-        reached = flops / seconds
-        print(
-            f"\n{name}: {options.batch / seconds:.1f} images/s, {reached / 1e9:.0f} GFLOP/s = "
-            f"{reached / product:.0%} of the product's {product / 1e9:.0f}, "
-            f"{reached / convolution:.0%} of the convolutions' {convolution / 1e9:.0f}"
-        )
-        print_profile(partial(step, repeats=1), device)
+    for size, name in itertools.product(options.sizes, options.names):
+        for candidate in candidates(name, size):
+            report(candidate, device, dtype, options.batch, options.rounds)
 
 
-def training_step(name: str, device: torch.device, batch: int) -> tuple[Callable[..., float], int]:
-    """What measures the seconds of a step of a preset's decoder, and the arithmetic of a step."""
-    settings = make_settings(load_preset(name), [f"training.batch_size={batch}"])
-    representation = get_representation(name)
-    decoder = UpConv(representation, settings.decoder.name, settings.decoder.width).network.to(device)
-    size = representation.image_size
-    features = torch.rand(batch, *representation.feature_shape, device=device)
-    batches = itertools.repeat((features, torch.rand(batch, 3, size, size, device=device)))
-    accelerator = training.make_accelerator(device.type)
-    flops = 3 * batch * cost(decoder, representation.feature_shape).flops
-    measure = partial(
-        training.seconds_per_step, decoder, batches, settings.training, accelerator, grid=representation.grid
+def report(candidate: Candidate, device: torch.device, dtype: torch.dtype, batch: int, rounds: int) -> None:
+    """One decoder's speed beside the two peaks, and its profile."""
+    settings = candidate.settings(overrides=[f"training.batch_size={batch}"])
+    inverter = runs.make_inverter(settings, settings.get_representation())
+    inverter.network.to(device)
+    step = stepper(settings, inverter, noise(settings, inverter, device), training.make_accelerator(device.type))
+    numbers = cost(inverter.network, inverter.input_shape, batch)
+    product, product_flops = matrix_product(device, dtype)
+    convolution, convolution_flops = convolutions(device, dtype)
+    contestants = {"step": step, "products": product, "convolutions": convolution}
+    times = in_turns(contestants, rounds, clock_of(device))
+    flops = {"step": 3 * numbers.flops, "products": product_flops, "convolutions": convolution_flops}
+    rates = {name: [flops[name] / seconds for seconds in values] for name, values in times.items()}
+
+    def share(peak: str) -> str:
+        median = statistics.median(own / its for own, its in zip(rates["step"], rates[peak], strict=True))
+        return f"{median:.0%} of the {peak}' {statistics.median(rates[peak]) / 1e9:.0f}"
+
+    print(
+        f"\n{candidate.representation}, {candidate.size}: {candidate.decoder}, {numbers.parameters / 1e6:.2f} M, "
+        f"{batch / statistics.median(times['step']):.1f} images/s, "
+        f"{statistics.median(rates['step']) / 1e9:.0f} GFLOP/s = {share('products')}, {share('convolutions')}",
+        flush=True,
     )
-    return measure, flops
+    print_profile(step, device)
 
 
-def product_peak(device: torch.device, dtype: torch.dtype, rounds: int, size: int = 2048) -> float:
-    """FLOP/s of a matrix product."""
+def matrix_product(device: torch.device, dtype: torch.dtype, size: int = 2048) -> tuple[Callable[[], None], int]:
+    """A matrix product, and its floating-point operations."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / median_time(lambda: a @ b, device, rounds)
+
+    def run() -> None:
+        finish(a @ b)
+
+    return run, 2 * size**3
 
 
-def conv_peak(device: torch.device, dtype: torch.dtype, rounds: int, images: int = 32) -> float:
-    """FLOP/s of 3 x 3 convolutions 256 -> 256 at 32 x 32, forward and backward."""
-    layer = nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+def convolutions(device: torch.device, dtype: torch.dtype, images: int = 32) -> tuple[Callable[[], None], int]:
+    """3 x 3 convolutions 256 -> 256 at 32 x 32, forward and backward, and their floating-point operations."""
+    layer = nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = torch.randn(images, 256, 32, 32, device=device, dtype=dtype).to(memory_format=torch.channels_last)
     inputs.requires_grad_()
-    flops = 3 * 2 * images * 256 * 256 * 9 * 32 * 32
-    return flops / median_time(lambda: layer(inputs).sum().backward(), device, rounds)
+    slope = torch.randn_like(inputs)
+
+    def run() -> None:
+        layer(inputs).backward(slope)
+        assert inputs.grad is not None
+        finish(inputs.grad)
+        inputs.grad = None
+
+    return run, 3 * 2 * images * 256 * 256 * 9 * 32 * 32
 
 
-def median_time(run: Callable[[], object], device: torch.device, rounds: int) -> float:
-    times = []
-    for _ in range(rounds + 2):
-        began = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+def finish(result: torch.Tensor) -> None:
+    """Wait until a result has been computed."""
+    if result.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def print_profile(run: Callable[[], object], device: torch.device) -> None:
-    """The operations that take most of the time of some steps."""
+    """The operations that take most of the time of a step."""
     gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     with profile(activities=activities) as recorded:

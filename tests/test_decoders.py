@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from preimage.decoders import DECODERS, Decoder, Join, Standardise, UpConv, build_decoder, cost
+from preimage.decoders import DECODERS, Decoder, Join, Standardise, UpConv, build_decoder, cost, width_for
 from preimage.errors import SettingsError, UnknownNameError
 
 HOG_SHAPE = (31, 32, 32)
@@ -255,3 +255,29 @@ def test_only_hidden_numbers_of_fully_connected_layers_are_dropped() -> None:
     kinds = [type(module).__name__ for module in decoder.modules() if isinstance(module, nn.Linear | nn.Dropout)]
     assert kinds == ["Linear", "Dropout", "Linear", "Dropout", "Linear"]
     assert not any(isinstance(module, nn.Dropout) for module in build_decoder("smooth", HOG_SHAPE, 256, 0.05).modules())
+
+
+@pytest.mark.parametrize("name", ["smooth", "paper-hog", "paper-vector"])
+def test_a_decoder_can_be_brought_to_the_size_of_another(name: str) -> None:
+    shape, wanted = SHAPES[name], 2_000_000
+    found = cost(build_decoder(name, shape, 256, width_for(name, shape, 256, wanted)), shape).parameters
+    assert found == pytest.approx(wanted, rel=0.1)
+
+
+def test_a_decoder_gets_its_own_width_back() -> None:
+    parameters = cost(build_decoder("paper-hog", HOG_SHAPE, 256, 1.5), HOG_SHAPE).parameters
+    width = width_for("paper-hog", HOG_SHAPE, 256, parameters)
+    assert cost(build_decoder("paper-hog", HOG_SHAPE, 256, width), HOG_SHAPE).parameters == parameters
+
+
+def test_a_decoder_of_fewer_parameters_than_any_width_has_is_the_narrowest() -> None:
+    assert width_for("paper-vector", (64,), 256, 1) == 0.001
+
+
+def test_blurring_the_kernel_does_not_depend_on_its_layout_in_memory() -> None:
+    smooth = UpConv(5, smooth=True).build(3, 5)
+    features = torch.rand(2, 3, 8, 8)
+    with torch.no_grad():
+        contiguous = smooth(features)
+        channels_last = smooth.to(memory_format=torch.channels_last)(features)
+    torch.testing.assert_close(contiguous, channels_last)

@@ -93,13 +93,21 @@ class SmoothConvTranspose2d(nn.ConvTranspose2d):
     """
 
     def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]
-        line = torch.tensor([1.0, 2.0, 1.0], device=self.weight.device, dtype=self.weight.dtype) / math.sqrt(6)
-        kernels = self.weight.flatten(0, 1)[:, None]
-        blurred = F.conv2d(kernels, (line[:, None] * line[None, :])[None, None], padding=2)
-        weight = blurred.view(*self.weight.shape[:2], *blurred.shape[2:])
         assert not isinstance(self.padding, str)
         padding = [side + 1 for side in self.padding]
-        return F.conv_transpose2d(features, weight, self.bias, self.stride, padding, self.output_padding)
+        return F.conv_transpose2d(features, self.blurred_weight(), self.bias, self.stride, padding, self.output_padding)
+
+    def blurred_weight(self) -> Tensor:
+        """The kernels (in, out, k, k) -> (in, out, k + 2, k + 2), by one small matrix product for each input channel.
+
+        As a convolution of in * out pictures of one channel it would cost more than the layer where channels are many.
+        """
+        inputs, outputs, side, _ = self.weight.shape
+        start = torch.eye(side + 2, side, device=self.weight.device, dtype=self.weight.dtype)
+        line = (start + 2 * start.roll(1, 0) + start.roll(2, 0)) / math.sqrt(6)  # (1, 2, 1) in every column
+        blur = torch.kron(line, line).expand(inputs, -1, -1)  # (in, (k + 2)^2, k^2)
+        kernels = self.weight.permute(0, 2, 3, 1).reshape(inputs, side * side, outputs)  # no copy in channels last
+        return (blur @ kernels).view(inputs, side + 2, side + 2, outputs).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -433,22 +441,42 @@ def build_decoder(
 
 @dataclass(frozen=True)
 class Cost:
-    """What a decoder costs: weights, and floating-point operations to invert one image (a product and a sum are 2)."""
+    """What a decoder costs: weights, and floating-point operations to invert (a product and a sum are 2)."""
 
     parameters: int
     flops: int
 
 
-def cost(decoder: nn.Module, feature_shape: Shape) -> Cost:
-    """Counted without doing any arithmetic."""
+def cost(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> Cost:
+    """Counted without doing any arithmetic, for `images` inverted together: what is done to kernels is done once."""
     with FlopCounterMode(display=False) as counter:
-        output_size(decoder, feature_shape)
+        output_size(decoder, feature_shape, images)
     return Cost(sum(p.numel() for p in decoder.parameters()), counter.get_total_flops())
 
 
 @torch.no_grad()
-def output_size(decoder: nn.Module, feature_shape: Shape) -> tuple[int, int]:
+def output_size(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> tuple[int, int]:
     """(height, width) of a decoder's images, found on PyTorch's `meta` device, which does no arithmetic."""
     ghost = copy.deepcopy(decoder).to("meta")
-    height, width = ghost(torch.empty(1, *feature_shape, device="meta")).shape[2:]
+    height, width = ghost(torch.empty(images, *feature_shape, device="meta")).shape[2:]
     return height, width
+
+
+def width_for(name: str, feature_shape: Shape, image_size: int, parameters: int) -> float:
+    """The width, in thousandths, at which a decoder has the number of parameters nearest to `parameters`.
+
+    Channels are multiples of 8: it comes near, not more. Found by bisection, without any arithmetic of a network.
+    """
+
+    def count(thousandths: int) -> int:
+        with torch.device("meta"):
+            decoder = build_decoder(name, feature_shape, image_size, thousandths / 1000)
+        return cost(decoder, feature_shape).parameters
+
+    low, high = 1, 1000
+    while count(high) < parameters:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < parameters else (low, middle)
+    return min(low, high, key=lambda thousandths: abs(count(thousandths) - parameters)) / 1000

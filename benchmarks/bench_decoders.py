@@ -1,0 +1,355 @@
+"""Our decoder against the paper's: same photographs, seed, augmentation and compute; one table.
+
+    python benchmarks/bench_decoders.py                                       # parameters, FLOPs and speed
+    python benchmarks/bench_decoders.py --images 'photos/train-*.tar' --val photos/val.tar \\
+        --minutes-per-decoder 30 --runs runs/decoders --markdown docs/decoders.md
+
+Without --images nothing is trained. `--sizes shipped` is the size of the preset: the paper's decoder gets the width at
+which it has as many parameters; `full` is width 1 for both.
+
+*Equal compute* is equal time of training steps. The seconds of a step (forward, backward, Adam, average) are measured
+for both decoders in turns, on noise; minutes over seconds is the number of steps, over which the learning rate ends at
+zero. (Equal FLOPs would reward the decoder whose FLOPs are slow ones.) With one thread it is processor time, which
+other programs hardly lengthen; with several, and on a GPU, it is the clock's. Features, photographs and validation cost
+both decoders the same and are not counted; with `--set augmentation.variants=2` features are computed once and kept on
+disk, for all that train on them.
+
+Everything is kept in --runs: `records.jsonl` has a line for each cost, training and comparison as they come, and a run
+folder for each training. The same command goes on where it stood. `--table-only` measures nothing more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, StrictUndefined
+from torch import Tensor
+
+from preimage import runs, training, zoo
+from preimage.config import Settings, load_preset, preset_names
+from preimage.decoders import cost, output_size
+from preimage.errors import PreimageError, WeightsError
+from preimage.evaluation import CONTROL, FLOOR
+from preimage.inverters import MeanImage, UpConv
+from preimage.metrics import mean_and_sem
+from preimage.runs import Run
+from rivals import OURS, SIZES, Candidate, candidates, noise, stepper
+from timing import clock_of, in_turns
+
+QUICK = ["hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.pool"]  # where nothing is trained
+PAGE = Path(__file__).with_name("decoders.md")
+
+KEY = ("representation", "size", "decoder")  # of the records of one decoder
+
+Record = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", nargs="+", default=[], help="training photographs")
+    parser.add_argument("--val", nargs="+", default=[], help="photographs the decoders are compared on")
+    parser.add_argument("--representations", nargs="+", help="by default all with weights at hand; without --images 4")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["shipped"])
+    parser.add_argument("--minutes-per-decoder", type=float, default=30, help="processor time of training steps")
+    parser.add_argument("--set", nargs="+", default=[], help="settings, as `preimage zoo train --set` takes them")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=5, help="steps and inversions measured; 0: count only")
+    parser.add_argument("--runs", type=Path, help="where everything is kept; by default nowhere")
+    parser.add_argument("--table-only", action="store_true", help="the table of what is kept; nothing is measured")
+    parser.add_argument("--markdown", type=Path, help="write the table as a page")
+    options = parser.parse_args()
+    if bool(options.images) != bool(options.val):
+        parser.error("--images and --val belong together: decoders are compared on photographs they have not seen")
+    if options.table_only and not options.runs:
+        parser.error("--table-only needs --runs")
+    torch.set_num_threads(options.threads)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = Bench(options, Path(options.runs or temporary))
+        try:
+            if not options.table_only:
+                bench.run()
+        except PreimageError as error:
+            sys.exit(str(error))
+        page = render(bench.records)
+        if options.markdown:
+            options.markdown.write_text(page)
+        else:
+            print(page)
+
+
+class Bench:
+    """What has been measured, in `records.jsonl`, and how to measure the rest."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+        self.file = folder / "records.jsonl"
+        self.records: list[Record] = []
+        if self.file.exists():
+            self.records = [json.loads(line) for line in self.file.read_text().splitlines()]
+        self.stopping = False
+
+    def keep(self, kind: str, **facts: Any) -> Record:
+        record = {"kind": kind, **facts}
+        self.records.append(record)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        return record
+
+    def find(self, kind: str, **facts: Any) -> Record | None:
+        return find(self.records, kind, **facts)
+
+    def run(self) -> None:
+        """All that is missing. Ctrl-C and SIGTERM end it after the step, with a checkpoint."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.stop)
+        names = self.options.representations or (list(zoo.PLANNED) if self.options.images else QUICK)
+        for size, name in itertools.product(self.options.sizes, names):
+            try:
+                contestants = candidates(name, size, self.options.set)
+            except WeightsError as error:
+                print(f"{name} is left out: {error}", flush=True)
+                continue
+            self.compare(contestants)
+            if self.stopping:
+                break
+
+    def stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def compare(self, contestants: list[Candidate]) -> None:
+        """Ours and the paper's for one representation at one size."""
+        known = [self.find("cost", **key_of(candidate)) for candidate in contestants]
+        if not all(known) or (self.options.rounds and not all(cost["step_seconds"] for cost in known if cost)):
+            self.measure(contestants)
+        if not self.options.images:
+            return
+        for candidate in contestants:
+            if not self.stopping and not self.find("trained", **key_of(candidate)):
+                self.train(candidate)
+        key = {"representation": contestants[0].representation, "size": contestants[0].size}
+        trained = all(self.find("trained", **key_of(candidate)) for candidate in contestants)
+        if trained and not self.find("paired", **key):
+            ours, theirs = (errors(self.run_folder(candidate)) for candidate in contestants)
+            difference, sem = mean_and_sem([ours[photo] - theirs[photo] for photo in ours])
+            self.keep("paired", **key, difference=difference, sem=sem, n=len(ours))
+
+    def settings(self, candidate: Candidate) -> Settings:
+        options = self.options
+        return candidate.settings(options.images, options.val, options.set, options.seed)
+
+    def measure(self, contestants: list[Candidate]) -> None:
+        """Cost and speed of decoders, in turns."""
+        accelerator = training.make_accelerator(self.options.device)
+        clock = clock_of(accelerator.device)
+        steps, inversions, facts = {}, {}, {}
+        for candidate in contestants:
+            settings = self.settings(candidate)
+            inverter = runs.make_inverter(settings, settings.get_representation())
+            batch = noise(settings, inverter, accelerator.device)
+            facts[candidate.decoder] = facts_of(settings, inverter, accelerator.device)
+            steps[candidate.decoder] = stepper(settings, inverter, batch, accelerator)
+            inversions[candidate.decoder] = partial(invert, inverter.use(inverter.network), batch[0])
+        rounds = self.options.rounds
+        step_times = in_turns(steps, rounds, clock) if rounds else {name: [] for name in steps}
+        inversion_times = in_turns(inversions, rounds, clock) if rounds else {name: [] for name in inversions}
+        for candidate in contestants:
+            name = candidate.decoder
+            self.keep(
+                "cost", **key_of(candidate), **facts[name], rounds=rounds,
+                step_seconds=statistics.median(step_times[name] or [0]),
+                inversion_seconds=statistics.median(inversion_times[name] or [0]),
+            )  # fmt: skip
+
+    def train(self, candidate: Candidate) -> None:
+        """Train a decoder with its share of processor time, or go on with it; keep what came out."""
+        self.check_conditions()
+        folder = self.run_folder(candidate)
+        begun = (folder / "settings.json").exists()
+        if not (folder / "summary.json").exists():
+            settings = self.with_budget(candidate)
+            print(
+                f"{candidate.representation}, {candidate.size}: {candidate.decoder}, {settings.training.steps} steps",
+                flush=True,
+            )
+            go = partial(runs.resume, folder) if begun else partial(runs.train, settings, folder)
+            go(device=self.options.device, should_stop=lambda: self.stopping)
+        run = Run.open(folder)
+        if run.summary_file.exists():
+            result = summary_of(run)
+            print(f"  NRE {plus_minus(result['nre'], result['nre_sem'])} (n = {result['n']})", flush=True)
+            self.keep("trained", **key_of(candidate), **result)
+
+    def with_budget(self, candidate: Candidate) -> Settings:
+        """The candidate's settings with as many steps as the processor time is enough for."""
+        measured = self.find("cost", **key_of(candidate))
+        if measured is None or not measured["step_seconds"]:
+            raise PreimageError("equal compute needs to know how long a step takes: give --rounds 5")
+        steps = max(1, int(60 * self.options.minutes_per_decoder / measured["step_seconds"]))
+        settings = self.settings(candidate)
+        budget = {"steps": steps, "epochs": None, "minutes": None, "evaluate_every": steps}
+        warmup = min(settings.training.warmup_steps, steps // 10)
+        return replace(
+            settings, training=replace(settings.training, **budget, warmup_steps=warmup, checkpoint_every=50)
+        )
+
+    def check_conditions(self) -> None:
+        """All decoders of a table are trained under the same ones."""
+        wanted = self.conditions()
+        kept = self.find("conditions") or self.keep("conditions", **wanted)
+        for name, value in wanted.items():
+            if kept[name] != value:
+                raise PreimageError(
+                    f"{self.file} was begun with {name}={kept[name]}, not {value}: go on so, or name other --runs"
+                )
+
+    def conditions(self) -> Record:
+        """What decoders of a table must have in common to be compared."""
+        options = self.options
+        return {
+            "images": [Path(place).name for place in options.images],
+            "val": [Path(place).name for place in options.val],
+            "minutes": options.minutes_per_decoder, "set": options.set, "seed": options.seed,
+            "threads": options.threads, "device": options.device,
+        }  # fmt: skip
+
+    def run_folder(self, candidate: Candidate) -> Path:
+        return self.folder / candidate.size / f"{candidate.representation}-{candidate.decoder}"
+
+
+def key_of(candidate: Candidate) -> Record:
+    """What a candidate's records are found by."""
+    return asdict(candidate)
+
+
+def facts_of(settings: Settings, inverter: UpConv, device: torch.device) -> Record:
+    """What is known of a decoder before anything is measured."""
+    numbers = cost(inverter.network, inverter.input_shape)
+    return {
+        "feature_shape": list(inverter.input_shape), "image_size": inverter.representation.image_size,
+        "output_size": list(output_size(inverter.network, inverter.input_shape)), "width": settings.decoder.width,
+        "parameters": numbers.parameters, "flops": numbers.flops, "batch_size": settings.training.batch_size,
+        "precision": training.resolve_precision(settings.training.precision, device),
+        "threads": torch.get_num_threads(), "device": runs.device_name(device),
+    }  # fmt: skip
+
+
+def invert(inverter: UpConv, features: Tensor) -> Tensor:
+    return inverter.invert(features).cpu()  # what is on its way to the CPU has been computed
+
+
+def summary_of(run: Run) -> Record:
+    """Of a finished run: its steps and photographs, and the rows of its evaluation."""
+    summary = runs.read_json(run.summary_file)
+    rows = {row["inverter"]: row for row in summary["rows"]}
+    own, floor = rows[UpConv.name], rows.get(FLOOR)
+    return {
+        "steps": run.step, "photos": summary["photos"], "n": own["n"], "nre": own["nre"], "nre_sem": own["nre_sem"],
+        "floor": floor["nre"] if floor else 0.0, "mean_image": rows[MeanImage.name]["nre"],
+        "mean_image_sem": rows[MeanImage.name]["nre_sem"], "other_image": rows[CONTROL]["nre"],
+    }  # fmt: skip
+
+
+def errors(folder: Path) -> dict[str, float]:
+    """NRE by photograph of a finished run's inverter."""
+    with Run.open(folder).records_file.open() as file:
+        return {row["id"]: float(row["nre"]) for row in csv.DictReader(file) if row["inverter"] == UpConv.name}
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def find(records: list[Record], kind: str, **facts: Any) -> Record | None:
+    """The last record of a kind with these facts."""
+    wanted = {"kind": kind, **facts}.items()
+    return next(
+        (record for record in reversed(records) if all(record.get(key) == value for key, value in wanted)), None
+    )
+
+
+def render(records: list[Record]) -> str:
+    """The table as Markdown, and what follows from it."""
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    latest = {tuple(record.get(key) for key in KEY): record for record in records if record["kind"] == "cost"}
+    costs = list(latest.values())
+    trained = [record for record in records if record["kind"] == "trained"]
+    verdicts = [verdict(records, record) for record in records if record["kind"] == "paired"]
+    shipped = [one for one in verdicts if one["size"] == "shipped"]
+    return environment.from_string(PAGE.read_text()).render(
+        timed=any(one["step_seconds"] for one in costs),
+        sizes={size: [row(records, one) for one in costs if one["size"] == size] for size in SIZES},
+        verdicts=verdicts,
+        trained={record["size"] for record in trained},
+        conditions=find(records, "conditions"),
+        photos=sorted({record["photos"] for record in trained}),
+        machines=sorted({f"{one['device']}, {one['precision']}, threads: {one['threads']}" for one in costs}),
+        one_thread=all(one["device"].startswith("cpu") and one["threads"] == 1 for one in costs),
+        defaults=defaults(),
+        won=[f"{one['winner']} wins for {one['representation']}" for one in shipped],
+        untried=[name for name in zoo.PLANNED if name not in {one["representation"] for one in shipped}],
+    )
+
+
+def row(records: list[Record], measured: Record) -> list[str]:
+    """One decoder's cells."""
+    key = {name: measured[name] for name in KEY}
+    result = find(records, "trained", **key)
+    batch = measured["batch_size"]
+    cells = [
+        f"`{measured['representation']}`", f"`{measured['decoder']}`", " x ".join(map(str, measured["output_size"])),
+        f"{measured['width']:g}", f"{measured['parameters'] / 1e6:.2f} M", f"{measured['flops'] / 1e9:.2f}",
+        *(f"{batch / measured[one]:.1f}" if measured[one] else "" for one in ("step_seconds", "inversion_seconds")),
+    ]  # fmt: skip
+    if result is None:
+        return [*cells, "", "", "", "", ""]
+    return [
+        *cells, f"{result['steps']:,}", plus_minus(result["nre"], result["nre_sem"]), str(result["n"]),
+        f"{result['floor']:.3f}", plus_minus(result["mean_image"], result["mean_image_sem"]),
+    ]  # fmt: skip
+
+
+def verdict(records: list[Record], paired: Record) -> Mapping[str, Any]:
+    """Which decoder wins, photograph by photograph: NRE of ours less the paper's."""
+    key = {name: paired[name] for name in ("representation", "size")}
+    difference, sem = paired["difference"], paired["sem"]
+    rival = next(
+        record["decoder"] for record in records
+        if record["kind"] == "cost" and all(record[name] == key[name] for name in key) and record["decoder"] != OURS
+    )  # fmt: skip
+    winner = "neither" if abs(difference) <= 2 * sem else OURS if difference < 0 else rival
+    return key | {"difference": f"{difference:+.3f} ± {sem:.3f}", "n": paired["n"], "rival": rival, "winner": winner}
+
+
+def defaults() -> dict[str, list[str]]:
+    """The decoders of the presets, and for which representations."""
+    chosen: dict[str, list[str]] = {}
+    for name in preset_names():
+        chosen.setdefault(load_preset(name)["decoder"]["name"], []).append(name)
+    return chosen
+
+
+def plus_minus(value: float, error: float) -> str:
+    return f"{value:.3f} ± {error:.3f}"
+
+
+if __name__ == "__main__":
+    main()

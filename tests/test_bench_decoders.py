@@ -1,0 +1,86 @@
+"""The comparison of decoders is kept, goes on where it stood, and is told as it came out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from preimage.errors import PreimageError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+bench_decoders = pytest.importorskip("bench_decoders")
+
+COMPARED = [
+    "hog:representation.image_size=64", "decoder.width=0.05", "training.batch_size=8", "training.precision=float32",
+]  # fmt: skip
+
+
+def options(crops: Path, **changed: Any) -> argparse.Namespace:
+    wanted = {
+        "images": [str(crops)], "val": [str(crops)], "representations": ["hog"], "sizes": ["shipped"],
+        "minutes_per_decoder": 0.002, "set": COMPARED, "seed": 0, "threads": torch.get_num_threads(), "device": "cpu",
+        "rounds": 1,
+    }  # fmt: skip
+    return argparse.Namespace(**wanted | changed)
+
+
+@pytest.fixture(scope="module")
+def compared(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which HOG's two decoders have been compared."""
+    folder = tmp_path_factory.mktemp("bench")
+    bench_decoders.Bench(options(crops), folder).run()
+    return folder
+
+
+def test_both_decoders_have_as_many_parameters_and_a_result(crops: Path, compared: Path) -> None:
+    bench = bench_decoders.Bench(options(crops), compared)
+    ours, papers = (
+        [bench.find(kind, decoder=name) for kind in ("cost", "trained")] for name in ("smooth", "paper-hog")
+    )
+    assert papers[0]["parameters"] == pytest.approx(ours[0]["parameters"], rel=0.1)
+    assert ours[1]["n"] == papers[1]["n"] == 64
+    difference = bench.find("paired", representation="hog")["difference"]
+    assert difference == pytest.approx(ours[1]["nre"] - papers[1]["nre"], abs=1e-6)
+
+
+def test_what_has_been_compared_is_not_compared_again(crops: Path, compared: Path) -> None:
+    before = (compared / "records.jsonl").read_text()
+    bench_decoders.Bench(options(crops), compared).run()
+    assert (compared / "records.jsonl").read_text() == before
+
+
+def test_a_training_that_was_cut_off_is_done_by_the_next_run(crops: Path, compared: Path) -> None:
+    bench = bench_decoders.Bench(options(crops), compared)
+    bench.records = [one for one in bench.records if one["kind"] == "cost" or one.get("decoder") == "smooth"]
+    bench.run()
+    assert bench.find("trained", decoder="paper-hog")
+    assert bench.find("paired", representation="hog")
+
+
+def test_decoders_trained_under_other_conditions_are_not_put_into_one_table(crops: Path, compared: Path) -> None:
+    bench = bench_decoders.Bench(options(crops, seed=1), compared)
+    bench.records = [record for record in bench.records if record["kind"] in ("cost", "conditions")]
+    with pytest.raises(PreimageError, match="seed=0, not 1"):
+        bench.run()
+
+
+def test_the_page_says_who_won(crops: Path, compared: Path) -> None:
+    records = bench_decoders.Bench(options(crops), compared).records
+    for record in records:
+        if record["kind"] == "paired":
+            record |= {"difference": 0.1, "sem": 0.01}
+    page = bench_decoders.render(records)
+    assert "| `hog` | `paper-hog` | +0.100 ± 0.010 | 64 | paper-hog |" in page
+    assert "0.002 minutes" in page
+
+
+def test_without_trainings_the_page_has_costs_only(crops: Path, compared: Path) -> None:
+    records = bench_decoders.Bench(options(crops), compared).records
+    page = bench_decoders.render([record for record in records if record["kind"] == "cost"])
+    assert "GFLOP" in page
+    assert "NRE" not in page
