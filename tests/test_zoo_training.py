@@ -11,12 +11,12 @@ import pytest
 
 from conftest import TINY_ZOO
 from preimage import zoo
-from preimage.config import load_preset
+from preimage.config import load_preset, overrides_for
 from preimage.errors import ImageError, RunError, SettingsError, UnknownNameError
 from preimage.inverters import load_inverters
 from preimage.runs import Reporter
 from preimage.training import Progress
-from preimage.zoo_training import Standing, export_zoo, overrides_for, standing, train_zoo
+from preimage.zoo_training import Standing, export_zoo, standing, train_zoo
 
 NAMES = ["lbp", "hog"]
 

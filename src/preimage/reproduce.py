@@ -6,18 +6,19 @@ numbers of its tables and figures, are recalled, not read off; every page says s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from preimage import report, studies, zoo
 from preimage.analyses import get_analysis
-from preimage.api import evaluate, is_path, load_inverter
+from preimage.api import described, is_path
 from preimage.errors import PreimageError, UnknownNameError
 from preimage.evaluation import CONTROL, Evaluation
 from preimage.findings import Finding, Plot, Record
 from preimage.interfaces import Representation
-from preimage.inverters import GradientDescent, MeanImage
+from preimage.inverters import GradientDescent, MeanImage, portable
 from preimage.studies import Trial, file_name, label
 
 DIFFERS = (
@@ -69,15 +70,8 @@ class Study:
             self.trial.on_progress(representation, 0, 1)
             inverter = self.find(representation)
             assert inverter is not None
-            trial = self.trial
-            result = evaluate(
-                inverter,
-                trial.images,
-                fit=trial.fit,
-                device=trial.device,
-                limit=trial.limit,
-                baselines=[one for one in self.baselines if applies(one, load_inverter(inverter).representation)],
-            )
+            known = self.trial.inverter(inverter).representation
+            result = self.trial.evaluate(inverter, [one for one in self.baselines if applies(one, known)])
             folder = self.folder / file_name(label(inverter))
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "records.csv").write_text(result.records_csv())
@@ -86,9 +80,11 @@ class Study:
 
 
 def applies(baseline: str, representation: Representation) -> bool:
-    """Whether a slow baseline can invert a representation."""
+    """Whether a slow baseline can invert a representation; a file's name and settings tell, it is not loaded."""
     if is_path(baseline):
-        return load_inverter(baseline).representation.fingerprint == representation.fingerprint
+        noted = described(baseline)
+        own = json.loads(json.dumps(portable(representation)))  # tuples are lists, as files have them
+        return all(own.get(key) == value for key, value in noted.items() if key != "weights")
     return baseline != GradientDescent.name or representation.smooth() is not None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from torch import Tensor
 from preimage import report, zoo
 from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.recognition import resized
-from preimage.api import Sources, as_texts, evaluate, fit_of, is_path, load_inverter
+from preimage.api import Sources, as_texts, described, evaluate, fit_of, is_path, load_contenders
+from preimage.config import overrides_for, plain_settings
 from preimage.errors import RunError
-from preimage.evaluation import CONTROL, Contender, draw_sheet
+from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.findings import Finding, Plot, Record, Sheet, summarise
 from preimage.images import Fit, Photos
@@ -33,29 +34,58 @@ Step = Callable[[str, int, int], None]  # what is being done, steps done, steps 
 
 @dataclass(frozen=True)
 class Trial:
-    """What inverters are tried on: the first `limit` photographs, squared as their runs did unless `fit` says how."""
+    """What inverters are tried on: the first `limit` photographs, squared as their runs did unless `fit` says how.
+
+    `overrides` are settings of their representations, of all or of one name or network: `weights=FILE`,
+    `caffenet:weights=FILE`. Each inverter is read once.
+    """
 
     images: Sources
     limit: int | None = LIMIT
     fit: Fit | None = None
     device: str = "cpu"
     on_progress: Step = ignore
+    overrides: Sequence[str] = ()
+    loaded: dict[str | Path, dict[str, Inverter]] = field(default_factory=dict, repr=False, compare=False)
 
-    def photos(self, name: str | Path | Inverter, inverter: Inverter, limit: int | None = None) -> Photos:
+    def load(self, name: str | Path | Inverter) -> dict[str, Inverter]:
+        """An inverter, then the baselines kept with it, by name."""
+        if isinstance(name, Inverter):
+            return {name.name: name}
+        if name not in self.loaded:
+            own = overrides_for(described(name)["name"], self.overrides)
+            self.loaded[name] = load_contenders(name, **plain_settings(own, "representation"))
+        return self.loaded[name]
+
+    def inverter(self, name: str | Path | Inverter) -> Inverter:
+        return next(iter(self.load(name).values()))
+
+    def photos(self, name: str | Path | Inverter, limit: int | None = None) -> Photos:
         """The photographs at an inverter's size, in memory."""
-        fit = self.fit
+        inverter, fit = self.inverter(name), self.fit
         if fit is None and isinstance(name, str | Path) and is_path(name):
             fit = fit_of(name)
         photos = Photos.open(self.images, inverter.representation.image_size, fit or "crop")
         photos.photos = photos.photos[: limit or self.limit]
         return photos.load()
 
+    def evaluate(self, name: str | Path, baselines: Sequence[str] = ()) -> Evaluation:
+        """An inverter beside its baselines and its control."""
+        return evaluate(
+            name,
+            self.images,
+            fit=self.fit,
+            device=self.device,
+            limit=self.limit,
+            loaded=self.load(name),
+            baselines=baselines,
+        )
+
 
 def analyse(names: Iterable[str], inverter: str | Path | Inverter, trial: Trial, folder: str | Path) -> list[Finding]:
     """Ask the named analyses of an inverter; each finding is saved under `folder`."""
     analyses = [get_analysis(name) for name in names]
-    asked = inverter if isinstance(inverter, Inverter) else load_inverter(inverter)
-    photos = trial.photos(inverter, asked)
+    asked, photos = trial.inverter(inverter), trial.photos(inverter)
     ids, images = next(photos.batches(len(photos)))
     findings = []
     for place, analysis in enumerate(analyses):
@@ -73,8 +103,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     columns: dict[str, Tensor] = {}
     for place, (title, name) in enumerate(labels(inverters).items()):
         trial.on_progress(title, place, len(inverters))
-        inverter = load_inverter(name)
-        photos = trial.photos(name, inverter)
+        inverter, photos = trial.inverter(name), trial.photos(name)
         result = evaluate_contenders([Contender(inverter, "")], photos, "", device=trial.device)
         control = {one.id: one.nre for one in result.records if one.inverter == CONTROL}
         for one in result.records:
@@ -132,10 +161,9 @@ def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[repo
     """The table of an inverter and its baselines, and a sheet; records and pictures are kept in `folder`."""
     trial.on_progress(f"{label(name)}: evaluation", 0, 1)
     folder.mkdir(parents=True, exist_ok=True)
-    result = evaluate(name, trial.images, fit=trial.fit, device=trial.device, limit=trial.limit)
+    result = trial.evaluate(name)
     (folder / "records.csv").write_text(result.records_csv())
-    inverter = load_inverter(name)
-    draw_sheet(inverter, trial.photos(name, inverter, SHOWN), folder / "sheet.png", trial.device)
+    draw_sheet(trial.inverter(name), trial.photos(name, SHOWN), folder / "sheet.png", trial.device)
     seen = f"photographs, what {label(name)} sees of them where that can be drawn, reconstructions, differences"
     return [
         report.evaluation_block(result),

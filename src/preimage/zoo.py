@@ -21,7 +21,7 @@ from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNam
 from preimage.evaluation import Contender, evaluate, fit_baselines
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import Nearest, load_inverters, portable, probe_difference, save_inverters
-from preimage.networks import NETWORKS, has_weights
+from preimage.networks import has_weights, needs_weights
 from preimage.networks.weights import file_hash
 from preimage.probe import LIMIT, ROUNDING
 from preimage.representations import REPRESENTATIONS, is_door
@@ -49,12 +49,6 @@ def place(name: str) -> tuple[int, str]:
     """What `in_order` sorts by."""
     known = list(REPRESENTATIONS)
     return (known.index(name) if name in known else len(known), name)
-
-
-def needs_weights(name: str) -> bool:
-    """Whether a representation is of a network whose weights come with no package."""
-    network = name.partition(".")[0]
-    return network in NETWORKS and NETWORKS[network].installed is None
 
 
 def shipped() -> list[str]:
