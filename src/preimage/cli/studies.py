@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ from preimage.cli.terminal import (
     BASELINE,
     INVERTERS,
     AsJson,
+    Baselines,
     Device,
     FitOption,
     ImagesOption,
@@ -39,19 +40,25 @@ if TYPE_CHECKING:
 
 Inverters = Annotated[list[str], typer.Argument(help=INVERTERS)]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")]
+RivalBaselines = Annotated[list[str], typer.Option("--baseline", help=f"For the trade-off. {BASELINE}")]
 Page = Annotated[Path, typer.Option("--output", "-o", help="The page to write.")]
 
 
 @contextmanager
 def trial_of(
-    images: list[str], limit: int, fit: str | None, settings: list[str], device: str | None
+    images: list[str],
+    limit: int,
+    fit: str | None,
+    settings: list[str],
+    device: str | None,
+    baselines: Sequence[str] = (),
 ) -> Iterator[Trial]:
     """What these commands have in common, as they take it, under a progress bar."""
     from preimage.studies import Trial
 
     where, how = pick_device(device), check_fit(fit)
     with stepwise() as step:
-        yield Trial(images, limit, how, where, step, settings)
+        yield Trial(images, limit, how, where, step, settings, baselines)
 
 
 @app.command()
@@ -60,6 +67,7 @@ def analyse(
     inverters: Inverters,
     images: ImagesOption,
     output: Folder = Path("analyses"),
+    baseline: RivalBaselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
@@ -70,15 +78,14 @@ def analyse(
     from preimage.analyses import ANALYSES
 
     names = list(ANALYSES) if name == "all" else name.split(",")
-    for inverter in inverters:
-        folder = output / studies.file_name(studies.label(inverter))
-        with trial_of(images, limit, fit, settings, device) as trial:
-            findings = studies.analyse(names, inverter, trial, folder)
+    with trial_of(images, limit, fit, settings, device, baseline) as trial:
+        found = studies.analyse_all(names, inverters, trial, output)
+    for title, findings in found.items():
         for finding in findings:
             out.print(f"[bold]{finding.analysis}[/]: {escape(finding.question)}", highlight=False)
             out.print(escape(finding.answer or f"does not apply: {finding.reason}"), highlight=False)
             print_table(finding.table)
-        note(f"records and figures: {folder}")
+        note(f"records and figures: {output / studies.file_name(title)}")
 
 
 @app.command()
@@ -107,6 +114,7 @@ def report(
     images: ImagesOption,
     output: Page = Path("report.html"),
     analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
+    baseline: RivalBaselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
@@ -116,7 +124,7 @@ def report(
     from preimage import studies
 
     chosen = {"all": None, "none": []}.get(analyses, analyses.split(","))
-    with trial_of(images, limit, fit, settings, device) as trial:
+    with trial_of(images, limit, fit, settings, device, baseline) as trial:
         page = studies.write_report(inverters, trial, output, chosen)
     print(page)
     note(f"records and figures: {page.with_suffix('')}")
@@ -127,7 +135,10 @@ def reproduce(
     items: Annotated[list[str] | None, typer.Argument(help="table1, fig3, ...; all of them by default.")] = None,
     images: ImagesOption = [],  # noqa: B006
     run: Annotated[list[str], typer.Option(metavar="NAME=PATH", help="Another inverter; repeatable.")] = [],  # noqa: B006
-    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
+    autoencoder: Annotated[
+        list[str], typer.Option(metavar="NAME=PATH", help="The run of an autoencoder, shown too; repeatable.")
+    ] = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
     output: Page = Path("reproduce.html"),
     limit: Limit = 64,
     fit: FitOption = None,
@@ -139,9 +150,9 @@ def reproduce(
 
     if not images:
         raise SettingsError(f"name the photographs to measure on: --images PHOTOS. There are: {', '.join(own.ITEMS)}")
-    named = dict(one.partition("=")[::2] for one in run)
-    with trial_of(images, limit, fit, settings, device) as trial:
-        print(own.reproduce(items or [], own.Study(trial, output.with_suffix(""), named, baseline), output))
+    named, trained = (dict(one.partition("=")[::2] for one in given) for given in (run, autoencoder))
+    with trial_of(images, limit, fit, settings, device, baseline) as trial:
+        print(own.reproduce(items or [], own.Study(trial, output.with_suffix(""), named, trained), output))
 
 
 @app.command()

@@ -53,6 +53,7 @@ FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
 Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
 BASELINE = "Add gradient-descent or hoggles, or a file that `preimage fit` wrote (./file.safetensors); repeatable."
+Baselines = Annotated[list[str], typer.Option("--baseline", help=BASELINE)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 

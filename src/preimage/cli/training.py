@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preimage.cli.terminal import (
-    BASELINE,
     AsJson,
+    Baselines,
     Device,
     FeaturesOption,
     FitOption,
@@ -108,7 +108,7 @@ def evaluate(
     features: FeaturesOption = None,
     train_images: TrainImages = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
-    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
     baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
     fit: FitOption = None,
