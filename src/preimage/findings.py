@@ -86,7 +86,10 @@ class Finding:
             "reason": self.reason,
             "table": self.table,
             "plots": [asdict(plot) for plot in self.plots],
-            "sheets": [{"title": one.title, "file": f"sheet-{place}.png"} for place, one in enumerate(self.sheets)],
+            "sheets": [
+                {"title": one.title, "file": f"sheet-{place}.png", "columns": list(one.columns)}
+                for place, one in enumerate(self.sheets)
+            ],
         }
         (own / "finding.json").write_text(json.dumps(content, indent=2) + "\n")
         for place, one in enumerate(self.sheets):
@@ -180,7 +183,7 @@ def joined_sheet(titles: Iterable[str], sheets: Sequence[Sheet]) -> Sheet | None
     columns = {title: images.shape[1:] for title, images in sheets[0].columns.items()}
     if any({title: images.shape[1:] for title, images in sheet.columns.items()} != columns for sheet in sheets):
         return None
-    rows = min(JOINED_ROWS, *(len(sheet.captions) for sheet in sheets))
+    rows = min(JOINED_ROWS, *(len(images) for sheet in sheets for images in sheet.columns.values()))
     stacked = {
         title: torch.stack([sheet.columns[title][:rows] for sheet in sheets], dim=1).flatten(0, 1) for title in columns
     }

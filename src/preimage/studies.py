@@ -92,8 +92,14 @@ class Trial:
         return usual + slow_baselines(self.applying(name), pairs, "the photographs", len(photos), unseen=False)
 
     def applying(self, name: str | Path | Inverter) -> list[str]:
-        """The slow baselines that can invert what an inverter does."""
-        return [one for one in self.baselines if applies(one, self.inverter(name).representation)]
+        """The slow baselines that can invert what an inverter does.
+
+        Those in files do not know the encoder that an autoencoder trained.
+        """
+        inverter = self.inverter(name)
+        of_files = inverter.origin is inverter.representation
+        known = [one for one in self.baselines if of_files or not is_path(one)]
+        return [one for one in known if applies(one, inverter.representation)]
 
     def evaluate(self, name: str | Path, baselines: Sequence[str] = ()) -> Evaluation:
         """An inverter beside its usual baselines, the slow ones named, and its control."""
