@@ -34,6 +34,7 @@ COLOURS = (
 MARKERS = "os^Dv*P"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 WIDE = 48  # characters of tick labels that fit side by side
+TALL = 34  # characters of a label that fit along y, whatever else a plot must hold
 
 
 def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (), wide: int = SIDE) -> None:
@@ -161,7 +162,7 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_ylabel("\n".join(part for line in y_label.split("\n") for part in wrap(line, TALL)))
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     return figure, axes
