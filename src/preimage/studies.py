@@ -149,10 +149,10 @@ def analyse_all(
     every: dict[str, list[Finding]] = {}
     for group in relatives(called, trial):
         found = {title: analyse(names, called[title], trial, folder / file_name(title)) for title in group}
-        if len(group) > 1:
+        same = [dict(zip(group, findings, strict=True)) for findings in zip(*found.values(), strict=True)]
+        if several := [one for one in same if sum(not own.reason for own in one.values()) > 1]:
             together = " and ".join(group)
-            same = [dict(zip(group, findings, strict=True)) for findings in zip(*found.values(), strict=True)]
-            found[together] = [joined(one) for one in same if sum(not own.reason for own in one.values()) > 1]
+            found[together] = [joined(one) for one in several]
             for finding in found[together]:
                 finding.save(folder / file_name(together))
         every |= {title: [replace(one, sheets=[]) for one in findings] for title, findings in found.items()}
