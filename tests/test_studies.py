@@ -150,7 +150,7 @@ def test_an_inverter_is_read_once_for_a_whole_report(
 
 def test_weights_reach_the_networks_that_bring_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "load_contenders", lambda name, **settings: settings)
-    trial = Trial([], overrides=["weights=a.npz", "caffenet:weights=b.npz", "hog:cell_size=4"])
+    trial = Trial([], overrides=["caffenet:weights=b.npz", "weights=a.npz", "hog:cell_size=4"])
     loaded = {name: trial.load(name) for name in ("hog", "alexnet.conv1", "caffenet.fc6", "efficientnet_lite0.pool")}
     assert loaded == {
         "hog": {"cell_size": 4},

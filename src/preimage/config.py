@@ -124,9 +124,10 @@ def plain_settings(overrides: Iterable[str], owner: str) -> dict[str, Any]:
 def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
     """The overrides that concern a representation; weights for all only where the network brings none of its own.
 
-    `key=value` is for all of several names, `hog:key=value` for one, `alexnet:key=value` for a network's layers.
+    `key=value` is for all of several names, `hog:key=value` for one, `alexnet:key=value` for a network's layers; what is
+    for fewer comes later, so that it counts.
     """
-    chosen = []
+    general, own = [], []
     for override in overrides:
         whom, rest = split_override(override)
         key = rest.partition("=")[0].strip()
@@ -134,8 +135,8 @@ def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
             continue
         if key in ("weights", "representation.weights") and not whom and not needs_weights(name):
             continue
-        chosen.append(rest)
-    return chosen
+        (own if whom else general).append(rest)
+    return general + own
 
 
 def split_override(override: str) -> tuple[str, str]:

@@ -128,8 +128,9 @@ def export(
         again = load_inverters(file, **given_weights(settings.representation))
         contenders = [Contender(one, words) for one in again.values()]
         contenders += [one for one in baselines if one.inverter.name in left_out]
-        for contender in contenders:  # saved features are known only to the representation that read them
-            contender.inverter.representation = representation
+        for one in contenders:  # saved features are known only to the representation that read them
+            if one.inverter.origin is one.inverter.representation:  # an autoencoder's file brings its encoder
+                one.inverter.representation = representation
         content["evaluation"] = evaluate(contenders, validation, "the validation photographs", device=device).to_json()
     write_json(file.with_suffix(".json"), content)
     return content
