@@ -124,8 +124,8 @@ def plain_settings(overrides: Iterable[str], owner: str) -> dict[str, Any]:
 def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
     """The overrides that concern a representation; weights for all only where the network brings none of its own.
 
-    `key=value` is for all of several names, `hog:key=value` for one, `alexnet:key=value` for a network's layers; what is
-    for fewer comes later, so that it counts.
+    `key=value` is for all of several names, `hog:key=value` for one, `alexnet:key=value` for a network's layers; what
+    is for fewer comes later, so that it counts.
     """
     general, own = [], []
     for override in overrides:
