@@ -127,7 +127,8 @@ def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
     `key=value` is for all of several names, `hog:key=value` for one, `alexnet:key=value` for a network's layers; what
     is for fewer comes later, so that it counts.
     """
-    general, own = [], []
+    general: list[str] = []
+    own: list[str] = []
     for override in overrides:
         whom, rest = split_override(override)
         key = rest.partition("=")[0].strip()
