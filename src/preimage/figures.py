@@ -34,7 +34,7 @@ COLOURS = (
 MARKERS = "os^Dv*P"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 WIDE = 48  # characters of tick labels that fit side by side
-TALL = 34  # characters of a label that fit along y, whatever else a plot must hold
+TALL = 40  # characters of a label that fit along y, whatever else a plot must hold
 
 
 def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (), wide: int = SIDE) -> None:
@@ -127,6 +127,7 @@ def curve(
     figure, axes = plain_axes(x_label, y_label)
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     for place, (name, points) in enumerate(series.items()):
         x, y, error = zip(*points, strict=True)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
@@ -162,10 +163,16 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)
-    axes.set_ylabel("\n".join(part for line in y_label.split("\n") for part in wrap(line, TALL)))
+    axes.set_ylabel("\n".join(map(in_equal_lines, y_label.split("\n"))))
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def in_equal_lines(label: str) -> str:
+    """On as few lines as fit along y, about as long as each other."""
+    lines = -(-len(label) // TALL)
+    return "\n".join(wrap(label, min(TALL, len(label) // lines + 6)))
 
 
 def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:

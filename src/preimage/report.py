@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from preimage.evaluation import Evaluation
 from preimage.findings import Record, read_finding
 from preimage.pages import embedded, render
@@ -20,6 +22,7 @@ class Figure:
     source: str  # data: URL
     alt: str
     plot: bool = False
+    width: int = 0  # pixels on a wide page; 0: as the page has it
 
 
 @dataclass(frozen=True)
@@ -126,5 +129,8 @@ def cells(table: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def picture(file: Path, alt: str, plot: bool = False) -> Figure:
-    """A PNG as part of the page; sheets of photographs become JPEG."""
-    return Figure(embedded(file, "png" if plot else "jpeg"), alt, plot)
+    """A PNG as part of the page; sheets of photographs become JPEG, and those of few columns do not fill its width."""
+    if plot:
+        return Figure(embedded(file, "png"), alt, plot)
+    with Image.open(file) as sheet:
+        return Figure(embedded(file, "jpeg"), alt, width=sheet.width // 2)
