@@ -33,7 +33,8 @@ COLOURS = (
 )  # Okabe & Ito: colour-blind-safe
 MARKERS = "os^Dv*P"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
-WIDE = 48  # characters of tick labels that fit side by side
+WIDE = 60  # characters of tick labels that fit side by side
+BREAK = "\u200b"  # where a name such as network.layer may go on in the next line
 TALL = 40  # characters of a label that fit along y, whatever else a plot must hold
 
 
@@ -151,10 +152,16 @@ def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_labe
 
 
 def name_groups(axes: Axes, groups: Sequence[str]) -> None:
-    """Names instead of numbers along x."""
-    if groups:
-        wide = max(map(len, groups)) * len(groups) > WIDE
-        axes.set_xticks(range(len(groups)), groups, rotation=30 if wide else 0, ha="right" if wide else "center")
+    """Names instead of numbers along x: on several lines where they are long, slanted where that does not help."""
+    if not groups:
+        return
+    room = WIDE // len(groups)
+    lines = [wrap(group.replace(".", f".{BREAK} "), room, break_long_words=False) for group in groups]
+    if max(len(line.replace(BREAK, "")) for name in lines for line in name) <= room:
+        names = ["\n".join(name).replace(f"{BREAK} ", "").replace(BREAK, "") for name in lines]
+        axes.set_xticks(range(len(groups)), names)
+    else:
+        axes.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
 
 
 def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
