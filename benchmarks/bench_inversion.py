@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
+from preimage.analyses.trade_off import in_turns, tabulated
 from preimage.api import load_inverter, sample_files
 from preimage.images import Photos
 from preimage.interfaces import Inverter
 from preimage.inverters import GradientDescent, PairedDictionary
-from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
+from preimage.metrics import mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 
 
@@ -52,38 +49,21 @@ def main() -> None:
     for method in ("adam", "mahendran"):
         contestants[f"gradient descent, {method}"] = GradientDescent(representation, method).fit(pairs)
 
-    rows = measure(contestants, originals, options.photos)
-    print(f"inverting HOG of {len(rows[0]['seconds'])} images, one at a time, threads: {options.threads}")
+    chosen = originals[: options.photos]
+    records, _ = in_turns(contestants, photos.ids[: len(chosen)], chosen, mean_pairwise_distance(originals))
+    rows = tabulated(records, list(contestants))
+    print(f"inverting HOG of {len(chosen)} images, one at a time, threads: {options.threads}")
     print(f"{'':28} {'s an image':>11} {'over network':>13} {'CPU s':>8} {'over network':>13} {'NRE':>16}")
     for row in rows:
-        nre, sem = mean_and_sem(row["nre"])
-        by_clock = f"{row['seconds_median']:11.3f} {row['seconds_ratio']:13.0f}"
-        by_processor = f"{row['cpu_median']:8.3f} {row['cpu_ratio']:13.0f}"
-        print(f"{row['inverter']:28} {by_clock} {by_processor} {nre:8.3f} ± {sem:.3f}")
+        by_clock, by_processor = (
+            f"{row[clock]:{width}.3f} {row[clock] / rows[0][clock]:13.0f}"
+            for clock, width in (("seconds", 11), ("cpu_seconds", 8))
+        )
+        print(f"{row['inverter']:28} {by_clock} {by_processor} {row['nre']:8.3f} ± {row['nre_sem']:.3f}")
     if options.json:
-        options.json.write_text(json.dumps({"threads": options.threads, "rows": rows}, indent=2) + "\n")
-
-
-def measure(contestants: dict[str, Inverter], originals: Tensor, count: int) -> list[dict[str, Any]]:
-    """For every inverter the seconds and the NRE of each of the first `count` photographs."""
-    pairwise = mean_pairwise_distance(originals)
-    encode = contestants["network"].representation.encode
-    contestants["network"].invert(encode(originals[:1]))  # warm up
-    rows: list[dict[str, Any]] = [{"inverter": name, "seconds": [], "cpu": [], "nre": []} for name in contestants]
-    for image in originals[:count].split(1):
-        features = encode(image)
-        for row in rows:
-            began, cpu_began = time.perf_counter(), time.process_time()
-            reconstruction = contestants[row["inverter"]].invert(features)
-            row["seconds"].append(time.perf_counter() - began)
-            row["cpu"].append(time.process_time() - cpu_began)
-            row["nre"].append(float(distance(image, reconstruction)) / pairwise)
-    for row in rows:
-        for kind in ("seconds", "cpu"):
-            row[f"{kind}_median"] = statistics.median(row[kind])
-            row[f"{kind}_ratio"] = row[f"{kind}_median"] / rows[0][f"{kind}_median"]
-        row["n"] = len(row["seconds"])
-    return rows
+        options.json.write_text(
+            json.dumps({"threads": options.threads, "rows": rows, "records": records}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

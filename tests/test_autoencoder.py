@@ -90,6 +90,13 @@ def test_its_features_are_the_same_from_call_to_call(layer: ModuleLayer, photos:
     assert torch.equal(inverter.representation.encode(images), inverter.representation.encode(images))
 
 
+def test_its_features_ask_for_no_gradient_once_it_is_trained(layer: ModuleLayer, photos: Photos) -> None:
+    inverter = Autoencoder(layer, width=0.05).fit(EncodedPhotos(layer, photos), QUICK)
+    again = Autoencoder(layer, width=0.05).restore(inverter.state())
+    images = next(photos.batches(2))[1]
+    assert not any(one.representation.encode(images).requires_grad for one in (inverter, again))
+
+
 def test_without_the_first_stride_maps_are_larger(layer: ModuleLayer) -> None:
     assert layer.feature_shape == (12, 4, 4)
     assert Autoencoder(layer, width=0.05, full_stride=False).representation.feature_shape == (12, 25, 25)

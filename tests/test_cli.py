@@ -227,6 +227,13 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "hog", "--images", "x", "--run", "r", "--set", "photos.train=5"], "photos.train is tuple"),
         (["evaluate", "hog"], "name the photographs to evaluate on"),
         (["audit", "--features", "x.npy", "--images", "."], "there is no file of features x.npy"),
+        (["analyse", "code", "hog", "--images", "x", "--set", "cell_sizes=1"], "Did you mean 'cell_size'"),
+        (["report", "hog", "--images", "x", "--set", "hogg:cell_size=4"], "Did you mean 'hog'"),
+        (["compare", "hog", "--images", "x", "--set", "decoder.width=1"], "only settings of the representation"),
+        (
+            ["confidence", "hog", "--images", "x", "-o", "a.safetensors", "--set", "cell_sizes=1"],
+            "Did you mean 'cell_size'",
+        ),
         (["encode", "x.jpg", "-o", "x.txt"], "features are written as .npy"),
         (["encode", "x.jpg", "-o", "x.npy", "-r", "onnx:no.onnx"], "there is no ONNX file no.onnx"),
         (["encode", "x.jpg", "-o", "x.npy", "-r", "torch:nowhere:make"], "Looked in the current folder"),

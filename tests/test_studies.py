@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from preimage import api, zoo
-from preimage.api import sample_files
-from preimage.errors import RunError, UnknownNameError
-from preimage.findings import read_finding
+from preimage import api, studies, zoo
+from preimage.api import described, sample_files
+from preimage.errors import RunError, SettingsError, UnknownNameError
+from preimage.findings import Plot, joined_plot, read_finding
+from preimage.inverters import MeanImage, load_inverters, save_inverters
+from preimage.pairs import EncodedPhotos
+from preimage.representations import HOG, get_representation
 from preimage.reproduce import ITEMS, Study, reproduce
 from preimage.studies import Trial, analyse, compare, write_report
 
+HOG64 = HOG(image_size=64)
+LAYER = "efficientnet_lite0.stem"
 SHIPPED_FILE = zoo.FOLDER / "hog.safetensors"
 
 
@@ -122,7 +128,136 @@ def test_a_slow_baseline_fills_its_cell_where_it_applies(trial: Trial, tmp_path:
     quick = api.fit_inverter(
         "gradient-descent", "hog", sample_files(), tmp_path / "quick.safetensors", settings={"iterations": 2}
     )
-    study = Study(trial, tmp_path / "page", {}, [str(tmp_path / "quick.safetensors")])
+    trial = replace(trial, baselines=[str(tmp_path / "quick.safetensors")])
+    study = Study(trial, tmp_path / "page")
     text = re.sub(r"\s+", " ", Page(reproduce(["table1"], study, tmp_path / "page.html")).words)
     assert re.search(rf"hog {quick.name} 0\.63 \d\.\d{{3}} ± \d\.\d{{3}} 3 hog", text)
     assert "hog hoggles 0.61 not available: add it by --baseline" in text
+
+
+# --- how inverters are loaded -----------------------------------------------------------------------------------------
+
+
+def test_an_inverter_is_read_once_for_a_whole_report(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    load = zoo.load_shipped
+    monkeypatch.setattr(zoo, "load_shipped", lambda name, **settings: read.append(name) or load(name, **settings))
+    write_report(["hog"], replace(trial, loaded={}), tmp_path / "report.html", ["brightness"])
+    assert read == ["hog"]
+
+
+def test_weights_reach_the_networks_that_bring_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "load_contenders", lambda name, **settings: settings)
+    trial = Trial([], overrides=["caffenet:weights=b.npz", "weights=a.npz", "hog:cell_size=4"])
+    loaded = {name: trial.load(name) for name in ("hog", "alexnet.conv1", "caffenet.fc6", "efficientnet_lite0.pool")}
+    assert loaded == {
+        "hog": {"cell_size": 4},
+        "alexnet.conv1": {"weights": "a.npz"},
+        "caffenet.fc6": {"weights": "b.npz"},
+        "efficientnet_lite0.pool": {},
+    }
+
+
+def test_whose_weights_are_meant_is_told_by_a_file_and_by_a_run(pair: dict[str, Path], tmp_path: Path) -> None:
+    save_inverters([MeanImage(HOG64).fit(EncodedPhotos(HOG64, api.sample_photos(64)))], tmp_path / "file.safetensors")
+    assert described(tmp_path / "file.safetensors")["name"] == "hog"
+    assert described(pair["own"])["name"] == LAYER
+
+
+def test_a_baseline_of_other_features_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "mean.safetensors"
+    save_inverters([MeanImage(HOG64).fit(EncodedPhotos(HOG64, api.sample_photos(64)))], file)
+    assert studies.applies(str(file), HOG64)
+    assert not studies.applies(str(file), HOG(image_size=128))
+    assert not studies.applies(str(file), get_representation("lbp"))
+    assert not studies.applies("gradient-descent", get_representation("lbp"))
+
+
+# --- an encoder beside its autoencoder --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny runs of one layer: the encoder as it is, and trained too."""
+    folder = tmp_path_factory.mktemp("pair")
+    overrides = [
+        "decoder.width=0.03", "training.steps=2", "training.batch_size=2", "training.precision=float32",
+        "augmentation.min_scale=1", "augmentation.variants=0",
+    ]  # fmt: skip
+    for name, more in (("own", []), ("trained", ["autoencoder=true"])):
+        api.train(LAYER, crops, folder / name, validation=sample_files(), overrides=overrides + more, device="cpu")
+    return {name: folder / name for name in ("own", "trained")}
+
+
+@pytest.fixture(scope="module")
+def few(crops: Path) -> Trial:
+    return Trial(crops, limit=4)
+
+
+PAPERS = ["brightness", "hue", "code", "interpolation", "random-features"]
+
+
+def test_an_encoder_and_its_autoencoder_are_shown_together(pair: dict[str, Path], few: Trial, tmp_path: Path) -> None:
+    found = studies.analyse_all(PAPERS, list(pair.values()), few, tmp_path)
+    assert list(found) == ["own", "trained", "own and trained"]
+    together = found["own and trained"]
+    assert [finding.analysis for finding in together] == PAPERS
+    for finding in together:
+        assert {row["inverter"] for row in finding.table} == {"own", "trained"}
+        assert set(finding.plots[0].series) == {"own", "trained"}
+        saved = read_finding(tmp_path / "own_and_trained" / finding.analysis)
+        assert (tmp_path / "own_and_trained" / finding.analysis / saved["sheets"][0]["file"]).exists()
+
+
+def test_inverters_of_other_encoders_are_not(pair: dict[str, Path], few: Trial) -> None:
+    groups = studies.relatives({"own": pair["own"], "hog": "hog", "trained": pair["trained"]}, few)
+    assert groups == [["own", "trained"], ["hog"]]
+
+
+def test_a_report_has_a_section_on_both(pair: dict[str, Path], few: Trial, tmp_path: Path) -> None:
+    page = Page(write_report(list(pair.values()), few, tmp_path / "both.html", ["brightness"]))
+    assert "own and trained, of the same encoder" in page.words
+    assert "trained too, as an autoencoder" in page.words
+
+
+def test_the_papers_figures_show_the_autoencoder_too(
+    pair: dict[str, Path], few: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "shipped", lambda: [])
+    layer = "efficientnet_lite0.stage5"
+    study = Study(few, tmp_path / "page", {layer: str(pair["own"])}, {layer: str(pair["trained"])})
+    page = Page(reproduce(["fig6", "fig7", "fig9", "fig10"], study, tmp_path / "page.html"))
+    assert "own and trained: " in page.words
+    curves = {name: read_finding(tmp_path / "page" / name)["plots"][0]["series"] for name in
+              ("error-curves", "code-curves", "code-curves-autoencoders")}  # fmt: skip
+    assert {"upconv", "autoencoder"} <= set(curves["error-curves"])
+    assert set(curves["code-curves"]) == set(curves["code-curves-autoencoders"])
+    assert {row["inverter"] for row in read_finding(tmp_path / "page" / "fig6" / "compare")["table"]} >= set(pair)
+
+
+def test_what_is_no_autoencoder_is_not_taken_for_one(pair: dict[str, Path], few: Trial, tmp_path: Path) -> None:
+    study = Study(few, tmp_path, {}, {"efficientnet_lite0.stage5": str(pair["own"])})
+    with pytest.raises(SettingsError, match="is no autoencoder"):
+        study.autoencoder("efficientnet_lite0.stage5")
+
+
+def test_an_autoencoders_file_keeps_no_regression_on_features_it_does_not_have(
+    pair: dict[str, Path], tmp_path: Path
+) -> None:
+    card = zoo.export(pair["trained"], tmp_path / "trained.safetensors")
+    assert set(load_inverters(tmp_path / "trained.safetensors")) == {"autoencoder", "mean-image"}
+    assert "ridge" in {row["inverter"] for row in card["evaluation"]["rows"]}
+    zoo.export(pair["own"], tmp_path / "own.safetensors")
+    assert set(load_inverters(tmp_path / "own.safetensors")) == {"upconv", "mean-image", "ridge"}
+
+
+def test_plots_of_many_lines_are_not_joined() -> None:
+    plot = Plot("", "", "", {"a": [], "b": []})
+    assert joined_plot(["first", "second"], [plot, plot]) is None
+    single = Plot("", "", "", {"a": [(0.0, 1.0, 0.1)]}, "bars", ["x"])
+    assert joined_plot(["first", "second"], [single, replace(single, groups=["y"])]) is None
+    both = joined_plot(["first", "second"], [single, single])
+    assert both is not None
+    assert set(both.series) == {"first", "second"}

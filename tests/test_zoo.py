@@ -14,6 +14,7 @@ from preimage import zoo
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.images import Photos
 from preimage.inverters import Ridge
+from preimage.networks import needs_weights
 from preimage.pairs import EncodedPhotos
 from preimage.representations import get_representation
 
@@ -36,7 +37,7 @@ def test_it_comes_with_the_mean_image_and_a_small_ridge(name: str) -> None:
     assert sum(2 * tensor.numel() for tensor in contenders["ridge"].state().values()) <= 2**20
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.PLANNED if not zoo.needs_weights(name)])
+@pytest.mark.parametrize("name", [name for name in zoo.PLANNED if not needs_weights(name)])
 def test_the_ridge_of_every_one_that_is_to_come_is_small_too(name: str) -> None:
     ridge = Ridge(get_representation(name))
     if ridge.is_map:

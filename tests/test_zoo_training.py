@@ -11,12 +11,12 @@ import pytest
 
 from conftest import TINY_ZOO
 from preimage import zoo
-from preimage.config import load_preset
+from preimage.config import load_preset, overrides_for
 from preimage.errors import ImageError, RunError, SettingsError, UnknownNameError
 from preimage.inverters import load_inverters
 from preimage.runs import Reporter
 from preimage.training import Progress
-from preimage.zoo_training import Standing, export_zoo, overrides_for, standing, train_zoo
+from preimage.zoo_training import Standing, export_zoo, standing, train_zoo
 
 NAMES = ["lbp", "hog"]
 
@@ -118,6 +118,7 @@ def test_weights_go_only_to_networks_that_bring_none() -> None:
     assert overrides_for("hog", [general, own]) == []
     assert overrides_for("efficientnet_lite0.head", [general, own]) == []
     assert overrides_for("alexnet.conv1", [general, own]) == [general]
+    assert overrides_for("hog", ["weights=a.npz", "cell_size=4"]) == ["cell_size=4"]
     assert overrides_for("bvlc_alexnet.fc6", [own]) == ["representation.weights=b.npz"]
     assert overrides_for("hog", ["hog:decoder.width=1", "lbp:decoder.width=2"]) == ["decoder.width=1"]
 

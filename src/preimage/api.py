@@ -29,6 +29,7 @@ from preimage.inverters import (
     UpConv,
     load_inverters,
     make_inverter,
+    read_description,
     save_inverters,
 )
 from preimage.inverters.confidence import DEFAULT as CONFIDENCE
@@ -68,6 +69,15 @@ def load_contenders(name: str | Path, **settings: Any) -> dict[str, Inverter]:
     if Path(name).is_file():
         return load_inverters(name, **settings)
     return {"upconv": runs.load_inverter(name, **settings)}
+
+
+def described(name: str | Path) -> dict[str, Any]:
+    """Name and settings of the representation an inverter was made for, as far as they are noted; loads nothing."""
+    if not is_path(name):
+        return {"name": str(name)}
+    if Path(name).is_file():
+        return dict(read_description(name)["representation"])
+    return dict(Run.open(name).settings.representation)
 
 
 def training_time(name: str, photos: int = 10_000, device: str | None = None) -> str:
@@ -165,6 +175,7 @@ def evaluate(
     device: str = "cpu",
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    loaded: Mapping[str, Inverter] | None = None,
     baselines: Iterable[str | Path] = (),
     baseline_limit: int = 20,
     on_progress: Callable[[int, int], None] = ignore,
@@ -174,9 +185,9 @@ def evaluate(
     Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
     ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
     photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
-    `described` says in the table which photographs these are. `settings` are those of `load_inverter`. `baselines` are
-    slow ones to add, on the first `baseline_limit` photographs: names such as "gradient-descent", or files that
-    `fit_inverter` wrote.
+    `described` says in the table which photographs these are. `settings` are those of `load_inverter`; `loaded`
+    is what `load_contenders` gave, where it was called before. `baselines` are slow ones to add, on the first
+    `baseline_limit` photographs: names such as "gradient-descent", or files that `fit_inverter` wrote.
 
     An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and by
     default the photographs it held out. Photographs it was trained on are left out.
@@ -184,7 +195,7 @@ def evaluate(
     if isinstance(inverter, Inverter):
         kept = {inverter.name: inverter}
     else:
-        kept = load_contenders(inverter, **(settings or {}))
+        kept = dict(loaded or load_contenders(inverter, **(settings or {})))
     main = next(iter(kept.values()))
     representation = main.representation
     trained_on = "its training photographs"
@@ -299,6 +310,7 @@ def fit_confidence(
     *,
     steps: int = 1000,
     fit: Fit | None = None,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = ignore,
@@ -306,17 +318,17 @@ def fit_confidence(
     """Learn how far off each pixel of an inverter's reconstructions is, from photographs; write both into one file.
 
     The inverter, and the baselines kept with it, go into the file as they are. The photographs may be those it was
-    trained on; on others the map is calibrated better.
+    trained on; on others the map is calibrated better. `settings` are those of `load_inverter`.
     """
     check_file_name(output)
-    kept = load_contenders(inverter)
+    kept = load_contenders(inverter, **(settings or {}))
     main = next(iter(kept.values()))
     fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
     photos = Photos.open(images, main.representation.image_size, fit)
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
     pairs = EncodedPhotos(main.representation, photos.subset(order).load(), batch_size=16, device=device)
-    settings = dataclasses.replace(CONFIDENCE, steps=steps)
-    main.confidence = Confidence(main, seed=seed).fit(pairs, settings, on_progress)
+    training = dataclasses.replace(CONFIDENCE, steps=steps)
+    main.confidence = Confidence(main, seed=seed).fit(pairs, training, on_progress)
     save_inverters(list(kept.values()), output)
     return main
 

@@ -12,6 +12,7 @@ from typing import Any
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.images import Augmentation, Fit
 from preimage.interfaces import Representation
+from preimage.networks import NETWORKS, needs_weights
 from preimage.plain import build
 from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.training import TrainingSettings
@@ -107,6 +108,47 @@ def parse_override(text: str) -> tuple[str, str, Any]:
         raise SettingsError(f"expected key=value, got {text!r}; for example training.batch_size=16")
     section, _, key = path.strip().rpartition(".")
     return section, key, parse_value(value.strip())
+
+
+def plain_settings(overrides: Iterable[str], owner: str) -> dict[str, Any]:
+    """The values of `key=value` and `owner.key=value`; raises `SettingsError` for those of another owner."""
+    values = {}
+    for override in overrides:
+        section, key, value = parse_override(override)
+        if section not in ("", owner):
+            raise SettingsError(f"only settings of the {owner} can be set here, not {override!r}")
+        values[key] = value
+    return values
+
+
+def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
+    """The overrides that concern a representation; weights for all only where the network brings none of its own.
+
+    `key=value` is for all of several names, `hog:key=value` for one, `alexnet:key=value` for a network's layers; what
+    is for fewer comes later, so that it counts.
+    """
+    general: list[str] = []
+    own: list[str] = []
+    for override in overrides:
+        whom, rest = split_override(override)
+        key = rest.partition("=")[0].strip()
+        if whom not in ("", name, name.partition(".")[0]):
+            continue
+        if key in ("weights", "representation.weights") and not whom and not needs_weights(name):
+            continue
+        (own if whom else general).append(rest)
+    return general + own
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """`hog:decoder.width=0.3` -> ("hog", "decoder.width=0.3"); without a name before the colon, ("", all of it)."""
+    path = override.partition("=")[0]
+    whom, colon, _ = path.partition(":")
+    if not colon:
+        return "", override
+    if whom not in REPRESENTATIONS and whom not in NETWORKS:
+        raise UnknownNameError("representation or network", whom, [*REPRESENTATIONS, *NETWORKS])
+    return whom, override[len(whom) + 1 :]
 
 
 def parse_value(text: str) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 # All lengths are in dots, so that every pixel of a picture becomes the same whole number of dots.
 SIDE = 512
 GAP = 12
-TITLE = 70
-CAPTION = 60
+LETTERS = 28  # height of the letters of a title
 DOTS_PER_INCH = 200
+LEGIBLE = 1 / 96  # of a sheet's width: letters so high are 11 pixels where a page shows the sheet 1056 pixels wide
+LETTER_WIDTH = 0.56  # of a letter's height, on average
+LINE = 1.3  # of a letter's height, from line to line
 COLOURS = (
     "#0072B2",
     "#E69F00",
@@ -30,7 +33,9 @@ COLOURS = (
 )  # Okabe & Ito: colour-blind-safe
 MARKERS = "os^Dv*P"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
-WIDE = 48  # characters of tick labels that fit side by side
+WIDE = 60  # characters of tick labels that fit side by side
+BREAK = "\u200b"  # where a name such as network.layer may go on in the next line
+TALL = 40  # characters of a label that fit along y, whatever else a plot must hold
 
 
 def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (), wide: int = SIDE) -> None:
@@ -40,24 +45,56 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
     """
     first = next(iter(columns.values()))
     rows, side = len(first), round(wide * first.shape[2] / first.shape[3])
-    left = CAPTION if captions else GAP
-    letters = 10 if wide >= SIDE else 6
-    width, height = left + len(columns) * (wide + GAP), TITLE + rows * (side + GAP)
+    letters = letter_height(columns.keys(), wide)
+    titles = [wrapped(title, wide, letters) for title in columns]
+    captions = ["\n".join(shortened(line, side, letters) for line in caption.split("\n")) for caption in captions]
+    top, left = (GAP + round(LINE * letters * lines_of(texts)) if texts else 0 for texts in (titles, captions))
+    top, left = top + GAP, left + GAP
+    width, height = left + len(columns) * (wide + GAP), top + rows * (side + GAP)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor="white")
-    for column, (title, images) in enumerate(columns.items()):
+    look: dict[str, Any] = {
+        "ha": "center",
+        "va": "center",
+        "size": letters * 72 / DOTS_PER_INCH,
+        "linespacing": LINE / 1.2,
+    }
+    for column, (title, images) in enumerate(zip(titles, columns.values(), strict=True)):
         x = left + column * (wide + GAP)
-        figure.text((x + wide / 2) / width, 1 - TITLE / 2 / height, title, ha="center", va="center", size=letters)
+        figure.text((x + wide / 2) / width, 1 - top / 2 / height, title, **look)
         for row, image in enumerate(images):
-            y = height - TITLE - row * (side + GAP) - side
+            y = height - top - row * (side + GAP) - side
             axes = figure.add_axes((x / width, y / height, wide / width, side / height))
             axes.imshow(image.permute(1, 2, 0).float().clamp(0, 1).numpy())  # smoothed only where it must shrink
             axes.axis("off")
     for row, caption in enumerate(captions):
-        middle = height - TITLE - row * (side + GAP) - side / 2
-        figure.text(CAPTION / 2 / width, middle / height, caption, rotation=90, ha="center", va="center", size=8)
+        middle = height - top - row * (side + GAP) - side / 2
+        figure.text(left / 2 / width, middle / height, caption, rotation=90, **look)
     figure.savefig(path)
+
+
+def letter_height(titles: Collection[str], wide: int) -> int:
+    """Dots: legible with all columns on a page, unless the longest word of a title would leave its column."""
+    words = [word for title in titles for word in title.split()]
+    wanted = max(LETTERS * wide / SIDE, LEGIBLE * len(titles) * (wide + GAP))
+    return int(min(wanted, wide / LETTER_WIDTH / max(map(len, words))))
+
+
+def wrapped(title: str, room: int, letters: int) -> str:
+    """A title on as many lines as it needs."""
+    characters = max(1, int(room / LETTER_WIDTH / letters))
+    return "\n".join(part for line in title.split("\n") for part in wrap(line, characters, break_long_words=False))
+
+
+def shortened(line: str, room: int, letters: int) -> str:
+    """A caption's end, which tells photographs of one folder apart."""
+    characters = max(2, int(room / LETTER_WIDTH / letters))
+    return line if len(line) <= characters else f"…{line[1 - characters :]}"
+
+
+def lines_of(texts: Iterable[str]) -> int:
+    return max(text.count("\n") + 1 for text in texts)
 
 
 def difference(photographs: Tensor, reconstructions: Tensor) -> Tensor:
@@ -91,6 +128,7 @@ def curve(
     figure, axes = plain_axes(x_label, y_label)
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     for place, (name, points) in enumerate(series.items()):
         x, y, error = zip(*points, strict=True)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
@@ -114,10 +152,16 @@ def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_labe
 
 
 def name_groups(axes: Axes, groups: Sequence[str]) -> None:
-    """Names instead of numbers along x."""
-    if groups:
-        wide = max(map(len, groups)) * len(groups) > WIDE
-        axes.set_xticks(range(len(groups)), groups, rotation=30 if wide else 0, ha="right" if wide else "center")
+    """Names instead of numbers along x: on several lines where they are long, slanted where that does not help."""
+    if not groups:
+        return
+    room = WIDE // len(groups)
+    lines = [wrap(group.replace(".", f".{BREAK} "), room, break_long_words=False) for group in groups]
+    if max(len(line.replace(BREAK, "")) for name in lines for line in name) <= room:
+        names = ["\n".join(name).replace(f"{BREAK} ", "").replace(BREAK, "") for name in lines]
+        axes.set_xticks(range(len(groups)), names)
+    else:
+        axes.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
 
 
 def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -126,10 +170,16 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_ylabel("\n".join(map(in_equal_lines, y_label.split("\n"))))
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def in_equal_lines(label: str) -> str:
+    """On as few lines as fit along y, about as long as each other."""
+    lines = -(-len(label) // TALL)
+    return "\n".join(wrap(label, min(TALL, len(label) // lines + 6)))
 
 
 def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:

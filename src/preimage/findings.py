@@ -11,20 +11,23 @@ import io
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from preimage.errors import FeatureError, ImageError, RunError
+from preimage.evaluation import Contender
 from preimage.figures import bars, curve, sheet
 from preimage.interfaces import Inverter
 from preimage.metrics import mean_and_sem
 
 Record = dict[str, str | float]  # one photograph under one condition
 Point = tuple[float, float, float]  # x, y, standard error of y
+JOINED_ROWS = 3  # photographs on a sheet of several inverters
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Plot:
-    """Numbers to be drawn: lines over x, or bars. Where there are `groups`, x is the place of one among them."""
+    """Numbers to be drawn: lines over x, or bars. Where there are `groups`, x is the place of one among them.
+
+    `log`: equal steps along x are equal factors.
+    """
 
     title: str
     x_label: str
@@ -46,12 +52,13 @@ class Plot:
     series: dict[str, list[Point]]
     kind: Literal["line", "bars"] = "line"
     groups: list[str] = field(default_factory=list)
+    log: bool = False
 
     def draw(self, file: Path) -> None:
         if self.kind == "bars":
             bars(self.series, self.groups, file, self.x_label, self.y_label)
         else:
-            curve(self.series, file, self.x_label, self.y_label, self.groups)
+            curve(self.series, file, self.x_label, self.y_label, self.groups, self.log)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,10 @@ class Finding:
             "reason": self.reason,
             "table": self.table,
             "plots": [asdict(plot) for plot in self.plots],
-            "sheets": [{"title": one.title, "file": f"sheet-{place}.png"} for place, one in enumerate(self.sheets)],
+            "sheets": [
+                {"title": one.title, "file": f"sheet-{place}.png", "columns": list(one.columns)}
+                for place, one in enumerate(self.sheets)
+            ],
         }
         (own / "finding.json").write_text(json.dumps(content, indent=2) + "\n")
         for place, one in enumerate(self.sheets):
@@ -116,6 +126,10 @@ class Analysis(ABC):
         """Why this question cannot be asked of an inverter; empty where it can."""
         return ""
 
+    def against(self, rivals: Callable[[], Iterable[Contender]]) -> Analysis:  # noqa: ARG002 (most look at one alone)
+        """The same question where other inverters of the same features take part; `rivals` gets them when called."""
+        return self
+
     @abstractmethod
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         """Ask it of photographs (N, 3, S, S) in [0, 1], at the size of the inverter's representation."""
@@ -127,6 +141,54 @@ class Analysis(ABC):
             return Finding(self.name, self.question, reason=reason) if reason else self.analyse(inverter, ids, images)
         except (FeatureError, ImageError) as error:
             return Finding(self.name, self.question, reason=str(error))
+
+
+def joined(findings: Mapping[str, Finding]) -> Finding:
+    """What one analysis found for several inverters, by what they are called: one table, one plot, one sheet of all.
+
+    Plots of several series are left to the inverters' own findings, where they can be told apart; so are sheets whose
+    columns are not the same. A finding that does not apply takes no part; raises `RunError` where none does.
+    """
+    found = {title: finding for title, finding in findings.items() if not finding.reason}
+    if not found:
+        raise RunError(f"no finding to join: {'; '.join(finding.reason for finding in findings.values())}")
+    first = next(iter(found.values()))
+
+    def together(records: str) -> list[Record]:
+        return [{"inverter": title, **row} for title, finding in found.items() for row in getattr(finding, records)]
+
+    plots = [joined_plot(found, same) for same in zip(*(finding.plots for finding in found.values()), strict=False)]
+    sheets = [joined_sheet(found, same) for same in zip(*(finding.sheets for finding in found.values()), strict=False)]
+    return Finding(
+        first.analysis,
+        first.question,
+        " ".join(f"{title}: {finding.answer}" for title, finding in found.items()),
+        together("table"),
+        together("records"),
+        [plot for plot in plots if plot is not None],
+        [sheet for sheet in sheets if sheet is not None],
+    )
+
+
+def joined_plot(titles: Iterable[str], plots: Sequence[Plot]) -> Plot | None:
+    """One plot with a series for each title; None where there are several in one, or the groups differ."""
+    if any(len(plot.series) != 1 or plot.groups != plots[0].groups for plot in plots):
+        return None
+    series = {title: next(iter(plot.series.values())) for title, plot in zip(titles, plots, strict=True)}
+    return replace(plots[0], series=series)
+
+
+def joined_sheet(titles: Iterable[str], sheets: Sequence[Sheet]) -> Sheet | None:
+    """The first rows of several sheets, one below the other for each photograph; None where their columns differ."""
+    columns = {title: images.shape[1:] for title, images in sheets[0].columns.items()}
+    if any({title: images.shape[1:] for title, images in sheet.columns.items()} != columns for sheet in sheets):
+        return None
+    rows = min(JOINED_ROWS, *(len(images) for sheet in sheets for images in sheet.columns.values()))
+    stacked = {
+        title: torch.stack([sheet.columns[title][:rows] for sheet in sheets], dim=1).flatten(0, 1) for title in columns
+    }
+    captions = [f"{caption}\n{title}" for caption in sheets[0].captions[:rows] for title in titles]
+    return Sheet(sheets[0].title, stacked, captions)
 
 
 def summarise(records: Sequence[Record], by: Sequence[str], values: Sequence[str]) -> list[Record]:

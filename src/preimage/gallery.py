@@ -16,6 +16,7 @@ from preimage.evaluation import sheet_columns
 from preimage.figures import sheet
 from preimage.images import Photos
 from preimage.interfaces import Inverter, ignore
+from preimage.networks import needs_weights
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def exhibits(
     `settings` go to the representations whose networks need weights.
     """
     for name in zoo.shipped():
-        own = dict(settings or {}) if zoo.needs_weights(name) else {}
+        own = dict(settings or {}) if needs_weights(name) else {}
         try:
             inverter = load_inverter(name, **own)
             photos = Photos.open(sources, inverter.representation.image_size)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from preimage.evaluation import Evaluation
 from preimage.findings import Record, read_finding
@@ -19,6 +22,7 @@ class Figure:
     source: str  # data: URL
     alt: str
     plot: bool = False
+    width: int = 0  # pixels on a wide page; 0: as the page has it
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,25 @@ def finding_block(folder: Path) -> Block:
     """What a saved finding says and shows."""
     content = read_finding(folder)
     figures = [
-        picture(folder / f"plot-{place}.png", f"{plot['y_label']} against {plot['x_label']}", plot=True)
+        picture(folder / f"plot-{place}.png", plot_in_words(plot), plot=True)
         for place, plot in enumerate(content["plots"])
     ]
-    figures += [picture(folder / one["file"], f"Pictures: {one['title']}") for one in content["sheets"]]
+    figures += [
+        picture(folder / one["file"], f"Pictures, from left to right: {', '.join(one['columns'])}".replace("\n", " "))
+        for one in content["sheets"]
+    ]
     columns, rows = cells(content["table"])
     words = [content["answer"]] if content["answer"] else []
     return Block(content["question"], words, columns, rows, figures, reason=content["reason"])
+
+
+def plot_in_words(plot: Mapping[str, Any]) -> str:
+    """What a plot shows, for those who do not see it: its axes, and its lines or bars by name."""
+    y_label, x_label, series = plot["y_label"].replace("\n", " "), plot["x_label"], list(plot["series"])
+    words = f"{y_label} against {x_label}" if x_label else y_label
+    if plot["groups"]:
+        words += f", for {', '.join(plot['groups'])}"
+    return f"{words}: {'; '.join(series)}" if len(series) > 1 else words
 
 
 def titled(block: Block, title: str) -> Block:
@@ -113,5 +129,8 @@ def cells(table: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def picture(file: Path, alt: str, plot: bool = False) -> Figure:
-    """A PNG as part of the page; sheets of photographs become JPEG."""
-    return Figure(embedded(file, "png" if plot else "jpeg"), alt, plot)
+    """A PNG as part of the page; sheets of photographs become JPEG, and those of few columns do not fill its width."""
+    if plot:
+        return Figure(embedded(file, "png"), alt, plot)
+    with Image.open(file) as sheet:
+        return Figure(embedded(file, "jpeg"), alt, width=sheet.width // 2)

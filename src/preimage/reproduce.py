@@ -12,12 +12,10 @@ from pathlib import Path
 
 from preimage import report, studies, zoo
 from preimage.analyses import get_analysis
-from preimage.api import evaluate, is_path, load_inverter
-from preimage.errors import PreimageError, UnknownNameError
+from preimage.errors import SettingsError, UnknownNameError
 from preimage.evaluation import CONTROL, Evaluation
 from preimage.findings import Finding, Plot, Record
-from preimage.interfaces import Representation
-from preimage.inverters import GradientDescent, MeanImage
+from preimage.inverters import Autoencoder, MeanImage
 from preimage.studies import Trial, file_name, label
 
 DIFFERS = (
@@ -50,7 +48,7 @@ class Study:
     trial: Trial
     folder: Path
     runs: dict[str, str] = field(default_factory=dict)  # representation -> path of a run or file
-    baselines: list[str] = field(default_factory=list)  # slow ones, as `evaluate` takes them
+    autoencoders: dict[str, str] = field(default_factory=dict)  # the same, of the encoder trained too
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
 
     def find(self, representation: str) -> str | None:
@@ -65,31 +63,33 @@ class Study:
 
     def evaluated(self, representation: str) -> Evaluation:
         """Its inverter beside its baselines, computed once."""
-        if representation not in self.evaluations:
-            self.trial.on_progress(representation, 0, 1)
-            inverter = self.find(representation)
-            assert inverter is not None
-            trial = self.trial
-            result = evaluate(
-                inverter,
-                trial.images,
-                fit=trial.fit,
-                device=trial.device,
-                limit=trial.limit,
-                baselines=[one for one in self.baselines if applies(one, load_inverter(inverter).representation)],
-            )
+        inverter = self.find(representation)
+        assert inverter is not None
+        return self.evaluate(inverter)
+
+    def evaluate(self, inverter: str) -> Evaluation:
+        if inverter not in self.evaluations:
+            self.trial.on_progress(label(inverter), 0, 1)
+            result = self.trial.evaluate(inverter, self.trial.applying(inverter))
             folder = self.folder / file_name(label(inverter))
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "records.csv").write_text(result.records_csv())
-            self.evaluations[representation] = result
-        return self.evaluations[representation]
+            self.evaluations[inverter] = result
+        return self.evaluations[inverter]
 
+    def members(self, representation: str) -> list[str]:
+        """The inverter of a representation and, where it is given, its autoencoder."""
+        inverter, autoencoder = self.find(representation), self.autoencoder(representation)
+        return [one for one in (inverter, autoencoder) if one is not None]
 
-def applies(baseline: str, representation: Representation) -> bool:
-    """Whether a slow baseline can invert a representation."""
-    if is_path(baseline):
-        return load_inverter(baseline).representation.fingerprint == representation.fingerprint
-    return baseline != GradientDescent.name or representation.smooth() is not None
+    def autoencoder(self, representation: str) -> str | None:
+        """The autoencoder of a representation; raises `SettingsError` where what was named is none."""
+        path = self.autoencoders.get(representation)
+        if path is not None and not isinstance(self.trial.inverter(path), Autoencoder):
+            raise SettingsError(
+                f"{path} is no autoencoder: train one by `preimage train {representation} --set autoencoder=true`"
+            )
+        return path
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def side_by_side(representations: Sequence[str], title: str) -> Callable[[Study]
         known, blocks = split(study, representations)
         if known:
             folder = study.folder / title
-            studies.compare([path_of(study, name) for name in known], study.trial, folder)
+            studies.compare([one for name in known for one in study.members(name)], study.trial, folder)
             blocks.insert(0, report.finding_block(folder / "compare"))
         return blocks
 
@@ -173,14 +173,14 @@ def analysis(name: str, representations: Sequence[str]) -> Callable[[Study], lis
 
     def make(study: Study) -> list[report.Block]:
         known, blocks = split(study, representations)
-        found = []
-        for representation in known:
-            inverter = path_of(study, representation)
-            folder = study.folder / file_name(label(inverter))
-            studies.analyse([name], inverter, study.trial, folder)
-            block = report.finding_block(folder / name)
-            found.append(report.titled(block, f"{label(inverter)}: {block.title}"))
-        return found + blocks
+        members = [one for representation in known for one in study.members(representation)]
+        found = studies.analyse_all([name], members, study.trial, study.folder)
+        made = []
+        for title, findings in found.items():
+            for finding in findings:
+                block = report.finding_block(study.folder / file_name(title) / finding.analysis)
+                made.append(report.titled(block, f"{title}: {block.title}"))
+        return made + blocks
 
     return make
 
@@ -190,11 +190,14 @@ def error_curves(representations: Sequence[str]) -> Callable[[Study], list[repor
 
     def make(study: Study) -> list[report.Block]:
         known, blocks = split(study, representations)
-        tables: dict[str, list[Record]] = {
-            name: [{"condition": row.inverter, "nre": row.nre, "nre_sem": row.nre_sem, "n": row.n} for row in
-                   study.evaluated(name).rows]
-            for name in known
-        }  # fmt: skip
+        tables: dict[str, list[Record]] = {}
+        for name in known:
+            rows = list(study.evaluated(name).rows)
+            if (autoencoder := study.autoencoder(name)) is not None:
+                rows.insert(1, study.evaluate(autoencoder).rows[0])
+            tables[name] = [
+                {"condition": row.inverter, "nre": row.nre, "nre_sem": row.nre_sem, "n": row.n} for row in rows
+            ]
         return layer_curves(study, "error-curves", "How does the error grow with depth?", tables) + blocks
 
     return make
@@ -205,25 +208,31 @@ def analysis_curves(name: str, representations: Sequence[str]) -> Callable[[Stud
 
     def make(study: Study) -> list[report.Block]:
         known, blocks = split(study, representations)
-        tables: dict[str, list[Record]] = {}
-        for representation in known:
-            inverter = path_of(study, representation)
-            (finding,) = studies.analyse([name], inverter, study.trial, study.folder / file_name(label(inverter)))
-            if finding.reason:
-                blocks.append(report.Block(representation, reason=finding.reason))
-            else:
-                tables[representation] = finding.table
         question = f"{get_analysis(name).question} Layer by layer"
-        return layer_curves(study, f"{name}-curves", question, tables) + blocks
+        curves: list[report.Block] = []
+        for kind, words in ((study.find, ""), (study.autoencoder, "autoencoders")):
+            tables: dict[str, list[Record]] = {}
+            for representation in known:
+                if (inverter := kind(representation)) is None:
+                    continue
+                folder = study.folder / file_name(label(inverter))
+                (finding,) = studies.analyse([name], inverter, study.trial, folder)
+                if finding.reason:
+                    blocks.append(report.Block(f"{representation} {words}".strip(), reason=finding.reason))
+                else:
+                    tables[representation] = finding.table
+            title = f"{question}, {words}" if words else question
+            curves += layer_curves(study, f"{name}-curves{'-' if words else ''}{words}", title, tables)
+        return curves + blocks
 
     return make
 
 
 def layer_curves(study: Study, name: str, question: str, tables: Mapping[str, list[Record]]) -> list[report.Block]:
-    """One line for each condition that all layers have; saved like any finding."""
+    """One line for each condition, over the layers that have it; saved like any finding."""
     if not tables:
         return []
-    conditions = [str(row["condition"]) for row in next(iter(tables.values()))]
+    conditions = dict.fromkeys(str(row["condition"]) for table in tables.values() for row in table)
     found = {(layer, str(row["condition"])): row for layer, table in tables.items() for row in table}
     series = {
         condition: [
@@ -249,13 +258,6 @@ def split(study: Study, representations: Sequence[str]) -> tuple[list[str], list
     missing = [name for name, found in stand_ins.items() if found is None]
     blocks = [report.Block("", [f"Not available: {', '.join(missing)} ({MISSING})."])] if missing else []
     return [found for found in stand_ins.values() if found is not None], blocks
-
-
-def path_of(study: Study, representation: str) -> str:
-    found = study.find(representation)
-    if found is None:
-        raise PreimageError(f"{representation}: {MISSING}")
-    return found
 
 
 DEEP = (*ALEXNET, *LITE0)

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from preimage import training
 from preimage.cache import cached
-from preimage.config import Settings, make_settings
+from preimage.config import Settings
 from preimage.decoders import Cost, cost
 from preimage.errors import RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
@@ -46,6 +46,7 @@ from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import Trainable, UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
+from preimage.plain import build
 from preimage.representations import SavedFeatures, get_representation
 from preimage.training import Progress, TrainingState
 
@@ -92,7 +93,8 @@ class Run:
 
     @property
     def settings(self) -> Settings:
-        return make_settings(read_json(self.settings_file))
+        """What was asked for; the encoder, whose weights may lie elsewhere by now, is not loaded."""
+        return build(Settings, read_json(self.settings_file), "settings")
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,26 @@ from torch import Tensor
 from preimage import report, zoo
 from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.recognition import resized
-from preimage.api import Sources, as_texts, evaluate, fit_of, is_path, load_inverter
+from preimage.api import (
+    Sources,
+    as_texts,
+    described,
+    evaluate,
+    fit_of,
+    is_path,
+    kept_baselines,
+    load_contenders,
+    slow_baselines,
+)
+from preimage.config import overrides_for, plain_settings
 from preimage.errors import RunError
-from preimage.evaluation import CONTROL, Contender, draw_sheet
+from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.findings import Finding, Plot, Record, Sheet, summarise
+from preimage.findings import Finding, Plot, Record, Sheet, joined, summarise
 from preimage.images import Fit, Photos
-from preimage.interfaces import Inverter, ignore
+from preimage.interfaces import Inverter, Representation, ignore
+from preimage.inverters import GradientDescent, portable
+from preimage.pairs import EncodedPhotos
 from preimage.runs import Run
 
 LIMIT = 64  # photographs, unless told otherwise
@@ -33,37 +47,124 @@ Step = Callable[[str, int, int], None]  # what is being done, steps done, steps 
 
 @dataclass(frozen=True)
 class Trial:
-    """What inverters are tried on: the first `limit` photographs, squared as their runs did unless `fit` says how."""
+    """What inverters are tried on: the first `limit` photographs, squared as their runs did unless `fit` says how.
+
+    `overrides` are settings of their representations, of all or of one name or network: `weights=FILE`,
+    `caffenet:weights=FILE`. `baselines` are slow inverters that take part where they apply, by name or from files that
+    `fit_inverter` wrote. Each inverter is read once.
+    """
 
     images: Sources
     limit: int | None = LIMIT
     fit: Fit | None = None
     device: str = "cpu"
     on_progress: Step = ignore
+    overrides: Sequence[str] = ()
+    baselines: Sequence[str] = ()
+    loaded: dict[str | Path, dict[str, Inverter]] = field(default_factory=dict, repr=False, compare=False)
 
-    def photos(self, name: str | Path | Inverter, inverter: Inverter, limit: int | None = None) -> Photos:
+    def load(self, name: str | Path | Inverter) -> dict[str, Inverter]:
+        """An inverter, then the baselines kept with it, by name."""
+        if isinstance(name, Inverter):
+            return {name.name: name}
+        if name not in self.loaded:
+            own = overrides_for(described(name)["name"], self.overrides)
+            self.loaded[name] = load_contenders(name, **plain_settings(own, "representation"))
+        return self.loaded[name]
+
+    def inverter(self, name: str | Path | Inverter) -> Inverter:
+        return next(iter(self.load(name).values()))
+
+    def photos(self, name: str | Path | Inverter, limit: int | None = None) -> Photos:
         """The photographs at an inverter's size, in memory."""
-        fit = self.fit
+        inverter, fit = self.inverter(name), self.fit
         if fit is None and isinstance(name, str | Path) and is_path(name):
             fit = fit_of(name)
         photos = Photos.open(self.images, inverter.representation.image_size, fit or "crop")
         photos.photos = photos.photos[: limit or self.limit]
         return photos.load()
 
+    def rivals(self, name: str | Path | Inverter, photos: Photos) -> list[Contender]:
+        """Other inverters of the same features: those kept with it, what can be fitted on photographs, `baselines`."""
+        kept = self.load(name)
+        pairs = EncodedPhotos(self.inverter(name).representation, photos, device=self.device)
+        usual = kept_baselines(kept, "its training photographs", pairs)
+        return usual + slow_baselines(self.applying(name), pairs, "the photographs", len(photos), unseen=False)
+
+    def applying(self, name: str | Path | Inverter) -> list[str]:
+        """The slow baselines that can invert what an inverter does.
+
+        Those in files do not know the encoder that an autoencoder trained.
+        """
+        inverter = self.inverter(name)
+        of_files = inverter.origin is inverter.representation
+        known = [one for one in self.baselines if of_files or not is_path(one)]
+        return [one for one in known if applies(one, inverter.representation)]
+
+    def evaluate(self, name: str | Path, baselines: Sequence[str] = ()) -> Evaluation:
+        """An inverter beside its usual baselines, the slow ones named, and its control."""
+        return evaluate(
+            name,
+            self.images,
+            fit=self.fit,
+            device=self.device,
+            limit=self.limit,
+            loaded=self.load(name),
+            baselines=baselines,
+        )
+
+
+def applies(baseline: str, representation: Representation) -> bool:
+    """Whether a slow baseline can invert a representation; a file's name and settings tell, it is not loaded."""
+    if is_path(baseline):
+        noted = described(baseline)
+        own = json.loads(json.dumps(portable(representation)))  # tuples are lists, as files have them
+        return all(own.get(key) == value for key, value in noted.items() if key != "weights")
+    return baseline != GradientDescent.name or representation.smooth() is not None
+
 
 def analyse(names: Iterable[str], inverter: str | Path | Inverter, trial: Trial, folder: str | Path) -> list[Finding]:
     """Ask the named analyses of an inverter; each finding is saved under `folder`."""
     analyses = [get_analysis(name) for name in names]
-    asked = inverter if isinstance(inverter, Inverter) else load_inverter(inverter)
-    photos = trial.photos(inverter, asked)
+    asked, photos = trial.inverter(inverter), trial.photos(inverter)
     ids, images = next(photos.batches(len(photos)))
     findings = []
     for place, analysis in enumerate(analyses):
         trial.on_progress(analysis.name, place, len(analyses))
-        finding = analysis(asked, ids, images.to(trial.device))
+        finding = analysis.against(lambda: trial.rivals(inverter, photos))(asked, ids, images.to(trial.device))
         finding.save(Path(folder))
         findings.append(finding)
     return findings
+
+
+def analyse_all(
+    names: Sequence[str], inverters: Sequence[str | Path], trial: Trial, folder: str | Path
+) -> dict[str, list[Finding]]:
+    """Ask the named analyses of several inverters, each into a folder of its own; findings by what they are called.
+
+    Those of the same encoder - as it is, and trained on as an autoencoder - are also shown together. The sheets, which
+    are large, are only in the folders.
+    """
+    folder, called = Path(folder), labels(inverters)
+    every: dict[str, list[Finding]] = {}
+    for group in relatives(called, trial):
+        found = {title: analyse(names, called[title], trial, folder / file_name(title)) for title in group}
+        same = [dict(zip(group, findings, strict=True)) for findings in zip(*found.values(), strict=True)]
+        if several := [one for one in same if sum(not own.reason for own in one.values()) > 1]:
+            together = " and ".join(group)
+            found[together] = [joined(one) for one in several]
+            for finding in found[together]:
+                finding.save(folder / file_name(together))
+        every |= {title: [replace(one, sheets=[]) for one in findings] for title, findings in found.items()}
+    return every
+
+
+def relatives(called: Mapping[str, str | Path], trial: Trial) -> list[list[str]]:
+    """Inverters, by what they are called, in groups of the same encoder."""
+    groups: dict[str, list[str]] = {}
+    for title, name in called.items():
+        groups.setdefault(trial.inverter(name).origin.fingerprint, []).append(title)
+    return list(groups.values())
 
 
 def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -> Finding:
@@ -73,8 +174,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     columns: dict[str, Tensor] = {}
     for place, (title, name) in enumerate(labels(inverters).items()):
         trial.on_progress(title, place, len(inverters))
-        inverter = load_inverter(name)
-        photos = trial.photos(name, inverter)
+        inverter, photos = trial.inverter(name), trial.photos(name)
         result = evaluate_contenders([Contender(inverter, "")], photos, "", device=trial.device)
         control = {one.id: one.nre for one in result.records if one.inverter == CONTROL}
         for one in result.records:
@@ -104,6 +204,8 @@ def write_report(
 ) -> Path:
     """One page on shipped or trained inverters: how they were made, how good they are, every analysis.
 
+    Inverters of the same encoder, such as an autoencoder's, are shown side by side in every analysis too.
+
     The numbers behind it, as CSV and JSON, and every figure are kept in the folder of the same name beside it.
     """
     file = Path(file)
@@ -115,12 +217,15 @@ def write_report(
     if len(inverters) > 1:
         compare(inverters, trial, folder)
         sections.append(report.Section("Side by side", [report.finding_block(folder / "compare")]))
+    findings = analyse_all(names, inverters, trial, folder)
     for title, name in labels(inverters).items():
         own = folder / file_name(title)
         blocks = [made_block(name), *evaluation_blocks(name, trial, own)]
-        analyse(names, name, trial, own)
-        blocks += [report.finding_block(own / analysis) for analysis in names]
+        blocks += [report.finding_block(own / finding.analysis) for finding in findings.pop(title)]
         sections.append(report.Section(title, blocks))
+    for title, together in findings.items():
+        blocks = [report.finding_block(folder / file_name(title) / finding.analysis) for finding in together]
+        sections.append(report.Section(f"{title}, of the same encoder", blocks))
     photographs = ", ".join(as_texts(trial.images))
     made = f"Made by Preimage {version('preimage')}, torch {torch.__version__}. Photographs: {photographs}."
     names_of_all = ", ".join(labels(inverters))
@@ -132,10 +237,9 @@ def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[repo
     """The table of an inverter and its baselines, and a sheet; records and pictures are kept in `folder`."""
     trial.on_progress(f"{label(name)}: evaluation", 0, 1)
     folder.mkdir(parents=True, exist_ok=True)
-    result = evaluate(name, trial.images, fit=trial.fit, device=trial.device, limit=trial.limit)
+    result = trial.evaluate(name)
     (folder / "records.csv").write_text(result.records_csv())
-    inverter = load_inverter(name)
-    draw_sheet(inverter, trial.photos(name, inverter, SHOWN), folder / "sheet.png", trial.device)
+    draw_sheet(trial.inverter(name), trial.photos(name, SHOWN), folder / "sheet.png", trial.device)
     seen = f"photographs, what {label(name)} sees of them where that can be drawn, reconstructions, differences"
     return [
         report.evaluation_block(result),
@@ -160,6 +264,7 @@ def of_run(path: Path) -> dict[str, Any]:
         "decoder": asdict(settings.decoder) | {"parameters": provenance["parameters"]},
         "steps": f"{run.step} of {settings.training.steps}, {settings.training.batch_size} photographs each",
         "photographs": f"{provenance['photos']} ({', '.join(settings.photos.train)})",
+        "encoder": "trained too, as an autoencoder" if settings.autoencoder else "",
         "validation": ", ".join(settings.photos.validation) or "none",
         "hours": round(run.checkpoint["seconds"] / 3600, 2),
         "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision")},

@@ -20,8 +20,8 @@ from preimage import runs
 from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
 from preimage.interfaces import Inverter, Representation
-from preimage.inverters import Nearest, load_inverters, portable, probe_difference, save_inverters
-from preimage.networks import NETWORKS, has_weights
+from preimage.inverters import Nearest, Ridge, load_inverters, portable, probe_difference, save_inverters
+from preimage.networks import has_weights, needs_weights
 from preimage.networks.weights import file_hash
 from preimage.probe import LIMIT, ROUNDING
 from preimage.representations import REPRESENTATIONS, is_door
@@ -49,12 +49,6 @@ def place(name: str) -> tuple[int, str]:
     """What `in_order` sorts by."""
     known = list(REPRESENTATIONS)
     return (known.index(name) if name in known else len(known), name)
-
-
-def needs_weights(name: str) -> bool:
-    """Whether a representation is of a network whose weights come with no package."""
-    network = name.partition(".")[0]
-    return network in NETWORKS and NETWORKS[network].installed is None
 
 
 def shipped() -> list[str]:
@@ -103,6 +97,8 @@ def export(
 ) -> dict[str, Any]:
     """A run -> one file of inverters (the trained one, the mean image and the ridge of its photographs) and its card.
 
+    An autoencoder's file goes without the ridge.
+
     The card's table is measured on the file itself, weights rounded to float16 if `half`, on the run's validation
     photographs; without any there is no table. `note` is what a reader of its numbers must know. Returns the card.
     """
@@ -116,8 +112,10 @@ def export(
     train_photos, validation = runs.open_photos(settings, representation)
     words = f"the {len(train_photos)} training photographs"
     baselines = fit_baselines(representation, train_photos, words, device)
-    nearest = next(contender for contender in baselines if contender.inverter.name == Nearest.name)
-    kept = [inverter, *(contender.inverter for contender in baselines if contender is not nearest)]
+    # The nearest neighbour is the photographs themselves; ridge regression reads features, and the file is loaded with
+    # the encoder as it was, not the one that an autoencoder trained.
+    left_out = {Nearest.name} if inverter.origin is representation else {Nearest.name, Ridge.name}
+    kept = [inverter, *(one.inverter for one in baselines if one.inverter.name not in left_out)]
     save_inverters(kept, file, torch.float16 if half else torch.float32)
 
     content = describe(origin, representation) | {
@@ -128,9 +126,11 @@ def export(
     }
     if validation is not None:
         again = load_inverters(file, **given_weights(settings.representation))
-        contenders = [Contender(inverter, words) for inverter in again.values()] + [nearest]
-        for contender in contenders:  # saved features are known only to the representation that read them
-            contender.inverter.representation = representation
+        contenders = [Contender(one, words) for one in again.values()]
+        contenders += [one for one in baselines if one.inverter.name in left_out]
+        for one in contenders:  # saved features are known only to the representation that read them
+            if one.inverter.origin is one.inverter.representation:  # an autoencoder's file brings its encoder
+                one.inverter.representation = representation
         content["evaluation"] = evaluate(contenders, validation, "the validation photographs", device=device).to_json()
     write_json(file.with_suffix(".json"), content)
     return content

@@ -19,11 +19,10 @@ from typing import Any
 
 from preimage import runs, zoo
 from preimage.api import Sources, as_texts, training_settings
-from preimage.config import Settings, parse_override
+from preimage.config import Settings, overrides_for, parse_override, split_override
 from preimage.errors import PreimageError, RunError, SettingsError, UnknownNameError, WeightsError
 from preimage.images import find_photos
 from preimage.interfaces import ignore, never
-from preimage.networks import NETWORKS
 from preimage.representations import REPRESENTATIONS
 from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import Progress, make_accelerator
@@ -113,31 +112,6 @@ def check_names(names: Iterable[str], overrides: Iterable[str]) -> None:
         section, key, _ = parse_override(split_override(override)[1])
         if not section and key != "seed":
             raise SettingsError(f"expected section.key=value, got {override!r}; for example training.batch_size=16")
-
-
-def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
-    """The overrides that concern a name; weights only where the network brings none of its own."""
-    chosen = []
-    for override in overrides:
-        whom, rest = split_override(override)
-        key = rest.partition("=")[0].strip()
-        if whom not in ("", name, name.partition(".")[0]):
-            continue
-        if key == "representation.weights" and not whom and not zoo.needs_weights(name):
-            continue
-        chosen.append(rest)
-    return chosen
-
-
-def split_override(override: str) -> tuple[str, str]:
-    """`hog:decoder.width=0.3` -> ("hog", "decoder.width=0.3"); without a name before the colon, ("", all of it)."""
-    path = override.partition("=")[0]
-    whom, colon, _ = path.partition(":")
-    if not colon:
-        return "", override
-    if whom not in REPRESENTATIONS and whom not in NETWORKS:
-        raise UnknownNameError("representation or network", whom, [*REPRESENTATIONS, *NETWORKS])
-    return whom, override[len(whom) + 1 :]
 
 
 def check_settings(run: Run, wanted: Settings) -> None:

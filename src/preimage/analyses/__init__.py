@@ -13,6 +13,7 @@ from preimage.analyses.place import Place
 from preimage.analyses.recognition import Class, Identity
 from preimage.analyses.retention import Colour, Lightness
 from preimage.analyses.sampling import RandomFeatures
+from preimage.analyses.trade_off import TradeOff
 from preimage.errors import UnknownNameError
 from preimage.findings import Analysis
 from preimage.plain import build
@@ -25,6 +26,7 @@ KINDS: tuple[type[Analysis], ...] = (
     Identity,
     Class,
     ConfidenceMap,
+    TradeOff,
     Brightness,
     Hue,
     DarkKnowledge,

@@ -79,8 +79,11 @@ def in_words(records: Sequence[Record], classifier: str) -> str:
 
 
 def classifier_of(inverter: Inverter) -> tuple[Callable[[Tensor], Tensor], str]:
-    """Images (N, 3, S, S) -> class probabilities (N, K), by the inverted network itself if it has any; and its name."""
-    own = inverter.representation.uncached
+    """Images (N, 3, S, S) -> class probabilities (N, K), by the inverted network itself if it has any; and its name.
+
+    Of an autoencoder it is the network as it was: the trained one classifies no more.
+    """
+    own = inverter.origin.uncached
     if isinstance(own, ModuleLayer) and "prob" in dict(own.module.named_children()):
         layer: Representation = ModuleLayer(own.module, "prob", own.preprocessing)
         name = f"{own.name.partition('.')[0]}, the network that was inverted"

@@ -71,9 +71,10 @@ class Place(Analysis):
         series: dict[str, list[Point]] = {}
         for row in table:
             point = (float(row["shift"]), float(row["pixel_error"]), float(row["pixel_error_sem"]))
-            if row["condition"] != CONTROL:  # tens of pixels: it would flatten the others, and is in the table
+            if row["condition"] in (KEPT, ESTIMATOR):  # the others are pixels off: they would flatten these two
                 series.setdefault(str(row["condition"]), []).append(point)
-        return Plot(self.question, "true shift, pixels", "error of the estimated shift, pixels", series)
+        x_label = "true shift, pixels (as much as guessing 0 is off)"
+        return Plot(self.question, x_label, "error of the estimated shift, pixels", series)
 
 
 def per_photograph(records: Sequence[Record]) -> list[Record]:

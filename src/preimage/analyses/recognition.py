@@ -185,9 +185,11 @@ class Class(Analysis):
         wanted = self.probabilities(network, images.cpu())
         named = wanted.argmax(dim=1)
         records: list[Record] = []
+        places: dict[str, Tensor] = {}
         for condition, pictures in {"photograph": images.cpu(), **compared}.items():
             own = wanted if condition == "photograph" else self.probabilities(network, pictures)
             place = (own > own.gather(1, named[:, None])).sum(dim=1)  # how many classes come before
+            places[condition] = place
             values = {"top1": place < 1, f"top{FEW}": place < FEW, "probability": own.gather(1, named[:, None])[:, 0]}
             records += records_of(ids, condition, {name: value.double() for name, value in values.items()})
         judge = f"{self.classifier}{' (inverted itself)' if self.judges_itself(inverter) else ''}"
@@ -197,6 +199,7 @@ class Class(Analysis):
         for row in table:
             row.pop("chance")  # of 1,000 classes that are not equally frequent: the control says it better
         shown = {"photograph": images[:SHOWN].cpu(), "reconstruction": compared[KEPT][:SHOWN]}
+        captions = [f"{one}\nclass {named[i]}, now in place {places[KEPT][i] + 1}" for i, one in enumerate(ids[:SHOWN])]
         return Finding(
             self.name,
             self.question,
@@ -204,7 +207,7 @@ class Class(Analysis):
             table,
             records,
             [class_plot(self.question, table)],
-            [Sheet(self.question, shown, list(ids[:SHOWN]))],
+            [Sheet(self.question, shown, captions)],
         )
 
     def probabilities(self, network: nn.Module, images: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +14,12 @@ from preimage.cli.terminal import (
     BASELINE,
     INVERTERS,
     AsJson,
+    Baselines,
     Device,
     FitOption,
     ImagesOption,
     Limit,
+    NamedOverrides,
     app,
     check_fit,
     escape,
@@ -31,17 +35,42 @@ from preimage.cli.terminal import (
 from preimage.errors import SettingsError
 
 if TYPE_CHECKING:
-    pass
+    from preimage.studies import Trial
+
+
+Inverters = Annotated[list[str], typer.Argument(help=INVERTERS)]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")]
+RivalBaselines = Annotated[list[str], typer.Option("--baseline", help=f"For the trade-off. {BASELINE}")]
+Page = Annotated[Path, typer.Option("--output", "-o", help="The page to write.")]
+
+
+@contextmanager
+def trial_of(
+    images: list[str],
+    limit: int,
+    fit: str | None,
+    settings: list[str],
+    device: str | None,
+    baselines: Sequence[str] = (),
+) -> Iterator[Trial]:
+    """What these commands have in common, as they take it, under a progress bar."""
+    from preimage.studies import Trial
+
+    where, how = pick_device(device), check_fit(fit)
+    with stepwise() as step:
+        yield Trial(images, limit, how, where, step, settings, baselines)
 
 
 @app.command()
 def analyse(
     name: Annotated[str, typer.Argument(help="An analysis (see `preimage list`), several with commas, or 'all'.")],
-    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    inverters: Inverters,
     images: ImagesOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")] = Path("analyses"),
+    output: Folder = Path("analyses"),
+    baseline: RivalBaselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
+    settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """What the features keep and what the picture depends on: numbers (CSV, JSON) first, then figures."""
@@ -49,34 +78,31 @@ def analyse(
     from preimage.analyses import ANALYSES
 
     names = list(ANALYSES) if name == "all" else name.split(",")
-    where = pick_device(device)
-    for inverter in inverters:
-        folder = output / studies.file_name(studies.label(inverter))
-        with stepwise() as step:
-            trial = studies.Trial(images, limit, check_fit(fit), where, step)
-            findings = studies.analyse(names, inverter, trial, folder)
+    with trial_of(images, limit, fit, settings, device, baseline) as trial:
+        found = studies.analyse_all(names, inverters, trial, output)
+    for title, findings in found.items():
         for finding in findings:
             out.print(f"[bold]{finding.analysis}[/]: {escape(finding.question)}", highlight=False)
             out.print(escape(finding.answer or f"does not apply: {finding.reason}"), highlight=False)
             print_table(finding.table)
-        note(f"records and figures: {folder}")
+        note(f"records and figures: {output / studies.file_name(title)}")
 
 
 @app.command()
 def compare(
-    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    inverters: Inverters,
     images: ImagesOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")] = Path("analyses"),
+    output: Folder = Path("analyses"),
     limit: Limit = 64,
     fit: FitOption = None,
+    settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Layers or encoders side by side on the same photographs: a table, a figure, a sheet."""
     from preimage import studies
 
-    where = pick_device(device)
-    with stepwise() as step:
-        finding = studies.compare(inverters, studies.Trial(images, limit, check_fit(fit), where, step), output)
+    with trial_of(images, limit, fit, settings, device) as trial:
+        finding = studies.compare(inverters, trial, output)
     out.print(finding.answer)
     print_table(finding.table)
     note(f"records and figures: {output / finding.analysis}")
@@ -84,21 +110,21 @@ def compare(
 
 @app.command()
 def report(
-    inverters: Annotated[list[str], typer.Argument(help=INVERTERS)],
+    inverters: Inverters,
     images: ImagesOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    output: Page = Path("report.html"),
     analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
+    baseline: RivalBaselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
+    settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """One self-contained page: how it was made, the table with baselines, sheets, every analysis."""
     from preimage import studies
 
     chosen = {"all": None, "none": []}.get(analyses, analyses.split(","))
-    where = pick_device(device)
-    with stepwise() as step:
-        trial = studies.Trial(images, limit, check_fit(fit), where, step)
+    with trial_of(images, limit, fit, settings, device, baseline) as trial:
         page = studies.write_report(inverters, trial, output, chosen)
     print(page)
     note(f"records and figures: {page.with_suffix('')}")
@@ -109,23 +135,24 @@ def reproduce(
     items: Annotated[list[str] | None, typer.Argument(help="table1, fig3, ...; all of them by default.")] = None,
     images: ImagesOption = [],  # noqa: B006
     run: Annotated[list[str], typer.Option(metavar="NAME=PATH", help="Another inverter; repeatable.")] = [],  # noqa: B006
-    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("reproduce.html"),
+    autoencoder: Annotated[
+        list[str], typer.Option(metavar="NAME=PATH", help="The run of an autoencoder, shown too; repeatable.")
+    ] = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
+    output: Page = Path("reproduce.html"),
     limit: Limit = 64,
     fit: FitOption = None,
+    settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """The paper's tables and figures beside what is measured here, on one page."""
     from preimage import reproduce as own
-    from preimage.studies import Trial
 
     if not images:
         raise SettingsError(f"name the photographs to measure on: --images PHOTOS. There are: {', '.join(own.ITEMS)}")
-    named = dict(one.partition("=")[::2] for one in run)
-    where = pick_device(device)
-    with stepwise() as step:
-        study = own.Study(Trial(images, limit, check_fit(fit), where, step), output.with_suffix(""), named, baseline)
-        print(own.reproduce(items or [], study, output))
+    named, trained = (dict(one.partition("=")[::2] for one in given) for given in (run, autoencoder))
+    with trial_of(images, limit, fit, settings, device, baseline) as trial:
+        print(own.reproduce(items or [], own.Study(trial, output.with_suffix(""), named, trained), output))
 
 
 @app.command()

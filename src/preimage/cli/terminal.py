@@ -45,12 +45,15 @@ FeaturesOption = Annotated[
 Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
 Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set representation.layer=LAYER.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
+NAMED = "Change a setting, of all or of one name or network (NAME:KEY=VALUE); repeatable."
+NamedOverrides = Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
 FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
 Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
 BASELINE = "Add gradient-descent or hoggles, or a file that `preimage fit` wrote (./file.safetensors); repeatable."
+Baselines = Annotated[list[str], typer.Option("--baseline", help=BASELINE)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -185,20 +188,9 @@ def representation_of(name: str, overrides: list[str]) -> Representation:
 
 def representation_settings(overrides: list[str]) -> dict[str, Any]:
     """The values of `key=value` and `representation.key=value`."""
+    from preimage.config import plain_settings
+
     return plain_settings(overrides, "representation")
-
-
-def plain_settings(overrides: list[str], owner: str) -> dict[str, Any]:
-    """The values of `key=value` and `owner.key=value`."""
-    from preimage.config import parse_override
-
-    values = {}
-    for override in overrides:
-        section, key, value = parse_override(override)
-        if section not in ("", owner):
-            raise SettingsError(f"only settings of the {owner} can be set here, not {override!r}")
-        values[key] = value
-    return values
 
 
 def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preimage.cli.terminal import (
-    BASELINE,
     AsJson,
+    Baselines,
     Device,
     FeaturesOption,
     FitOption,
@@ -27,7 +27,6 @@ from preimage.cli.terminal import (
     make_reporter,
     note,
     pick_device,
-    plain_settings,
     print_evaluation,
     progress_bar,
     representation_of,
@@ -109,7 +108,7 @@ def evaluate(
     features: FeaturesOption = None,
     train_images: TrainImages = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
-    baseline: Annotated[list[str], typer.Option(help=BASELINE)] = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
     baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
     records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
     fit: FitOption = None,
@@ -156,6 +155,7 @@ def fit(
     --set changes the inverter's settings (windows=20000), or the representation's (representation.cell_size=16).
     """
     from preimage import api
+    from preimage.config import plain_settings
 
     of_representation = [override for override in settings if override.startswith("representation.")]
     own = plain_settings([override for override in settings if override not in of_representation], "inverter")
@@ -180,6 +180,7 @@ def confidence(
     steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = 1000,
     fit: FitOption = None,
     seed: Annotated[int, typer.Option(help="Decides weights and order.")] = 0,
+    settings: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Learn how far off each pixel is, and write the inverter with it; reconstructions stay as they are."""
@@ -193,6 +194,7 @@ def confidence(
             output,
             steps=steps,
             fit=check_fit(fit),
+            settings=representation_settings(settings),
             seed=seed,
             device=pick_device(device),
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -17,6 +17,7 @@ from preimage.cli.terminal import (
     AsJson,
     Device,
     ImagesOption,
+    NamedOverrides,
     Overrides,
     app,
     duration,
@@ -40,8 +41,6 @@ app.add_typer(zoo_app, name="zoo")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Which ones; by default all.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
-NAMED = "Change a setting, of all or of one (NAME:KEY=VALUE); repeatable."
-
 
 ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"}
 
@@ -95,7 +94,7 @@ def zoo_train(
     images: ImagesOption = [],  # noqa: B006
     val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
     runs: RunsFolder = Path("runs"),
-    settings: Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)] = [],  # noqa: B006
+    settings: NamedOverrides = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
     device: Device = None,
 ) -> None:

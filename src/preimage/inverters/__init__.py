@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from preimage.cache import cached
@@ -110,15 +110,23 @@ def load_inverters(file: str | Path, **settings: Any) -> dict[str, Inverter]:
 
 def read_inverters(file: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description in a file and its tensors; raises `WeightsError`."""
+    description = read_description(file)
+    try:
+        return description, load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{file} is damaged: {error}") from error
+
+
+def read_description(file: str | Path) -> dict[str, Any]:
+    """What a file of inverters says of itself; its tensors stay where they are. Raises `WeightsError`."""
     try:
         with safe_open(file, framework="pt") as content:
             description = json.loads((content.metadata() or {}).get("preimage", "null"))
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise WeightsError(f"{file} is missing, damaged, or not a file of inverters: {error}") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise WeightsError(f"{file} was not written by this version of preimage: save the inverter again")
-    return description, tensors
+    return description
 
 
 def probe_difference(file: str | Path, representation: Representation) -> float | None:
@@ -186,5 +194,6 @@ __all__ = [
     "make_inverter",
     "portable",
     "probe_difference",
+    "read_description",
     "save_inverters",
 ]

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from preimage.decoders import Decoder
 from preimage.errors import SettingsError
-from preimage.interfaces import Batch, Representation
+from preimage.interfaces import Batch, Pairs, Representation
 from preimage.inverters.upconv import UpConv
 from preimage.networks.preprocessing import Preprocessing
 from preimage.representations.network import ModuleLayer, run_to_layer
+from preimage.training import TrainingSettings
 
 
 class Autoencoder(UpConv):
@@ -68,6 +69,17 @@ class Autoencoder(UpConv):
         super().use(network)
         assert isinstance(network, EncoderDecoder)
         self.representation = trained(self.original, network.encoder)
+        return self
+
+    def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
+        return super().fit(pairs, settings).frozen()
+
+    def restore(self, state: dict[str, Tensor]) -> Self:
+        return super().restore(state).frozen()
+
+    def frozen(self) -> Self:
+        """Nothing is trained any more: its features ask for no gradient, as those of any representation."""
+        self.network.requires_grad_(False)
         return self
 
 

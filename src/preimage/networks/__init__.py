@@ -70,6 +70,12 @@ def has_weights(name: str) -> bool:
     return NETWORKS[name].installed is not None or (name in PUBLISHED and PUBLISHED[name].file.exists())
 
 
+def needs_weights(name: str) -> bool:
+    """Whether a representation is of a network whose weights come with no package."""
+    network = name.partition(".")[0]
+    return network in NETWORKS and NETWORKS[network].installed is None
+
+
 @lru_cache(maxsize=4)
 def load_network(name: str, weights: str | None = None) -> nn.Module:
     """A network by name with its weights, ready to be looked at: in eval mode, its parameters frozen."""
@@ -78,4 +84,4 @@ def load_network(name: str, weights: str | None = None) -> nn.Module:
     return NETWORKS[name].load(weights_files(name, weights)).eval().requires_grad_(False)
 
 
-__all__ = ["NETWORKS", "Network", "Preprocessing", "has_weights", "load_network", "weights_files"]
+__all__ = ["NETWORKS", "Network", "Preprocessing", "has_weights", "load_network", "needs_weights", "weights_files"]

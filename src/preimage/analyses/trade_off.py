@@ -1,0 +1,162 @@
+"""What does quality cost? One inversion by every method there is, on the same photographs and the same cores."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from preimage.analyses.perturbation import SHOWN, encoded
+from preimage.errors import SettingsError
+from preimage.evaluation import Contender
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.interfaces import Inverter, Representation
+from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
+from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
+
+# What is slow or must be fitted first is measured only where it is given: how to give it.
+TO_GIVE = {
+    Ridge.name: "`preimage fit ridge -r {name} --images PHOTOS -o ridge.safetensors`, then --baseline "
+    "./ridge.safetensors",
+    GradientDescent.name: "--baseline gradient-descent",
+    PairedDictionary.name: "`preimage fit hoggles --images PHOTOS -o hoggles.safetensors`, then --baseline "
+    "./hoggles.safetensors",
+}
+OWN = "its training photographs"
+
+
+@dataclass(frozen=True)
+class TradeOff(Analysis):
+    """Seconds for one image, features given, against NRE: the inverter and its `rivals` on the first `photographs`.
+
+    One image at a time, the methods in turns, after a first image that is not counted; seconds are medians, by the
+    clock and of processor time, which other programs disturb less. Differences are taken photograph by photograph.
+    """
+
+    name: ClassVar[str] = "trade-off"
+    question: ClassVar[str] = "What does a better reconstruction cost in time?"
+    photographs: int = 20
+    rivals: Callable[[], Iterable[Contender]] = tuple
+
+    def __post_init__(self) -> None:
+        if self.photographs < 1:
+            raise SettingsError(f"photographs is at least 1, got {self.photographs}")
+
+    def against(self, rivals: Callable[[], Iterable[Contender]]) -> TradeOff:
+        return replace(self, rivals=rivals)
+
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
+        rivals = list(self.rivals())
+        contenders = titled([inverter, *(rival.inverter for rival in rivals)])
+        ids, chosen = ids[: self.photographs], images[: self.photographs]
+        records, pictures = in_turns(contenders, ids, chosen, mean_pairwise_distance(images))
+        table = tabulated(records, list(contenders))
+        for row, fitted_on in zip(table, [OWN, *(rival.fitted_on for rival in rivals)], strict=True):
+            row["fitted_on"] = fitted_on
+        points: dict[str, list[Point]] = {
+            str(row["inverter"]): [(float(row["seconds"]), float(row["nre"]), float(row["nre_sem"]))] for row in table
+        }
+        x_label = "seconds for one image (logarithmic; lower is better)"
+        plot = Plot(self.question, x_label, "NRE (lower is better)", points, log=True)
+        shown = {"photograph": chosen[:SHOWN].cpu()}
+        for row, (title, own) in zip(table, pictures.items(), strict=True):
+            shown[f"{title}\n{duration(float(row['seconds']))}"] = own[:SHOWN]
+        answer = f"{in_words(table, images.device)} {not_measured(inverter, contenders.values())}".strip()
+        sheet = Sheet(self.question, shown, list(ids[:SHOWN]))
+        return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
+
+
+def not_measured(inverter: Inverter, measured: Iterable[Inverter]) -> str:
+    """Which usual methods are missing, and why or how to add them."""
+    known = {one.name for one in measured}
+    missing = [f"{name} ({why_not(name, inverter.representation)})" for name in TO_GIVE if name not in known]
+    return f"Not measured: {'; '.join(missing)}." if missing else ""
+
+
+def why_not(name: str, representation: Representation) -> str:
+    """Why a method was not measured: it cannot invert these features, or nobody gave it."""
+    try:
+        make_inverter(name, representation)
+    except SettingsError as error:
+        return str(error).partition(". ")[0]
+    return f"add it by {TO_GIVE[name].format(name=representation.name)}"
+
+
+def titled(inverters: Iterable[Inverter]) -> dict[str, Inverter]:
+    """Inverters by name; of two of the same name the second says what it is, or its place."""
+    found: dict[str, Inverter] = {}
+    for inverter in inverters:
+        title = inverter.name
+        if title in found:
+            title = f"{title}, {inverter.remark}" if inverter.remark else title
+        found[title if title not in found else f"{title}, {len(found) + 1}"] = inverter
+    return found
+
+
+def in_turns(
+    inverters: Mapping[str, Inverter], ids: Sequence[str], images: Tensor, pairwise: float
+) -> tuple[list[Record], dict[str, Tensor]]:
+    """Every photograph inverted by everyone, alone: records of time and error, and reconstructions on the CPU.
+
+    `pairwise` is the distance that errors are relative to.
+    """
+    records: list[Record] = []
+    pictures: dict[str, list[Tensor]] = {title: [] for title in inverters}
+    for inverter in inverters.values():
+        clocked(inverter, encoded(inverter.representation, images[:1]))  # warms up
+    for one, image in zip(ids, torch.split(images, 1), strict=True):
+        for title, inverter in inverters.items():
+            picture, seconds, cpu_seconds = clocked(inverter, encoded(inverter.representation, image))
+            error = float(distance(image.cpu(), picture)) / pairwise
+            records.append({"id": one, "inverter": title, "nre": error, "seconds": seconds, "cpu_seconds": cpu_seconds})
+            pictures[title].append(picture)
+    return records, {title: torch.cat(own) for title, own in pictures.items()}
+
+
+def clocked(inverter: Inverter, features: Tensor) -> tuple[Tensor, float, float]:
+    """A reconstruction on the CPU, the seconds it took by the clock, and those of processor time."""
+    features.sum().item()  # on a GPU: waits until they are computed
+    began, cpu_began = time.perf_counter(), time.process_time()
+    picture = inverter.invert(features).cpu()  # what has arrived on the CPU has been computed
+    return picture, time.perf_counter() - began, time.process_time() - cpu_began
+
+
+def tabulated(records: Sequence[Record], titles: Sequence[str]) -> list[Record]:
+    """A row for each inverter: NRE, the difference from the first one's on the same photographs, median seconds."""
+    rows = summarise(records, ["inverter"], ["nre"])
+    own = {title: [record for record in records if record["inverter"] == title] for title in titles}
+    first = [float(record["nre"]) for record in own[titles[0]]]
+    for row in rows:
+        mine = own[str(row["inverter"])]
+        differences = [float(record["nre"]) - base for record, base in zip(mine, first, strict=True)]
+        row["difference"], row["difference_sem"] = mean_and_sem(differences)
+        for clock in ("seconds", "cpu_seconds"):
+            row[clock] = statistics.median(float(record[clock]) for record in mine)
+        row["times_as_long"] = float(row["seconds"]) / float(rows[0]["seconds"])
+    return rows
+
+
+def in_words(table: Sequence[Record], device: torch.device) -> str:
+    first, *others = table
+    where = f"{device.type}, torch threads: {torch.get_num_threads()}"
+    words = [
+        f"{first['inverter']} takes {duration(float(first['seconds']))} an image at NRE {first['nre']:.3f} ± "
+        f"{first['nre_sem']:.3f}"
+    ]
+    words += [
+        f"{row['inverter']} {duration(float(row['seconds']))} ({row['times_as_long']:.2g} times as long), NRE "
+        f"{row['difference']:+.3f} ± {row['difference_sem']:.3f} against it"
+        for row in others
+    ]
+    return f"{'; '.join(words)} (n = {first['n']}, the same photographs for all; one at a time on {where})."
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3.4 s`, `56 ms`, `0.12 ms`."""
+    value, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
