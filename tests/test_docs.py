@@ -16,8 +16,7 @@ import pytest
 from preimage.images import save_image
 
 DOCS = Path(__file__).parents[1] / "docs"
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COMMANDS = re.compile(r"^```\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -34,17 +33,22 @@ def folder(tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             del sys.modules[name]
 
 
+def blocks(guide: str, language: str = "") -> list[str]:
+    """The code of a guide in this language; commands have none."""
+    return [code for own, code in FENCED.findall((DOCS / guide).read_text()) if own == language]
+
+
 def follow(guide: str) -> dict[str, Any]:
     """Run a guide's blocks of Python one after the other in the current folder; what they have defined."""
     names: dict[str, Any] = {"__name__": "guide"}
-    for block in PYTHON.findall((DOCS / guide).read_text()):
+    for block in blocks(guide, "python"):
         exec(compile(block, guide, "exec"), names)
     return names
 
 
 def commands(guide: str) -> list[list[str]]:
     """The words of a guide's commands in their order, without `preimage` and without comments."""
-    lines = "".join(COMMANDS.findall((DOCS / guide).read_text())).splitlines()
+    lines = "".join(blocks(guide)).splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("preimage ")]
 
 
@@ -61,7 +65,7 @@ def test_a_representation_in_one_file_is_inverted_as_the_guide_says(folder: Path
 
     assert follow("a-new-representation.md")["coarse"].feature_shape == (12, 4, 4)
     assert (folder / "runs" / "grid" / "summary.json").exists()
-    told = next(block for block in COMMANDS.findall((DOCS / "a-new-representation.md").read_text()) if "$" in block)
+    told = next(block for block in blocks("a-new-representation.md") if block.startswith("$ "))
     ordered, shown = told.removeprefix("$ preimage ").split("\n", 1)
     assert command(*ordered.split()).stdout.split() == shown.split()
 
