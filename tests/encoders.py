@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from preimage.interfaces import Representation, check_images
 
 Array = npt.NDArray[np.generic]
 
@@ -159,3 +165,55 @@ def one_at_a_time(images: Array) -> Array:
     if len(images) > 1:
         raise ValueError("one at a time, please")
     return thumbnails(images)
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Thumbnails(Representation):
+    """Means over blocks: maps (N, 3, side, side)."""
+
+    differentiable: ClassVar[bool] = True
+
+    side: int = 8
+    image_size: int = 32
+
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return (3, self.side, self.side)
+
+    def encode(self, images: Tensor) -> Tensor:
+        check_images(images)
+        return F.adaptive_avg_pool2d(images, self.side)
+
+
+class Restless(Thumbnails):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images) + torch.rand(1)
+
+
+class Boastful(Thumbnails):
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return (7,)
+
+
+class Moody(Thumbnails):
+    def encode(self, images: Tensor) -> Tensor:
+        if images[0].mean() < 0.1:
+            raise ValueError("it is too dark")
+        return super().encode(images)
+
+
+class Unfinished(Representation):
+    image_size = 32
+
+
+class Sizeless(Representation):
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return (3,)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
+made_thumbnails = Thumbnails(side=2)

@@ -64,6 +64,12 @@ def test_mistakes_are_named(override: str, error: type[Exception], words: str) -
         make_settings(load_preset("hog"), [override])
 
 
+def test_a_setting_of_the_representation_needs_no_section() -> None:
+    assert make_settings(load_preset("hog"), ["cell_size=16"]).get_representation().feature_shape == (31, 16, 16)
+    with pytest.raises(UnknownNameError, match="Did you mean 'cell_size'"):
+        make_settings(load_preset("hog"), ["cel_size=16"])
+
+
 def test_two_budgets_are_one_too_many() -> None:
     with pytest.raises(SettingsError, match="one budget"):
         make_settings(load_preset("hog"), ["training.minutes=3", "training.epochs=4"])

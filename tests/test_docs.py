@@ -2,32 +2,101 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from preimage.images import save_image
+
 DOCS = Path(__file__).parents[1] / "docs"
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_ones_own_encoder_is_inverted_as_the_guide_says(
-    tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One after the other in a folder with photographs, on the CPU; the guide's own settings are small enough."""
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+@pytest.fixture
+def folder(tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with the guides' photographs in it; what is imported from it is forgotten afterwards."""
     for name in ("photos", "more-photos"):
         shutil.copytree(crops, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    blocks = PYTHON.findall((DOCS / "your-own-encoder.md").read_text())
-    assert len(blocks) >= 5
-    names: dict[str, object] = {"__name__": "guide"}
-    for block in blocks:
-        exec(compile(block, "your-own-encoder.md", "exec"), names)
-    assert (tmp_path / "runs" / "mine" / "summary.json").exists()
-    for module in ("my_encoder", "my_function"):
-        sys.modules.pop(module, None)
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def blocks(guide: str, language: str = "") -> list[str]:
+    """The code of a guide in this language; commands have none."""
+    return [code for own, code in FENCED.findall((DOCS / guide).read_text()) if own == language]
+
+
+def follow(guide: str) -> dict[str, Any]:
+    """Run a guide's blocks of Python one after the other in the current folder; what they have defined."""
+    names: dict[str, Any] = {"__name__": "guide"}
+    for block in blocks(guide, "python"):
+        exec(compile(block, guide, "exec"), names)
+    return names
+
+
+def commands(guide: str) -> list[list[str]]:
+    """The words of a guide's commands in their order, without `preimage` and without comments."""
+    lines = "".join(blocks(guide)).splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("preimage ")]
+
+
+def test_ones_own_encoder_is_inverted_as_the_guide_says(folder: Path) -> None:
+    """On the CPU; the guide's own settings are small enough."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    assert follow("your-own-encoder.md")["encoder"].feature_shape == (3, 8, 8)
+    assert (folder / "runs" / "mine" / "summary.json").exists()
+
+
+def test_a_representation_in_one_file_is_inverted_as_the_guide_says(folder: Path) -> None:
+    from test_cli import preimage as command
+
+    assert follow("a-new-representation.md")["coarse"].feature_shape == (12, 4, 4)
+    assert (folder / "runs" / "grid" / "summary.json").exists()
+    told = next(block for block in blocks("a-new-representation.md") if block.startswith("$ "))
+    ordered, shown = told.removeprefix("$ preimage ").split("\n", 1)
+    assert command(*ordered.split()).stdout.split() == shown.split()
+
+
+SMALL = {
+    "audit": ["--size", "32", "--steps", "2"],
+    "train": ["--steps", "2", "--set", "representation.image_size=32", "--set", "decoder.width=0.05"],
+}
+
+
+def test_embeddings_are_audited_as_the_guide_says(folder: Path) -> None:
+    """Its commands one after the other, but for sizes and budgets; then its Python."""
+    from test_audit import smooth_pictures
+    from test_cli import preimage as command
+
+    for name, count in (("photos", 60), ("others", 12)):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir()
+        for index, picture in enumerate(smooth_pictures(count, seed=count)):
+            save_image(picture, folder / name / f"{index:03d}.png")
+    printed = []
+    for words in commands("audit.md"):
+        kept = [word for before, word in zip(["", *words], words, strict=False) if "--minutes" not in (before, word)]
+        output = kept[kept.index(">") + 1 :] if ">" in kept else []
+        result = command(*kept[: kept.index(">")] if output else kept, *SMALL.get(words[0], []))
+        printed.append(result.stdout)
+        for file in output:
+            Path(file).write_text(result.stdout)
+    told = json.loads(Path("audit.json").read_text())
+    assert (told["n_train"], told["n_test"], told["feature_shape"]) == (48, 12, [1280])
+    assert Path("audit.html").exists()
+    assert any("60 training and 12 test pairs" in text for text in printed)  # with pairs of one's own
+    assert len(list(Path("out").glob("*.png"))) == 12
+    assert follow("audit.md")["ridge"].name == "ridge"

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -35,10 +36,36 @@ def nothing_kept() -> Iterator[None]:
 
 
 def needs(library: str) -> Any:
+    """A library itself; beside a torch that torchvision was not built for, without what torchvision compiled."""
+    declare_operators()
     try:
         return importlib.import_module(library)
-    except Exception as error:  # torchvision raises RuntimeError beside a torch it was not built for
-        pytest.skip(f"{library} cannot be imported here: {type(error).__name__}")
+    except Exception as error:
+        pytest.skip(f"{library} cannot be imported here: {type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=1)
+def declare_operators() -> list[torch.library.Library]:
+    """Declare operators that torchvision asks for when it is imported and could not load; no network uses them.
+
+    Where torch is the CPU's and torchvision is PyPI's, built for CUDA, it cannot be imported otherwise; and all the
+    other libraries ask for it.
+    """
+    declared: list[torch.library.Library] = []
+    for operator in ("", "nms", "qnms"):
+        if operator:
+            declared.append(torch.library.Library("torchvision", "FRAGMENT"))
+            declared[-1].define(f"{operator}(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor")
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError:  # such an operator does not exist
+            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+                del sys.modules[name]
+        except ImportError:
+            break
+        else:
+            break
+    return declared
 
 
 # --- stand-ins --------------------------------------------------------------------------------------------------------

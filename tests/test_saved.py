@@ -175,7 +175,7 @@ def test_rows_that_are_not_finite_are_named(bad: float, photos: Photos, thumbnai
     features = thumbnails.astype(np.float64)
     features[5, 3] = bad
     np.save(tmp_path / "f.npy", features)
-    with pytest.raises(FeatureError, match=rf"1 of 64 rows.*row 5 \({photos.ids[5]}\).*Mend them, or leave"):
+    with pytest.raises(FeatureError, match=rf"1 of 64 rows.*row 5 \({photos.ids[5]}\).*Mend them, or take"):
         SavedFeatures(tmp_path / "f.npy", 32).match(photos)
 
 

@@ -251,6 +251,7 @@ def open_material(
         "matched_by": own.matched_by,
         "features": own.file,
         "sha256": own.sha256,
+        "test_pairs": None if tested is own else {"features": tested.file, "matched_by": tested.matched_by},
         "image_size": settings.image_size,
         "near_duplicates": {"found": duplicates, "removed": not settings.keep_duplicates},
         "left_out": left_out,
@@ -554,8 +555,9 @@ def summary(content: dict[str, Any]) -> list[str]:
     if gives_away:
         first = (
             f"These features give something of the photographs away. With {pairs}, the best attacker tried here "
-            f"({own['attacker']}) rebuilds photographs it has never seen {saved:.0%} closer than the average picture "
-            f"does (NRE {own['nre']:.3f} ± {own['nre_sem']:.3f} against {mean['nre']:.3f} ± {mean['nre_sem']:.3f})."
+            f"({own['attacker']}) rebuilds photographs it has never seen {percent(saved)} closer than the average "
+            f"picture does (NRE {own['nre']:.3f} ± {own['nre_sem']:.3f} against {mean['nre']:.3f} ± "
+            f"{mean['nre_sem']:.3f})."
         )
         if saved <= 0:
             first = (
@@ -573,19 +575,22 @@ def summary(content: dict[str, Any]) -> list[str]:
         named = max(content["rows"], key=lambda row: float(row["top1"]))
         words.append(
             f"Identity: shown what {named['attacker']} rebuilt, one finds the right photograph among {k} in "
-            f"{named['top1']:.0%} of cases (95 % interval {named['top1_low']:.0%} to {named['top1_high']:.0%}; by "
-            f"chance {1 / k:.1%}). If {named['false_match_rate']:.0%} of wrong photographs are accepted, "
-            f"{named['true_match_rate']:.0%} of the right ones are recognised."
+            f"{percent(named['top1'])} of cases (95 % interval {percent(named['top1_low'])} to "
+            f"{percent(named['top1_high'])}; by chance {percent(1 / k)}). If {percent(named['false_match_rate'])} of "
+            f"wrong photographs are accepted, {percent(named['true_match_rate'])} of the right ones are recognised."
         )
         colour = 1 - own["colour_error"] / mean["colour_error"]
-        words.append(f"Colour: {own['attacker']}'s colours are {colour:.0%} closer than those of the average picture.")
+        how = "closer" if colour >= 0 else "farther off"
+        words.append(
+            f"Colour: {own['attacker']}'s colours are {percent(abs(colour))} {how} than those of the average picture."
+        )
     classes = content["classes"]
     if classes["available"]:
         found = classes["reconstructions"]
         words.append(
-            f"Class: a linear probe reads the class off the reconstructions in {found['accuracy']:.0%} of cases "
-            f"({found['low']:.0%} to {found['high']:.0%}; the most frequent class alone {classes['chance']:.0%}, the "
-            f"photographs themselves {classes['photographs']['accuracy']:.0%})."
+            f"Class: a linear probe reads the class off the reconstructions in {percent(found['accuracy'])} of cases "
+            f"({percent(found['low'])} to {percent(found['high'])}; the most frequent class alone "
+            f"{percent(classes['chance'])}, the photographs themselves {percent(classes['photographs']['accuracy'])})."
         )
     shuffled = content["shuffled"]
     slack = 2 * (shuffled["nre_sem"] ** 2 + mean["nre_sem"] ** 2) ** 0.5
@@ -604,3 +609,8 @@ def summary(content: dict[str, Any]) -> list[str]:
         "photograph is not; and similar features already tell that two photographs are similar, without any of this."
     )
     return words
+
+
+def percent(share: float) -> str:
+    """Small shares with a decimal: 0.018 is 1.8 %."""
+    return f"{100 * share:.{0 if share >= 0.1 else 1}f} %"

@@ -22,7 +22,7 @@ def write_page(audit: Audit, file: str | Path) -> None:
 def page(audit: Audit) -> str:
     """The page as text; what came from files (names, reasons) is escaped."""
     content = audit.content
-    figures = {"bars": picture(lambda path: draw_bars(content["rows"], path))}
+    figures = {"bars": picture(lambda path: draw_bars(content, path))}
     figures["sheet"] = picture(lambda path: sheet(audit.pictures, path))
     if content["curve"]:
         figures["curve"] = picture(lambda path: draw_curve(content["curve"], path))
@@ -42,9 +42,12 @@ def picture(draw: Callable[[Path], None]) -> str:
         return embedded(file, "png")
 
 
-def draw_bars(rows: Sequence[Row], file: Path) -> None:
-    points = [(float(place), row["nre"], row["nre_sem"]) for place, row in enumerate(rows)]
-    bars({"NRE": points}, [row["attacker"] for row in rows], file, "attacker", NRE)
+def draw_bars(content: dict[str, Any], file: Path) -> None:
+    """Attackers, then controls, whose names say what they are; and how far the mean image gets without any features."""
+    controls = {"shuffled\npairs": content["shuffled"], "another\nimage": content["other_image"]}
+    rows = {row["attacker"]: row for row in content["rows"]} | controls
+    points = [(float(place), row["nre"], row["nre_sem"]) for place, row in enumerate(rows.values())]
+    bars({"NRE": points}, list(rows), file, "attacker or control", NRE, level=rows[MEAN]["nre"])
 
 
 def draw_curve(rows: Sequence[Row], file: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib import resources
 from typing import Any
 
@@ -63,7 +64,8 @@ class Settings:
 
 
 SAME_SHAPES = {"bvlc_alexnet": "alexnet", "caffenet": "alexnet"}  # networks whose layers share another's presets
-SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name not in ("autoencoder", "seed")]
+RUN_WIDE = ("autoencoder", "seed")  # settings in no section
+SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name not in RUN_WIDE]
 
 
 def preset_names() -> list[str]:
@@ -86,10 +88,15 @@ def load_preset(name: str) -> dict[str, Any]:
 
 
 def make_settings(tables: Mapping[str, Any], overrides: Iterable[str] = ()) -> Settings:
-    """Nested dicts, then `section.key=value` texts over them -> checked settings."""
+    """Nested dicts, then `section.key=value` texts over them -> checked settings.
+
+    A key without a section that is no setting of a run, nor nearly one, is the representation's.
+    """
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
     for override in overrides:
         section, key, value = parse_override(override)
+        if section == "" and not get_close_matches(key, RUN_WIDE):
+            section = "representation"
         if section == "":
             merged[key] = value
         else:

@@ -60,8 +60,16 @@ class WeightsError(PreimageError):
     """A weights file that is missing, damaged, or of another network."""
 
 
-class WeightsWarning(UserWarning):
-    """Weights that are nearly, not quite, those an inverter was made for. The command line shows it as a note."""
+class PreimageWarning(UserWarning):
+    """Something that may be as it should be, and that the reader must know. The command line shows it as a note."""
+
+
+class WeightsWarning(PreimageWarning):
+    """Weights that are nearly, not quite, those an inverter was made for."""
+
+
+class PreprocessingWarning(PreimageWarning):
+    """An encoder of which nobody has said how it is fed."""
 
 
 class NotFittedError(PreimageError):

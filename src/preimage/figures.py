@@ -137,8 +137,18 @@ def curve(
     finish(figure, axes, len(series), path)
 
 
-def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_label: str, y_label: str) -> None:
-    """Bars with their standard errors, side by side in groups; a point's x is the place of its group."""
+def bars(
+    series: Mapping[str, Points],
+    groups: Sequence[str],
+    path: Path,
+    x_label: str,
+    y_label: str,
+    level: float | None = None,
+) -> None:
+    """Bars with their standard errors, side by side in groups; a point's x is the place of its group.
+
+    `level`: a dashed line across, to compare them with.
+    """
     figure, axes = plain_axes(x_label, y_label)
     width = 0.8 / max(1, len(series))
     for place, (name, points) in enumerate(series.items()):
@@ -147,6 +157,8 @@ def bars(series: Mapping[str, Points], groups: Sequence[str], path: Path, x_labe
         colour, hatch = COLOURS[place % len(COLOURS)], HATCHES[place % len(HATCHES)]
         axes.bar(centres, y, width * 0.9, yerr=error, label=name, color=colour, hatch=hatch, edgecolor="white",
                  error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip
+    if level is not None:
+        axes.axhline(level, color=COLOURS[-1], linestyle="--", linewidth=1)
     name_groups(axes, groups)
     finish(figure, axes, len(series), path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +18,10 @@ from preimage.cli.terminal import (
     Layer,
     Name,
     Overrides,
+    Part,
     app,
     as_override,
+    escape,
     file_names,
     note,
     open_photos,
@@ -102,6 +105,25 @@ def weights(
             print(fetch(name, lambda done, total: bar.update(task, completed=done, total=total)))
     else:
         raise SettingsError(f"say `preimage weights list`, or `preimage weights get NAME` ({', '.join(PUBLISHED)})")
+
+
+@app.command()
+def check(
+    representation: Name = "hog",
+    layer: Layer = None,
+    output: Part = None,
+    settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+) -> None:
+    """Whether a representation keeps what all of them promise, tried on a few pictures; exit code 1 where not."""
+    from preimage.contract import PROMISES, broken_promises
+
+    broken = broken_promises(representation_of(representation, settings + as_override(layer, output)))
+    table = plain_table("", "promise", "")
+    for promise in PROMISES:
+        table.add_row(promise, escape(broken.get(promise, "kept")))
+    out.print(table)
+    if broken:
+        sys.exit(1)
 
 
 @app.command()

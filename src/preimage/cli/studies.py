@@ -201,6 +201,8 @@ def audit(
             on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
         )
     note(f"features matched to photographs by {result.content['matched_by']}")
+    if pairs := result.content["test_pairs"]:
+        note(f"test features matched to photographs by {pairs['matched_by']}")
     tell_left_out(result.content["left_out"])
     duplicates = result.content["near_duplicates"]
     if found := len(duplicates["found"]):

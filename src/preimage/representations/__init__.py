@@ -15,6 +15,7 @@ from preimage.representations.libraries import HuggingFace, OpenCLIP, Timm, Torc
 from preimage.representations.modules import TorchModule
 from preimage.representations.network import ModuleLayer, network_layer
 from preimage.representations.onnx_graph import OnnxGraph
+from preimage.representations.own import own_representation
 from preimage.representations.programs import Command, PythonFunction
 from preimage.representations.saved import PREFIX, SavedFeatures
 from preimage.representations.sift import SparseSIFT
@@ -58,6 +59,8 @@ def open_door(name: str, settings: dict[str, Any]) -> Representation:
         raise UnknownNameError("door", prefix, DOORS)
     if not address or "address" in settings:
         raise SettingsError(f"expected {prefix}:ADDRESS as the name, and no address in the settings; got {name!r}")
+    if prefix == PythonFunction.door and (own := own_representation(address, settings)) is not None:
+        return own
     return build(DOORS[prefix], {"address": address, **settings}, name)
 
 

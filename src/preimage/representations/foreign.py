@@ -8,6 +8,7 @@ time, and the same for the same image. So a probe, a picture made by a formula, 
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preimage.errors import FeatureError, ImageError, PreimageError, SettingsError
+from preimage.errors import FeatureError, ImageError, PreimageError, PreprocessingWarning, SettingsError
 from preimage.interfaces import Representation, check_features, check_images
 from preimage.networks.preprocessing import Preprocessing
 
@@ -203,6 +204,19 @@ class Fed(Foreign):
         if self.image_size < 0:
             raise SettingsError(f"image_size is a number of pixels, got {self.image_size}")
         object.__setattr__(self, "image_size", self.preprocessing.image_size)  # whoever asks gets pixels
+        if not (self.told or self.mean or self.deviation or self.white):
+            warnings.warn(
+                f"nothing says how {self.name} is fed, so it gets RGB in [0, 1] at {self.image_size} pixels. If it was "
+                "trained on something else, its features are not what they should be: --set mean=... --set "
+                "deviation=..., or --set mean=0 if this is right",
+                PreprocessingWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def told(self) -> bool:
+        """Whether the encoder itself says how pixel values are fed to it."""
+        return self.found is not None
 
     @property
     @abstractmethod

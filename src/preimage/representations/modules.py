@@ -133,9 +133,7 @@ class TorchModule(ModuleDoor):
     def load(self) -> Loaded:
         factory = import_object(self.address, self.door)
         module = unaltered(load_module, factory, self.name, self.weights, weights_stamp(self.weights))
-        found = preprocessing_of(module)
-        fed = "" if found or self.mean or self.deviation or self.white else ", fed RGB in [0, 1]"
-        return Loaded(module, found, (self.weights or "your module") + fed)
+        return Loaded(module, preprocessing_of(module), self.weights or "your module")
 
 
 class Kept(NamedTuple):

@@ -92,6 +92,10 @@ class OnnxGraph(Fed):
         return Preprocessing(self.fixed_size or self.image_size or IMAGE_SIZE, white=255 if self.takes_bytes else 1)
 
     @property
+    def told(self) -> bool:
+        return self.takes_bytes
+
+    @property
     def takes_bytes(self) -> bool:
         return self.graph.dtype == np.uint8
 

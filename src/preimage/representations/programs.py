@@ -84,11 +84,11 @@ class Program(Foreign):
 
 @dataclass(frozen=True, eq=False)
 class PythonFunction(Program):
-    """python:PACKAGE.MODULE:FUNCTION: a function of yours from images, a NumPy array, to features.
+    """python:PACKAGE.MODULE:NAME: a function of yours from images, a NumPy array, to features; or a class.
 
-    It gets a batch (N, H, W, 3) and returns N rows, or with `batched=false` one image (H, W, 3) for one row. Where it
-    raises, the images are tried one by one and the first that fails is named; with `on_error=zeros` those that fail get
-    zeros, once any image has succeeded.
+    A function gets a batch (N, H, W, 3) and returns N rows, or with `batched=false` one image (H, W, 3) for one row.
+    Where it raises, the images are tried one by one and the first that fails is named; with `on_error=zeros` those that
+    fail get zeros, once any image has succeeded. A class is a `Representation`: see `OwnRepresentation`.
     """
 
     dtype: Literal["float32", "uint8"] = "float32"

@@ -538,5 +538,6 @@ def check_finite(table: Table, rows: dict[str, int]) -> None:
     if bad:
         raise FeatureError(
             f"{len(bad)} of {len(ordered)} rows of {table.file} hold NaN or infinity: "
-            f"{listed([f'row {row} ({names[row]})' for row in bad])}. Mend them, or leave these photographs out"
+            f"{listed([f'row {row} ({names[row]})' for row in bad])}. Mend them, or take these "
+            "rows and their ids out of the file"
         )

@@ -1,0 +1,147 @@
+"""A broken promise is noticed, and no other than the one that was broken."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import encoders
+from preimage.contract import PROMISES, broken_promises
+from preimage.errors import FeatureError, SettingsError, UnknownNameError
+from preimage.images import Photos
+from preimage.inverters import Ridge, load_inverters, save_inverters
+from preimage.pairs import EncodedPhotos
+from preimage.representations import get_representation
+
+NAME = "python:encoders:Thumbnails"
+
+
+def test_a_class_of_the_user_s_keeps_all_promises() -> None:
+    assert broken_promises(get_representation(NAME)) == {}
+    assert broken_promises(get_representation(NAME, side=4, image_size=64)) == {}
+    assert broken_promises(get_representation("python:encoders:made_thumbnails")) == {}
+    assert get_representation("python:encoders:made_thumbnails", image_size=64).feature_shape == (3, 2, 2)
+
+
+@dataclass(frozen=True)
+class Bare(encoders.Thumbnails):
+    """The same without the door's checks, and found by its own name."""
+
+    name: ClassVar[str] = NAME
+
+    @property
+    def fingerprint(self) -> str:
+        return get_representation(NAME, **self.settings).fingerprint
+
+
+class WrongShape(Bare):
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        return (7,)
+
+
+class KnowsItsCompany(Bare):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images) + len(images)
+
+
+class Draws(Bare):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images) + 1e-7 * torch.rand(1)
+
+
+class SaysNothing(Bare):
+    def encode(self, images: Tensor) -> Tensor:
+        return torch.zeros_like(super().encode(images)) * images.sum()
+
+
+class ReadsMemory(Bare):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images) + (not images.is_contiguous())
+
+
+class TakesBytes(Bare):
+    def encode(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(images.float(), self.side)
+
+
+class Forgetful(Bare):
+    @property
+    def settings(self) -> dict[str, object]:
+        return {"side": 2}
+
+    @property
+    def fingerprint(self) -> str:
+        return "mine"
+
+
+class NoGradient(Bare):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images.detach())
+
+
+BREAKERS = dict(
+    zip(PROMISES, (WrongShape, KnowsItsCompany, Draws, SaysNothing, ReadsMemory, TakesBytes, Forgetful, NoGradient),
+        strict=True)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_a_broken_promise_is_noticed(promise: str) -> None:
+    broken = broken_promises(BREAKERS[promise]())
+    assert promise in broken
+    assert set(broken) <= {promise, "encoding twice gives the same"}
+
+
+# --- a class behind the door ------------------------------------------------------------------------------------------
+
+
+def test_it_is_distrusted_like_any_encoder() -> None:
+    with pytest.raises(FeatureError, match="draws random numbers"):
+        get_representation("python:encoders:Restless").encode(torch.rand(2, 3, 32, 32))
+    with pytest.raises(FeatureError, match=r"says by feature_shape_at that features are \(7,\), and they are \(3, 8"):
+        get_representation("python:encoders:Boastful").encode(torch.rand(2, 3, 32, 32))
+    with pytest.raises(FeatureError, match="ValueError: it is too dark"):
+        get_representation("python:encoders:Moody").encode(torch.zeros(2, 3, 32, 32))
+
+
+def test_mistakes_with_classes_are_told() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'side'"):
+        get_representation(NAME, sid=4)
+    with pytest.raises(SettingsError, match="lacks encode and feature_shape_at"):
+        get_representation("python:encoders:Unfinished")
+    with pytest.raises(SettingsError, match="must say by image_size"):
+        get_representation("python:encoders:Sizeless")
+
+
+def test_an_inverter_of_it_finds_it_again(crops: Path, tmp_path: Path) -> None:
+    encoder = get_representation(NAME, side=4)
+    ridge = Ridge(encoder).fit(EncodedPhotos(encoder, Photos.open(crops, 32).load()))
+    save_inverters([ridge], tmp_path / "own.safetensors")
+    assert load_inverters(tmp_path / "own.safetensors")["ridge"].representation == encoder
+
+
+def test_its_code_counts_in_its_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = tmp_path / "own_class.py"
+    code = "import encoders\nclass Own(encoders.Thumbnails): pass\n"
+    prints = []
+    for written in (code, code, code + "# changed"):
+        source.write_text(written)
+        prints.append(get_representation("python:own_class:Own").fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_the_command_tells_which_promises_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_cli import preimage as command
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(encoders.__file__).parent), prepend=os.pathsep)
+    result = command("check", "-r", NAME, "--set", "side=4")
+    assert result.stdout.count("kept") == len(PROMISES)
+    assert "draws random numbers" in command("check", "-r", "python:encoders:Restless", check=1).stdout
