@@ -202,8 +202,8 @@ def smooth(shape: Shape, image_size: int) -> Table:
     if len(shape) == 1:
         ups = tuple(UpConv(channels, smooth=True) for channels in (128, 64, 32, 3))
         join = (Join(WIDEST),) if shape[0] > WIDEST else ()
-        far = (*join, Linear(1024), Linear(1024), Grid(128, max(1, image_size // 32)))
-        return Table((far,), ups, dropout=0.5)
+        stream = (*join, Linear(1024), Linear(1024), Grid(128, max(1, image_size // 32)))
+        return Table((stream,), ups, dropout=0.5)
     side = max(shape[1:])
     downs = max(1, math.ceil(math.log2(side / 4)))  # to 4 x 4, where everything is in sight
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
