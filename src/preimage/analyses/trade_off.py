@@ -56,8 +56,9 @@ class TradeOff(Analysis):
         ids, chosen = ids[: self.photographs], images[: self.photographs]
         records, pictures = in_turns(contenders, ids, chosen, mean_pairwise_distance(images))
         table = tabulated(records, list(contenders))
-        for row, fitted_on in zip(table, [OWN, *(rival.fitted_on for rival in rivals)], strict=True):
-            row["fitted_on"] = fitted_on
+        fitted_on = dict(zip(contenders, [OWN, *(rival.fitted_on for rival in rivals)], strict=True))
+        for record in records:
+            record["fitted_on"] = fitted_on[str(record["inverter"])]
         points: dict[str, list[Point]] = {
             str(row["inverter"]): [(float(row["seconds"]), float(row["nre"]), float(row["nre_sem"]))] for row in table
         }
@@ -66,9 +67,19 @@ class TradeOff(Analysis):
         shown = {"photograph": chosen[:SHOWN].cpu()}
         for row, (title, own) in zip(table, pictures.items(), strict=True):
             shown[f"{title}\n{duration(float(row['seconds']))}"] = own[:SHOWN]
-        answer = f"{in_words(table, images.device)} {not_measured(inverter, contenders.values())}".strip()
+        words = [in_words(table, images.device), company(fitted_on), not_measured(inverter, contenders.values())]
+        answer = " ".join(filter(None, words))
         sheet = Sheet(self.question, shown, list(ids[:SHOWN]))
         return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
+
+
+def company(fitted_on: Mapping[str, str]) -> str:
+    """Who was fitted on what, as a sentence."""
+    groups: dict[str, list[str]] = {}
+    for title, words in fitted_on.items():
+        groups.setdefault(words, []).append(title)
+    said = [f"{words} ({', '.join(titles)})" for words, titles in groups.items()]
+    return f"Fitted on: {'; '.join(said)}."
 
 
 def not_measured(inverter: Inverter, measured: Iterable[Inverter]) -> str:
