@@ -44,7 +44,7 @@ def picture(draw: Callable[[Path], None]) -> str:
 
 def draw_bars(content: dict[str, Any], file: Path) -> None:
     """Attackers, then controls, whose names say what they are; and how far the mean image gets without any features."""
-    controls = {"shuffled\npairs": content["shuffled"], "another\nimage": content["other_image"]}
+    controls = {"shuffled pairs": content["shuffled"], "another image": content["other_image"]}
     rows = {row["attacker"]: row for row in content["rows"]} | controls
     points = [(float(place), row["nre"], row["nre_sem"]) for place, row in enumerate(rows.values())]
     bars({"NRE": points}, list(rows), file, "attacker or control", NRE, level=rows[MEAN]["nre"])
