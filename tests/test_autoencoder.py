@@ -104,7 +104,7 @@ def test_without_the_first_stride_maps_are_larger(layer: ModuleLayer) -> None:
 
 
 def test_what_is_no_torch_module_cannot_be_trained() -> None:
-    with pytest.raises(SettingsError, match="needs a layer of a torch module, and hog is none"):
+    with pytest.raises(SettingsError, match=r"needs a layer of a network .* and hog is none"):
         Autoencoder(HOG())
 
 

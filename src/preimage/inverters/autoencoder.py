@@ -37,8 +37,9 @@ class Autoencoder(UpConv):
         layer = representation.uncached
         if not isinstance(layer, ModuleLayer):
             raise SettingsError(
-                f"an autoencoder trains the encoder too: it needs a layer of a torch module, and {representation.name} "
-                "is none"
+                "an autoencoder trains the encoder too: it needs a layer of a network that comes with a name "
+                "(`preimage list`) or a preimage.representations.ModuleLayer made in Python, and "
+                f"{representation.name} is none"
             )
         encoder = copy.deepcopy(layer.module)
         if not full_stride:
