@@ -613,4 +613,4 @@ def summary(content: dict[str, Any]) -> list[str]:
 
 def percent(share: float) -> str:
     """Small shares with a decimal: 0.018 is 1.8 %."""
-    return f"{100 * share:.{0 if share >= 0.1 else 1}f} %"
+    return f"{100 * share:.{0 if share >= 0.1 else 1}f}".removesuffix(".0") + " %"

@@ -27,7 +27,7 @@ def page(audit: Audit) -> str:
     if content["curve"]:
         figures["curve"] = picture(lambda path: draw_curve(content["curve"], path))
     if content["defences"]:
-        figures["defences"] = picture(lambda path: draw_defences(content["defences"], path))
+        figures["defences"] = picture(lambda path: draw_defences(content, path))
     names = {"network": NETWORK, "ridge": RIDGE, "mean": MEAN}
     return render(
         "audit.html", **content, figures=figures, names=names, captions=audit.captions, columns=list(audit.pictures)
@@ -57,10 +57,14 @@ def draw_curve(rows: Sequence[Row], file: Path) -> None:
     curve(series, file, "example pairs of the attacker", NRE, log=True)
 
 
-def draw_defences(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Error against how much of the neighbourhood is left: up and to the right is a defence worth having."""
-    series: dict[str, list[tuple[float, float, float]]] = {}
-    for row in rows:
+def draw_defences(content: dict[str, Any], file: Path) -> None:
+    """Error against how much of the neighbourhood is left: up and to the right is a defence worth having.
+
+    At the mean image's error nothing is given away that ridge regression could find.
+    """
+    mean = next(row for row in content["rows"] if row["attacker"] == MEAN)
+    series = {MEAN: [(share, mean["nre"], mean["nre_sem"]) for share in (0.0, 1.0)]}
+    for row in content["defences"]:
         if row["attacker"] == RIDGE:
             series.setdefault(row["defence"], []).append((row["neighbours_kept"], row["nre"], row["nre_sem"]))
     curve({name: sorted(points) for name, points in series.items()}, file, "share of nearest neighbours kept",
