@@ -18,6 +18,7 @@ from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, 
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
 from preimage.inverters import MeanImage, Nearest, Ridge, optimization
+from preimage.inverters.retrieval import LONGEST, hashed
 from preimage.metrics import mean_and_sem, mean_pairwise_distance
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG
@@ -197,3 +198,11 @@ def test_evaluate_takes_an_inverter_object(samples: Photos) -> None:
     result = preimage.evaluate(Perfect(samples), files)
     assert [row.inverter for row in result.rows] == ["perfect", "mean-image", "nearest", "other-image"]
     assert "other 3 evaluated" in result.rows[2].fitted_on
+
+
+def test_long_features_are_hashed_to_nearly_the_same_distances() -> None:
+    short, long = torch.randn(6, 100), torch.randn(6, 3, 300, 300)
+    assert torch.equal(hashed(short), short)
+    assert hashed(long).shape == (6, LONGEST)
+    flat, kept = long.flatten(1), hashed(long)
+    torch.testing.assert_close(torch.cdist(kept, kept), torch.cdist(flat, flat), rtol=0.02, atol=0)

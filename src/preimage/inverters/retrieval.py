@@ -12,12 +12,14 @@ from preimage.errors import NotFittedError
 from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 CHUNK = 256  # remembered photographs compared at a time
+LONGEST = 1 << 16  # numbers kept of a photograph's features
 
 
 class Nearest(Inverter):
     """Features -> the remembered photograph at the least Euclidean distance in feature space.
 
-    Features are kept as float16, times a power of two that brings them near 1; photographs as 8 bits. `skip_same`
+    Features are kept as float16, times a power of two that brings them near 1; photographs as 8 bits. Longer features
+    than `LONGEST` are hashed to so many numbers, which changes distances by less than a hundredth. `skip_same`
     passes over photographs whose features are the very same: leave-one-out, when it remembers the photographs it is
     judged on.
     """
@@ -36,12 +38,13 @@ class Nearest(Inverter):
         for batch in pairs:
             if place == 0:
                 self.scale = power_of_two_near_one(batch.features)
-                self.features = torch.empty(len(pairs), batch.features[0].numel(), dtype=torch.float16)
+                length = min(batch.features[0].numel(), LONGEST)
+                self.features = torch.empty(len(pairs), length, dtype=torch.float16)
                 self.images = torch.empty(len(pairs), *batch.images.shape[1:], dtype=torch.uint8)
             assert self.features is not None
             assert self.images is not None
             rows = slice(place, place + len(batch.images))
-            self.features[rows] = (batch.features.flatten(1) * self.scale).half().cpu()
+            self.features[rows] = (hashed(batch.features) * self.scale).half().cpu()
             self.images[rows] = batch.images.mul(255).round().to("cpu", torch.uint8)
             place = rows.stop
         return self
@@ -55,7 +58,7 @@ class Nearest(Inverter):
     def nearest(self, features: Tensor) -> Tensor:
         """The index (N,) of the closest remembered photograph."""
         assert self.features is not None
-        wanted = (features.flatten(1) * self.scale).half().float()
+        wanted = (hashed(features) * self.scale).half().float()
         least = torch.full((len(wanted),), torch.inf, device=wanted.device)
         index = torch.zeros(len(wanted), dtype=torch.long)
         for start, chunk in enumerate(torch.split(self.features, CHUNK)):
@@ -78,6 +81,21 @@ class Nearest(Inverter):
         self.features, self.images = state["features"].half(), state["images"]
         self.scale = float(state["scale"]) if "scale" in state else 1.0
         return self
+
+
+def hashed(features: Tensor) -> Tensor:
+    """Features (N, ...) -> (N, at most `LONGEST`), whose distances are nearly the same.
+
+    Each number is added to one of the places, or taken from it, at random but always alike (feature hashing, Weinberger
+    et al. 2009).
+    """
+    flat = features.flatten(1)
+    if flat.shape[1] <= LONGEST:
+        return flat
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(LONGEST, (flat.shape[1],), generator=generator).to(flat.device)
+    signs = torch.randint(2, (flat.shape[1],), generator=generator).to(flat.device) * 2 - 1
+    return flat.new_zeros(len(flat), LONGEST).index_add_(1, places, flat * signs)
 
 
 def power_of_two_near_one(features: Tensor) -> float:
