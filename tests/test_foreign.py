@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,9 @@ from preimage.errors import (
     WeightsError,
 )
 from preimage.images import Photos
-from preimage.interfaces import Batch, Representation
-from preimage.inverters import MeanImage, UpConv
-from preimage.metrics import distance
+from preimage.interfaces import Representation
 from preimage.representations import get_representation
-from preimage.training import TrainingSettings
+from trained import errors_after_training
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -139,39 +136,9 @@ def test_its_name_can_be_part_of_a_file_s(encoder: Representation, tmp_path: Pat
 
 @pytest.mark.parametrize("case", TRAINED)
 def test_an_inverter_can_be_trained_and_beats_the_mean_image(case: str, folder: Path, photos: Photos) -> None:
-    encoder = make(case, folder)
-    features = encoder.encode(next(photos.batches(64))[1])
-    known = dict(zip(photos.ids, features, strict=True))
-
-    def error(wrong: bool) -> float:
-        """Of an inverter trained on half of the pictures, on the other half; in parts of the mean image's."""
-        learnt = [index for index in range(64) if index % 2 == 0]
-        train, test = photos.subset(learnt), photos.subset([index + 1 for index in learnt])
-        pairs = Remembered(encoder, train, known, wrong)
-        settings = TrainingSettings(steps=50, learning_rate=3e-3, warmup_steps=5, ema_decay=0.9, precision="float32")
-        inverter = UpConv(encoder, width=0.04).fit(pairs, settings)
-        mean = MeanImage(encoder).fit(pairs)
-        images, given = next(test.batches(32))[1], torch.stack([known[name] for name in test.ids])
-        errors = [distance(images, one.invert(given)).mean() for one in (inverter, mean)]
-        return float(errors[0] / errors[1])
-
-    assert error(wrong=False) < 0.9
-    assert error(wrong=True) > 0.97
-
-
-class Remembered:
-    """Photographs with features computed before, or with those of others."""
-
-    def __init__(self, encoder: Representation, photos: Photos, known: dict[str, Tensor], wrong: bool) -> None:
-        self.encoder, self.photos, self.known, self.shift = encoder, photos, known, 5 if wrong else 0
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for ids, images in self.photos.batches(32):
-            features = torch.stack([self.known[name] for name in ids]).roll(self.shift, dims=0)
-            yield Batch(ids, images, lambda _, features=features: features)  # type: ignore[misc]
+    right, wrong = errors_after_training(make(case, folder), photos)
+    assert right < 0.9
+    assert wrong > 0.97
 
 
 # --- what is turned away ----------------------------------------------------------------------------------------------
