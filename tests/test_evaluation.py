@@ -200,6 +200,14 @@ def test_evaluate_takes_an_inverter_object(samples: Photos) -> None:
     assert "other 3 evaluated" in result.rows[2].fitted_on
 
 
+def test_the_nearest_neighbour_leaves_itself_out_whatever_the_rounding() -> None:
+    """Squares of long features, expanded, are 0 only to their rounding."""
+    features = torch.tensor([[1.1], [1.2], [1.4], [1.7]]).repeat(1, LONGEST).half()
+    state = {"features": features, "images": torch.zeros(4, 3, 8, 8, dtype=torch.uint8)}
+    others = Nearest(HOG(), skip_same=True).restore(state).nearest(features.float())
+    assert (others != torch.arange(4)).all()
+
+
 def test_long_features_are_hashed_to_nearly_the_same_distances() -> None:
     short, long = torch.randn(6, 100), torch.randn(6, 3, 300, 300)
     assert torch.equal(hashed(short), short)

@@ -63,9 +63,13 @@ class Nearest(Inverter):
         index = torch.zeros(len(wanted), dtype=torch.long)
         for start, chunk in enumerate(torch.split(self.features, CHUNK)):
             known = chunk.to(wanted.device).float()
-            squares = wanted.square().sum(1)[:, None] + known.square().sum(1)[None] - 2 * wanted @ known.T
+            lengths = wanted.square().sum(1)
+            squares = lengths[:, None] + known.square().sum(1)[None] - 2 * wanted @ known.T
             if self.settings["skip_same"]:
-                squares[squares <= 1e-5 * wanted.square().sum(1)[:, None]] = torch.inf
+                # Of what rounding may have moved away from 0, the exact distance decides.
+                for own, other in (squares <= 1e-3 * lengths[:, None]).nonzero().tolist():
+                    if (wanted[own] - known[other]).square().sum() <= 1e-5 * lengths[own]:
+                        squares[own, other] = torch.inf
             nearest = squares.min(dim=1)
             closer = nearest.values < least
             least = torch.where(closer, nearest.values, least)
