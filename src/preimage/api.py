@@ -56,18 +56,19 @@ def is_path(name: str | Path) -> bool:
 def load_inverter(name: str | Path, **settings: Any) -> Inverter:
     """A trained inverter: a shipped one by name (`"hog"`), a run folder (`"./runs/hog"`), or a file of inverters.
 
-    `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. Raises
-    `UnknownNameError`, `RunError` or `WeightsError`.
+    `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. A file whose
+    encoder is code (`python:`, `torch:`, `command:`) is loaded only with `trusted=True`. Raises `UnknownNameError`,
+    `RunError` or `WeightsError`.
     """
     return next(iter(load_contenders(name, **settings).values()))
 
 
-def load_contenders(name: str | Path, **settings: Any) -> dict[str, Inverter]:
+def load_contenders(name: str | Path, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
     """An inverter and, where they were kept with it, its baselines; the main one first."""
     if not is_path(name):
         return zoo.load_shipped(str(name), **settings)
     if Path(name).is_file():
-        return load_inverters(name, **settings)
+        return load_inverters(name, trusted=trusted, **settings)
     return {"upconv": runs.load_inverter(name, **settings)}
 
 
@@ -254,7 +255,9 @@ def slow_baselines(
     for name in names:
         if is_path(name):
             weights = zoo.given_weights(pairs.representation.settings)
-            inverter, fitted_on = load_inverter(name, **weights), f"its training photographs ({name})"
+            trusted = described(name)["name"] == pairs.representation.name  # which has run already
+            inverter = load_inverter(name, trusted=trusted, **weights)
+            fitted_on = f"its training photographs ({name})"
             if inverter.representation.fingerprint != pairs.representation.fingerprint:
                 raise SettingsError(
                     f"{name} inverts {inverter.representation.name} with "
