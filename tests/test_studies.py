@@ -18,7 +18,7 @@ from preimage.inverters import MeanImage, load_inverters, save_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG, get_representation
 from preimage.reproduce import ITEMS, Study, reproduce
-from preimage.studies import Trial, analyse, compare, write_report
+from preimage.studies import Trial, analyse, compare, file_name, write_report
 
 HOG64 = HOG(image_size=64)
 LAYER = "efficientnet_lite0.stem"
@@ -261,3 +261,8 @@ def test_plots_of_many_lines_are_not_joined() -> None:
     both = joined_plot(["first", "second"], [single, single])
     assert both is not None
     assert set(both.series) == {"first", "second"}
+
+
+def test_no_folder_of_results_is_hidden() -> None:
+    assert file_name("./runs/hog") == "runs_hog"
+    assert file_name("efficientnet_lite0.stage5") == "efficientnet_lite0.stage5"

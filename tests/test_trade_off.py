@@ -32,7 +32,7 @@ class Known:
         return len(self.images)
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        yield Batch(IDS, self.images, HOG64.encode)
+        yield Batch(IDS, self.images, HOG64.encode_photos)
 
 
 @pytest.fixture(scope="module")

@@ -295,4 +295,4 @@ def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
 
 def file_name(label: str) -> str:
     """A label as the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("_")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +32,7 @@ from preimage.cli.terminal import (
     tell_left_out,
 )
 from preimage.errors import SettingsError
+from preimage.plain import to_json
 
 if TYPE_CHECKING:
     from preimage.studies import Trial
@@ -216,7 +216,7 @@ def audit(
 
 def print_audit(content: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(content, indent=2))
+        print(to_json(content))
         return
     table = plain_table("", "attacker", "NRE ↓", "SSIM ↑", "right one of all", "at 1 % false", "colour error ↓")
     for row in content["rows"]:
