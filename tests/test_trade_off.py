@@ -69,7 +69,7 @@ def test_seconds_are_the_medians_of_the_records_and_are_drawn_in_equal_factors(f
     (plot,) = finding.plots
     assert plot.log
     assert {name: points[0][0] for name, points in plot.series.items()} == {
-        str(row["inverter"]): row["seconds"] for row in finding.table
+        str(row["inverter"]): row["cpu_seconds"] for row in finding.table
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import FeatureError, SettingsError, WeightsError
+from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos, steps_per_epoch
@@ -212,7 +213,8 @@ def evaluate(
         own = Run.open(inverter).settings.photos
         fit = fit or own.fit
         trained_on = ", ".join(own.train)
-        train_images = train_images or own.train
+        if train_images is None and at_hand(own.train, representation.image_size, fit):
+            train_images = own.train
     fit = fit or "crop"
     photos = Photos.open(images, representation.image_size, fit)
     if limit is not None:
@@ -233,6 +235,20 @@ def evaluate(
     contenders += slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
     described = described or ", ".join(as_texts(images))
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def at_hand(sources: Sources, size: int, fit: Fit) -> bool:
+    """Whether a run's training photographs are still where they were; warns where they are not."""
+    try:
+        Photos.open(sources, size, fit)
+    except ImageError as error:
+        warnings.warn(
+            f"baselines are fitted on the evaluated photographs, as those of training are gone ({error})",
+            PreimageWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 def kept_baselines(kept: Mapping[str, Inverter], trained_on: str, pairs: EncodedPhotos) -> list[Contender]:

@@ -218,3 +218,11 @@ def records_csv(records: Sequence[Record]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
+
+
+def errors_by(key: str, records: Iterable[Record]) -> dict[str, dict[str, float]]:
+    """Records with `id` and `nre` by one more of their fields."""
+    found: dict[str, dict[str, float]] = {}
+    for record in records:
+        found.setdefault(str(record[key]), {})[str(record["id"])] = float(record["nre"])
+    return found

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preimage.cli.terminal import (
-    BASELINE,
     INVERTERS,
     AsJson,
     Baselines,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 Inverters = Annotated[list[str], typer.Argument(help=INVERTERS)]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")]
-RivalBaselines = Annotated[list[str], typer.Option("--baseline", help=f"For the trade-off. {BASELINE}")]
 Page = Annotated[Path, typer.Option("--output", "-o", help="The page to write.")]
 
 
@@ -67,7 +65,7 @@ def analyse(
     inverters: Inverters,
     images: ImagesOption,
     output: Folder = Path("analyses"),
-    baseline: RivalBaselines = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
@@ -114,7 +112,7 @@ def report(
     images: ImagesOption,
     output: Page = Path("report.html"),
     analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
-    baseline: RivalBaselines = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006

@@ -54,8 +54,13 @@ FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default a
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
 Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
-BASELINE = "Add gradient-descent or hoggles, or a file that `preimage fit` wrote (./file.safetensors); repeatable."
-Baselines = Annotated[list[str], typer.Option("--baseline", help=BASELINE)]
+Baselines = Annotated[
+    list[str],
+    typer.Option(
+        "--baseline",
+        help="Add gradient-descent, or a file that `preimage fit` wrote (./file.safetensors); repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
