@@ -134,7 +134,7 @@ def test_a_slow_baseline_fills_its_cell_where_it_applies(trial: Trial, tmp_path:
     text = re.sub(r"\s+", " ", Page(reproduce(["table1"], study, tmp_path / "page.html")).words)
     error = r"\d\.\d{3} ± \d\.\d{3}"
     assert re.search(rf"hog {quick.name} 0\.63 {error} [+-]{error} 3 hog", text)
-    assert re.search(rf"Inverting by a trained network errs less .* hog (shows|undecided) \+{error} 3", text)
+    assert re.search(rf"errs less than gradient descent\. hog (shows|undecided) \+{error} 3", text)
     assert "hog hoggles 0.61 not available: add it by --baseline" in text
 
 

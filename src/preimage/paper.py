@@ -42,11 +42,11 @@ class Claim:
     hardly: bool = False
 
 
-BETTER = (
-    Claim("Inverting by a trained network errs less than gradient descent.", "gradient-descent", "upconv"),
+OF_METHODS = (
+    Claim("A trained network errs less than HOGgles.", "hoggles", "upconv"),
+    Claim("A trained network errs less than gradient descent.", "gradient-descent", "upconv"),
     Claim("Features of another photograph do not serve as well.", "other-image", "upconv"),
 )
-BETTER_THAN_HOGGLES = Claim("Inverting HOG by a trained network errs less than HOGgles.", "hoggles", "upconv")
 OF_HAND_MADE = (Claim("SIFT keeps less than HOG.", "sift", "hog"), Claim("LBP keeps less than SIFT.", "lbp", "sift"))
 OF_BRIGHTNESS = (
     Claim("Ten times as bright, the reconstruction hardly changes.", "×10", "×1", hardly=True),

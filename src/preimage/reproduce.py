@@ -153,9 +153,14 @@ def findings_of_the_paper(claims: Iterable[Claim], errors: paper.Errors, where: 
     return [[claim.words, where, *paper.verdict(claim, errors)] for claim in claims]
 
 
+def claims_on_methods(representation: str) -> list[Claim]:
+    """What the paper found of the methods that it has a number for; and of the control."""
+    return [claim for claim in paper.OF_METHODS if claim.worse in (*paper.recalled(representation), CONTROL)]
+
+
 def verdicts(rows: list[list[str]]) -> list[report.Block]:
     """What the paper found and whether it shows, as a block of its own; none without rows."""
-    columns = ["the paper (recalled)", "here", "it", "difference in NRE ± SEM", "n"]
+    columns = ["the paper (recalled)", "measured on", "here it", "difference in NRE ± SEM", "n"]
     note = (
         "Differences are taken photograph by photograph; within two standard errors it is undecided. Hardly and little "
         f"are up to {paper.HARDLY} of NRE."
@@ -186,8 +191,7 @@ def table(representations: Sequence[str], ordered: Sequence[Claim] = ()) -> Call
         known = [name for one in representations if (name := study.stand_in(one))]
         claimed: list[list[str]] = []
         for name in known:
-            claims = (paper.BETTER_THAN_HOGGLES, *paper.BETTER) if name == "hog" else paper.BETTER
-            claimed += findings_of_the_paper(claims, study.errors(name), name)
+            claimed += findings_of_the_paper(claims_on_methods(name), study.errors(name), name)
         among = {name: study.errors(name)[UpConv.name] for name in known}
         claimed += findings_of_the_paper(ordered, among, "all")
         note = f"{what_differs(study)} Differences are taken on the same photographs."
@@ -279,7 +283,9 @@ def error_curves(representations: Sequence[str]) -> Callable[[Study], list[repor
                 {"condition": f"{method}, the paper's (recalled)", "nre": value, "nre_sem": math.nan, "n": ""}
                 for method, value in paper.recalled(name).items()
             ]
-        claimed = [row for name in known for row in findings_of_the_paper(paper.BETTER, study.errors(name), name)]
+        claimed = [
+            row for name in known for row in findings_of_the_paper(claims_on_methods(name), study.errors(name), name)
+        ]
         among = {name: study.errors(name)[UpConv.name] for name in known}
         claimed += findings_of_the_paper(deeper_is_worse(known), among, "all")
         curves = layer_curves(study, "error-curves", "How does the error grow with depth?", tables)
