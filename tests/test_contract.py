@@ -31,7 +31,9 @@ def test_a_class_of_the_user_s_keeps_all_promises() -> None:
 
 
 def test_images_that_ask_for_gradients_are_no_mistake_where_none_are_promised() -> None:
-    assert broken_promises(get_representation("python:encoders:Medians")) == {}
+    encoder = get_representation("python:encoders:Medians")
+    assert not encoder.encode(torch.rand(2, 3, 32, 32, requires_grad=True)).requires_grad
+    assert broken_promises(encoder) == {}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 import encoders
 from preimage import api
 from preimage.analyses.recognition import Class
-from preimage.defences import fit_defences, neighbours_kept
+from preimage.defences import fit_defences
 from preimage.errors import FeatureError
 from preimage.interfaces import Batch, Inverter, Pairs, Representation
 from preimage.inverters import GradientDescent
@@ -216,11 +216,6 @@ def test_gradient_descent_is_fitted_without_float64_on_the_device(pretended: Non
     with NoDoubles():
         fitted = GradientDescent(HOG(round_grey=False, image_size=64)).fit(pairs)
     assert fitted.mean is not None
-
-
-def test_neighbours_are_counted_without_float64_on_the_device() -> None:
-    features = torch.randn(40, 16)
-    assert neighbours_kept(features, features) == 1
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
