@@ -229,7 +229,7 @@ def test_a_module_encodes_batch_after_batch_on_a_gpu(name: str, images: Tensor) 
     for _ in range(5):
         torch.testing.assert_close(encoder.encode(images.to(CUDA)).cpu(), expected, atol=1e-2, rtol=1e-2)
     torch.testing.assert_close(encoder.encode(images), expected)
-    assert get_representation(name, image_size=32, mean=0.5, deviation=0.25).encode(images.to(CUDA)).device == CUDA
+    assert get_representation(name, image_size=32, mean=0.5, deviation=0.25).encode(images.to(CUDA)).is_cuda
 
 
 @pytest.mark.gpu
