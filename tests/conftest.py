@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: more threads only get in each other's way
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import pytest
 import torch
@@ -17,6 +16,18 @@ from preimage.images import Photos, find_photos
 
 SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "data" / "weights"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """GPUs are hidden from tests, which do not need them, unless those that do are asked for: `pytest -m gpu`."""
+    asked = config.option.markexpr
+    if "gpu" not in asked or "not gpu" in asked:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; where there is one, ask for it by `pytest -m gpu`")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -33,6 +33,12 @@ def test_a_class_of_the_user_s_keeps_all_promises() -> None:
     assert get_representation("python:encoders:made_thumbnails", image_size=64).feature_shape == (3, 2, 2)
 
 
+def test_images_that_ask_for_gradients_are_no_mistake_where_none_are_promised() -> None:
+    encoder = get_representation("python:encoders:Medians")
+    assert not encoder.encode(torch.rand(2, 3, 32, 32, requires_grad=True)).requires_grad
+    assert broken_promises(encoder) == {}
+
+
 @dataclass(frozen=True)
 class Bare(encoders.Thumbnails):
     """The same without the door's checks, and found by its own name."""

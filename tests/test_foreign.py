@@ -25,6 +25,7 @@ from preimage.errors import (
 from preimage.images import Photos
 from preimage.interfaces import Representation
 from preimage.representations import get_representation
+from preimage.representations.onnx_graph import external_files
 from trained import errors_after_training
 
 onnx = pytest.importorskip("onnx")
@@ -341,6 +342,44 @@ def test_another_file_is_another_fingerprint(tmp_path: Path) -> None:
     one, other = graph(tmp_path / "one.onnx"), graph(tmp_path / "other.onnx", batch=2)
     prints = {get_representation(f"onnx:{file}", output="map").fingerprint for file in (one, other)}
     assert len(prints) == 2
+
+
+def test_weights_beside_a_graph_s_file_count_in_the_fingerprint(tmp_path: Path, images: Tensor) -> None:
+    inside, file, beside = graph(tmp_path / "inside.onnx"), tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    model = onnx.load(inside)
+    onnx.save_model(model, file, save_as_external_data=True, location=beside.name, size_threshold=0)
+    first = get_representation(f"onnx:{file}", output="map", mean=0)
+    features = first.encode(images)
+    torch.testing.assert_close(
+        features, get_representation(f"onnx:{inside}", output="map", mean=0).encode(images), atol=1e-6, rtol=1e-5
+    )
+    beside.write_bytes((2 * np.frombuffer(beside.read_bytes(), np.float32)).tobytes())
+    second = get_representation(f"onnx:{file}", output="map", mean=0)
+    torch.testing.assert_close(second.encode(images), 2 * features)
+    assert second.fingerprint != first.fingerprint
+
+
+def test_weights_of_a_graph_within_a_graph_count_too(tmp_path: Path) -> None:
+    far = helper.make_tensor("far", TensorProto.FLOAT, [1], b"\0\0\0\0", raw=True)
+    onnx.external_data_helper.set_external_data(far, location="far.data", offset=0, length=4)
+    far.ClearField("raw_data")
+    far.data_location = TensorProto.EXTERNAL
+    node = helper.make_node("Constant", [], ["y"], value=far)
+    branch = helper.make_graph([node], "branch", [], [])
+    choice = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    model = helper.make_model(helper.make_graph([choice], "whole", [], []))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "far.data").write_bytes(b"1234")
+    assert external_files(tmp_path / "model.onnx", 0) == (tmp_path / "far.data",)
+
+
+def test_a_graph_whose_weights_are_gone_is_refused(tmp_path: Path) -> None:
+    file, beside = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    model = onnx.load(graph(tmp_path / "inside.onnx"))
+    onnx.save_model(model, file, save_as_external_data=True, location=beside.name, size_threshold=0)
+    beside.unlink()
+    with pytest.raises(WeightsError, match=r"cannot be read as an ONNX graph(.|\n)*model\.onnx\.data"):
+        get_representation(f"onnx:{file}", output="map")
 
 
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def save_mean(representation: ModuleLayer, file: Path) -> Path:
 
 
 def test_the_probe_has_gradients_edges_and_all_of_the_range() -> None:
-    picture = probe_picture(64)
-    assert (picture == probe_picture(64)).all()
+    picture = probe_picture(64, 64)
+    assert (picture == probe_picture(64, 64)).all()
     assert picture.min() < 20
     assert picture.max() == 255
     assert len(Probe.of(HOG()).features) == MOST

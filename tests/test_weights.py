@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from preimage.errors import UnknownNameError, WeightsError
-from preimage.networks import alexnet, load_network, weights
+from preimage.networks import alexnet, efficientnet_lite, load_network, weights
 from preimage.networks.caffemodel import net_message
 from preimage.networks.weights import PUBLISHED, fetch, read_weights
 
@@ -165,6 +168,116 @@ def test_damaged_files_are_named(suffix: str, tmp_path: Path) -> None:
     file.write_bytes(b"\xff" * 100)
     with pytest.raises(WeightsError, match=rf"torn\.{suffix}"):
         read_weights(file)
+
+
+def zip_of_words(file: Path) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("readme.txt", "dear diary")
+
+
+def array_alone(file: Path) -> None:
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+
+
+def broken_header(file: Path) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'(\n")
+
+
+def cut(file: Path) -> None:
+    np.savez(file, a=np.zeros(1000, np.float32))
+    file.write_bytes(file.read_bytes()[:2000])
+
+
+def flipped(file: Path) -> None:
+    np.savez(file, a=np.zeros(1000, np.float32))
+    content = bytearray(file.read_bytes())
+    content[2000] ^= 255
+    file.write_bytes(content)
+
+
+def arrays(**values: Any) -> Callable[[Path], None]:
+    return lambda file: np.savez(file, **{name.replace("_OF_", "."): value for name, value in values.items()})
+
+
+def saved(content: Any) -> Callable[[Path], None]:
+    return lambda file: torch.save(content, file)
+
+
+def strange_shape(file: Path) -> None:
+    net = net_message()()
+    blob = net.layer.add(name="conv1").blobs.add(data=[0.0] * 4)
+    blob.shape.dim.extend([-2, -2])
+    file.write_bytes(net.SerializeToString())
+
+
+CODES, BOOK = np.full((2, 3), 255, np.uint8), np.zeros((2, 4), np.float32)
+DAMAGED: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "cut": ("npz", cut, "cannot be read as .npz: File is not a zip file. Fetch it again"),
+    "a flipped bit": ("npz", flipped, "cannot be read as .npz: Bad CRC"),
+    "a broken header": ("npz", broken_header, "cannot be read as .npz"),
+    "an array alone": ("npz", array_alone, r"cannot be read as .npz.*np\.savez\(FILE"),
+    "a zip of words": ("npz", zip_of_words, "expected arrays of real numbers, got readme.txt as something else"),
+    "words": ("npz", arrays(a=np.array("hi")), "expected arrays of real numbers, got a as <U2"),
+    "complex numbers": ("npz", arrays(a=np.zeros(2, complex)), "expected arrays of real numbers, got a as complex128"),
+    "indices alone": ("npz", arrays(a_OF_index4=CODES), r"damaged.*a\.index4 holds no indices into a codebook of a"),
+    "wild indices": ("npz", arrays(a_OF_index4=CODES, a_OF_codebook=BOOK), "holds no indices into a codebook"),
+    "no indices": ("npz", arrays(a_OF_index4=BOOK, a_OF_codebook=BOOK), "holds no indices into a codebook"),
+    "wild groups": ("npz", arrays(a_OF_pq_index=CODES, a_OF_pq_codebook=BOOK), "holds no indices into a codebook"),
+    "a bare tensor": (
+        "pth",
+        saved(torch.zeros(3)),
+        "expected tensors by name, got a tensor of 3, float",
+    ),
+    "a list": ("pth", saved([torch.zeros(3)]), r"got list; save it by torch\.save\(module\.state_dict"),
+    "nothing": ("pth", saved(None), "got NoneType"),
+    "numbers for names": ("pth", saved({0: torch.zeros(3)}), "no state dict of tensors: it holds 0"),
+    "lists for tensors": ("pth", saved({"a": [1, 2]}), "no state dict of tensors: it holds a"),
+    "sparse tensors": ("pth", saved({"a": torch.eye(3).to_sparse()}), "expected dense real numbers, got a as a tensor"),
+    "no values": ("pth", saved({"a": torch.zeros(3, device="meta")}), "expected dense real numbers.*meta"),
+    "complex tensors": ("pth", saved({"a": torch.zeros(3, dtype=torch.complex64)}), "expected dense real numbers"),
+    "a negative shape": ("caffemodel", strange_shape, r"damaged: conv1 has 4 values for a shape of \(-2, -2\)"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_what_holds_no_weights_is_told(case: str, tmp_path: Path) -> None:
+    suffix, write, words = DAMAGED[case]
+    file = tmp_path / f"strange.{suffix}"
+    write(file)
+    with pytest.raises(WeightsError, match=words) as raised:
+        read_weights(file)
+    assert str(file) in str(raised.value)
+
+
+B0 = ["_blocks.0._se_reduce.weight", "_blocks.99._bn0.weight", "_blocks.x._bn0.weight", "_blocks.0._se.a.weight"]
+
+
+@pytest.mark.parametrize("name", [*B0, "_blocks.weight"])
+def test_names_that_are_not_lite0_s_are_told(name: str, tmp_path: Path) -> None:
+    own = torch.load(efficientnet_lite.installed(), weights_only=True)
+    torch.save({name: torch.zeros(3), **own}, tmp_path / "b0.pth")
+    with pytest.raises(WeightsError, match=rf"another architecture: {re.escape(name)} is not part of Effic"):
+        load_network("efficientnet_lite0", str(tmp_path / "b0.pth"))
+
+
+def test_weights_of_the_softmax_are_left_out(convolutions: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({**convolutions, "prob.weight": torch.zeros(1)}, tmp_path / "more.pth")
+    assert alexnet.load("bvlc", [tmp_path / "more.pth"])
+
+
+def test_a_checkpoint_of_a_network_is_opened(convolutions: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"state_dict": {f"module.{k}": v for k, v in convolutions.items()}, "epoch": 3}, tmp_path / "c.pth")
+    assert read_weights(tmp_path / "c.pth").keys() == convolutions.keys()
+
+
+def test_a_list_of_files_is_told_where_it_is_none() -> None:
+    file = str(efficientnet_lite.installed())
+    with pytest.raises(WeightsError, match=r"is read from one file, got 2: .*\.pth, .*\.pth"):
+        load_network("efficientnet_lite0", f"{file},{file}")
+    with pytest.raises(WeightsError, match="expected weights files with commas between them"):
+        load_network("efficientnet_lite0", f"{file},")
 
 
 def test_other_files_are_refused(tmp_path: Path, convolutions: dict[str, Tensor]) -> None:

@@ -35,7 +35,7 @@ def broken_promises(representation: Representation, images: Tensor | None = None
 
 def some_pictures(size: int) -> Tensor:
     """Pictures (4, 3, size, size) in [0, 1], no two alike: the probe, mirrored, in other colours, upside down."""
-    picture = to_tensor([probe_picture(size)])
+    picture = to_tensor([probe_picture(size, size)])
     return torch.cat([picture, picture.flip(3), picture.roll(1, dims=1), (1 - picture).flip(2)])
 
 
@@ -92,10 +92,10 @@ def made_again(representation: Representation, images: Tensor) -> None:  # noqa:
 
 
 def true_gradients(representation: Representation, images: Tensor) -> None:
+    wanted = images[:1].clone().requires_grad_()
+    features = representation.encode(wanted)  # no mistake where there is no gradient either
     if not representation.differentiable:
         return
-    wanted = images[:1].clone().requires_grad_()
-    features = representation.encode(wanted)
     if not features.requires_grad:
         raise FeatureError("no gradient reaches the images, though `differentiable` says so")
     (gradient,) = torch.autograd.grad(features.sum(), wanted)

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -70,16 +71,26 @@ def fit_defences(sample: Tensor, seed: int = 0) -> list[Defence]:
     return [*made, binarisation(sample)]
 
 
+def beside(*fitted: Tensor) -> Callable[[Tensor], list[Tensor]]:
+    """What gives these tensors on the device of the features that they are to be used with."""
+
+    @lru_cache(maxsize=1)
+    def moved(device: torch.device) -> list[Tensor]:
+        return [one.to(device) for one in fitted]
+
+    return lambda features: moved(features.device)
+
+
 def noise(sample: Tensor, strength: float, seed: int) -> Defence:
     """Gaussian noise, drawn once for every photograph as it would be when its features are stored."""
-    deviation = sample.std(dim=0)
+    deviation = sample.std(dim=0).cpu()
 
     def change(ids: Sequence[str], features: Tensor) -> Tensor:
         drawn = []
         for own in ids:
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {strength} {own}".encode()))
             drawn.append(torch.randn(deviation.shape, generator=generator))
-        return features + strength * deviation * torch.stack(drawn)
+        return features + (strength * deviation * torch.stack(drawn)).to(features.device)
 
     words = f"noise of {strength:g} deviations"
     return Defence("noise", strength, words, tuple(deviation.shape), FLOAT_BYTES * deviation.numel(), change)
@@ -89,10 +100,11 @@ def quantisation(sample: Tensor, bits: int) -> Defence:
     """Each dimension rounded to 2^bits levels between the extremes of the sample."""
     low, high = sample.amin(dim=0), sample.amax(dim=0)
     highest = int(2**bits) - 1
-    step = ((high - low) / highest).clamp(min=1e-12)
+    fitted = beside(low, ((high - low) / highest).clamp(min=1e-12))
 
     def change(_: Sequence[str], features: Tensor) -> Tensor:
-        return ((features - low) / step).round().clamp(0, highest) * step + low
+        lowest, step = fitted(features)
+        return ((features - lowest) / step).round().clamp(0, highest) * step + lowest
 
     return Defence("quantisation", bits, f"{bits} bits", tuple(low.shape), bits * low.numel() / 8, change)
 
@@ -100,9 +112,11 @@ def quantisation(sample: Tensor, bits: int) -> Defence:
 def principal_components(mean: Tensor, basis: Tensor) -> Defence:
     """Only the first principal components; `basis` (D, d)."""
     count = basis.shape[1]
+    fitted = beside(mean, basis)
 
     def change(_: Sequence[str], features: Tensor) -> Tensor:
-        reduced: Tensor = (features.flatten(1) - mean) @ basis
+        centre, axes = fitted(features)
+        reduced: Tensor = (features.flatten(1) - centre) @ axes
         return reduced
 
     return Defence("pca", count, f"{count} principal components", (count,), FLOAT_BYTES * count, change)
@@ -120,9 +134,11 @@ def first(shape: tuple[int, ...], count: int) -> Defence:
 def binarisation(sample: Tensor) -> Defence:
     """Only whether each dimension is above its median: one bit."""
     middle = sample.median(dim=0).values
+    fitted = beside(middle)
 
     def change(_: Sequence[str], features: Tensor) -> Tensor:
-        return torch.where(features > middle, 1.0, -1.0)
+        (threshold,) = fitted(features)
+        return torch.where(features > threshold, 1.0, -1.0)
 
     return Defence("binarisation", 1, "above the median or not", tuple(middle.shape), middle.numel() / 8, change)
 
@@ -132,7 +148,7 @@ def neighbours_kept(before: Tensor, after: Tensor) -> float:
     count = min(NEIGHBOURS, len(before) - 1)
     nearest = []
     for features in (before, after):
-        flat = features.flatten(1).double()
+        flat = features.flatten(1).cpu().double()  # not every device has float64
         unit = F.normalize(flat - flat.mean(dim=0), dim=1)
         alike = (unit @ unit.T).fill_diagonal_(-torch.inf)
         nearest.append(torch.zeros_like(alike, dtype=torch.bool).scatter_(1, alike.topk(count).indices, True))

@@ -22,10 +22,10 @@ ROUNDING = 1e-4  # relative: the same arithmetic in another order
 LIMIT = 0.02  # relative: the same weights rounded to float16 or quantised
 
 
-def probe_picture(size: int) -> Pixels:
-    """Gradients, edges, stripes, a disc, a ring and a triangle on (size, size, 3), from a formula."""
-    ticks = (np.arange(size) + 0.5) / size
-    x, y = ticks[None, :], ticks[:, None]
+def probe_picture(height: int, width: int) -> Pixels:
+    """Gradients, edges, stripes, a disc, a ring and a triangle on (height, width, 3), from a formula."""
+    x, y = ((np.arange(size) + 0.5) / size for size in (width, height))
+    x, y = x[None, :], y[:, None]
     red, green = 0.15 + 0.6 * x + 0 * y, 0.15 + 0.6 * y + 0 * x
     blue = 0.5 + 0.3 * np.cos(2 * np.pi * (x + 0.5 * y))
     picture = np.stack([red, green, blue], axis=-1)
@@ -77,4 +77,5 @@ class Probe:
 @torch.no_grad()
 def encode_probe(representation: Representation) -> Tensor:
     """The features of the probe picture, float32 on the CPU."""
-    return representation.encode(to_tensor([probe_picture(representation.image_size)]))[0].float().cpu()
+    size = representation.image_size
+    return representation.encode(to_tensor([probe_picture(size, size)]))[0].float().cpu()

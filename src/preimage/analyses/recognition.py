@@ -26,7 +26,7 @@ from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import wilson
-from preimage.networks import NETWORKS, load_network
+from preimage.networks import NETWORKS, load_network, on_device
 from preimage.networks.weights import fingerprint
 from preimage.representations import REPRESENTATIONS, get_representation
 
@@ -182,12 +182,12 @@ class Class(Analysis):
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         network = load_network(self.classifier, self.weights)
         compared = conditions(inverter, images)
-        wanted = self.probabilities(network, images.cpu())
+        wanted = self.probabilities(network, images, images.device)
         named = wanted.argmax(dim=1)
         records: list[Record] = []
         places: dict[str, Tensor] = {}
         for condition, pictures in {"photograph": images.cpu(), **compared}.items():
-            own = wanted if condition == "photograph" else self.probabilities(network, pictures)
+            own = wanted if condition == "photograph" else self.probabilities(network, pictures, images.device)
             place = (own > own.gather(1, named[:, None])).sum(dim=1)  # how many classes come before
             places[condition] = place
             values = {"top1": place < 1, f"top{FEW}": place < FEW, "probability": own.gather(1, named[:, None])[:, 0]}
@@ -210,12 +210,17 @@ class Class(Analysis):
             [Sheet(self.question, shown, captions)],
         )
 
-    def probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> class probabilities (N, classes); the whole picture is scaled to the input's size."""
+    def probabilities(self, network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+        """Images (N, 3, H, W) -> class probabilities (N, classes) on the CPU, computed on a device.
+
+        The whole picture is scaled to the input's size.
+        """
         preprocessing = NETWORKS[self.classifier].preprocessing
+        network = on_device(network, device)  # which may be the inverter's own, and elsewhere
         with torch.inference_mode():
             parts = [
-                network(preprocessing(resized(part, preprocessing.image_size))) for part in torch.split(images, BATCH)
+                network(preprocessing(resized(part.to(device), preprocessing.image_size))).cpu()
+                for part in torch.split(images, BATCH)
             ]
         return torch.cat(parts)
 

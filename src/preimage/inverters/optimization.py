@@ -81,7 +81,7 @@ class GradientDescent(Inverter):
     def fit(self, pairs: Pairs) -> Self:
         total = torch.zeros(3, dtype=torch.float64)
         for batch in pairs:
-            total += batch.images.double().mean(dim=(2, 3)).sum(dim=0).cpu()
+            total += batch.images.cpu().double().mean(dim=(2, 3)).sum(dim=0)  # not every device has float64
         self.mean = (255 * total / len(pairs)).float()
         return self
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from preimage.errors import UnknownNameError, WeightsError
@@ -51,7 +52,10 @@ def weights_files(name: str, weights: str | None = None) -> list[Path]:
     Raises `WeightsError` that says what to do where there is none.
     """
     if weights:
-        return [Path(part.strip()).expanduser() for part in weights.split(",")]
+        parts = [part.strip() for part in weights.split(",")]
+        if not all(parts):
+            raise WeightsError(f"expected weights files with commas between them, got {weights!r}")
+        return [Path(part).expanduser() for part in parts]
     network = NETWORKS[name]
     if network.installed is not None:
         return [network.installed()]
@@ -84,4 +88,25 @@ def load_network(name: str, weights: str | None = None) -> nn.Module:
     return NETWORKS[name].load(weights_files(name, weights)).eval().requires_grad_(False)
 
 
-__all__ = ["NETWORKS", "Network", "Preprocessing", "has_weights", "load_network", "needs_weights", "weights_files"]
+@torch.inference_mode(False)  # what moves within it may not be used where gradients are wanted
+def on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """A module brought to where its input is. Networks are shared: whoever runs one brings it to where it is needed."""
+    return module.to(device)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module is; the CPU for one that has no weights."""
+    return next((value.device for value in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "Preprocessing",
+    "device_of",
+    "has_weights",
+    "load_network",
+    "needs_weights",
+    "on_device",
+    "weights_files",
+]

@@ -127,6 +127,6 @@ def by_layer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in weights.items():
         module, _, tensor = name.rpartition(".")
         layer = TORCHVISION_NAMES.get(module, module)
-        if layer in LAYERS:
+        if layer in LAYERS and layer != "prob":  # which has no weights
             named[f"{layer}.{tensor}"] = value
     return named

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from preimage.errors import WeightsError
+from preimage.networks.protobuf import Messages, message_class
 
-# message -> (field name, number, type, repeated); a type that is a message name nests it
-MESSAGES = {
+MESSAGES: Messages = {
     "Shape": (("dim", 1, "int64", True),),
     "Blob": (
         ("num", 1, "int32", False), ("channels", 2, "int32", False), ("height", 3, "int32", False),
@@ -34,25 +34,9 @@ MESSAGES = {
 def net_message() -> Any:
     """The class of Caffe's NetParameter, as far as weights go."""
     try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+        return message_class("caffe_weights", MESSAGES, "Net")
     except ImportError as error:
         raise WeightsError("reading .caffemodel files needs protobuf: pip install preimage[caffe]") from error
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="caffe_weights.proto", package="caffe_weights", syntax="proto2")
-    for message, entries in MESSAGES.items():
-        described = file.message_type.add(name=message)
-        for name, number, kind, repeated in entries:
-            label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-            added = described.field.add(name=name, number=number, label=label)
-            if kind in MESSAGES:
-                added.type, added.type_name = field.TYPE_MESSAGE, f".caffe_weights.{kind}"
-            else:
-                added.type = getattr(field, f"TYPE_{kind.upper()}")
-            if kind == "float":
-                added.options.packed = True
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe_weights.Net"))
 
 
 def read_caffemodel(file: Path) -> dict[str, Tensor]:
@@ -67,7 +51,7 @@ def read_caffemodel(file: Path) -> dict[str, Tensor]:
         for kind, blob in zip(("weight", "bias"), layer.blobs, strict=False):
             shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
             values = np.array(blob.data, dtype=np.float32)
-            if values.size != math.prod(shape):
+            if values.size != math.prod(shape) or min(shape, default=0) < 0:
                 raise WeightsError(f"{file} is damaged: {layer.name} has {values.size} values for a shape of {shape}")
             if kind == "bias":
                 shape = (values.size,)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from preimage.errors import WeightsError
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import check_hash, load_into, read_weights
 
@@ -110,6 +111,8 @@ def installed() -> Path:
 
 def load(files: Sequence[Path]) -> EfficientNetLite0:
     """The network with the package's weights, or with those of a file of the same form."""
+    if len(files) != 1:
+        raise WeightsError(f"EfficientNet-Lite0 is read from one file, got {len(files)}: {', '.join(map(str, files))}")
     (file,) = files
     if file == installed():
         check_hash(file, WEIGHTS_SHA256)
@@ -129,10 +132,11 @@ def fused(network: EfficientNetLite0) -> EfficientNetLite0:
 
 
 def from_package(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The package's names -> ours."""
+    """The package's names -> ours; others stay as they are."""
     blocks = [
         f"stage{stage}.{block}" for stage, (_, blocks, _, _) in enumerate(STAGES, start=1) for block in range(blocks)
     ]
+    inside = {f"_blocks.{number}": block for number, block in enumerate(blocks)}
     names = {
         "_conv_stem": "stem.conv",
         "_bn0": "stem.norm",
@@ -147,9 +151,7 @@ def from_package(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, value in state.items():
         module, _, tensor = name.rpartition(".")
-        if module.startswith("_blocks."):
-            _, number, part = module.split(".")
-            renamed[f"{blocks[int(number)]}.{inner[part]}.{tensor}"] = value
-        else:
-            renamed[f"{names.get(module, module)}.{tensor}"] = value
+        path, _, part = module.rpartition(".")
+        own = f"{inside[path]}.{inner[part]}" if path in inside and part in inner else names.get(module, module)
+        renamed[f"{own}.{tensor}" if own else tensor] = value
     return renamed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,8 +25,12 @@ class Preprocessing:
     def __call__(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] -> the network's input, same shape."""
         ordered = images.flip(1) if self.bgr else images
-        mean, deviation = (
-            torch.tensor(values, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-            for values in (self.mean, self.deviation)
-        )
+        mean, deviation = (by_channel(values, images.dtype, images.device) for values in (self.mean, self.deviation))
         return (ordered * self.white - mean) / deviation
+
+
+@lru_cache(maxsize=32)  # for each batch anew, the CPU would wait for the GPU to take them
+@torch.inference_mode(False)  # what is kept may be used again where gradients are wanted
+def by_channel(values: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Three numbers as (1, 3, 1, 1)."""
+    return torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1)

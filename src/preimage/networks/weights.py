@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -20,6 +22,7 @@ from preimage.interfaces import ignore
 from preimage.networks.caffemodel import read_caffemodel
 
 FOLDER = Path.home() / ".cache" / "preimage" / "weights"
+NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put a state dict within a checkpoint
 
 
 # --- published files --------------------------------------------------------------------------------------------------
@@ -119,7 +122,10 @@ def check_hash(file: Path, expected: str, algorithm: str = "sha256") -> None:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The named tensors of a .pth, .safetensors, .npz or .caffemodel file; raises `WeightsError`."""
+    """The named tensors of a .pth, .safetensors, .npz or .caffemodel file; raises `WeightsError`.
+
+    `module.` before all names, which DistributedDataParallel puts there, is dropped.
+    """
     readers = {
         ".pth": read_state_dict, ".pt": read_state_dict, ".safetensors": read_safetensors, ".npz": read_npz,
         ".caffemodel": read_caffemodel,
@@ -128,23 +134,58 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise WeightsError(f"there is no weights file {file}")
     if file.suffix not in readers:
         raise WeightsError(f"{file}: weights are read from {', '.join(readers)} files")
-    return readers[file.suffix](file)
+    state = readers[file.suffix](file)
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized or value.is_meta:
+            raise WeightsError(
+                f"{file}: expected dense real numbers, got {name} as {describe(value)}; convert it first"
+            )
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """A PyTorch state dict, without running the code a pickle could hold."""
+    """A PyTorch state dict, also one within a checkpoint, without running the code a pickle could hold."""
     try:
-        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from the zip reader to the unpickler
-        raise WeightsError(f"{file} cannot be read as a PyTorch state dict: {error}") from error
-    return state
+        raise WeightsError(
+            f"{file} cannot be read as a PyTorch state dict: {error}. Fetch it again, or save another by "
+            "torch.save(module.state_dict(), FILE)"
+        ) from error
+    for key in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{file} is no state dict: expected tensors by name, got {describe(content)}; save it by "
+            "torch.save(module.state_dict(), FILE)"
+        )
+    strange = [
+        str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
+    if strange:
+        raise WeightsError(
+            f"{file} is no state dict of tensors: it holds {', '.join(strange[:8])}; save one by "
+            "torch.save(module.state_dict(), FILE)"
+        )
+    return dict(content)
+
+
+def describe(value: Any) -> str:
+    """What a file holds, in a few words."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    size = " x ".join(map(str, value.shape)) or "one number"
+    return f"a tensor of {size}, {str(value.dtype).removeprefix('torch.')}, {value.device.type}, {value.layout}"
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{file} cannot be read as safetensors: {error}") from error
+        raise WeightsError(f"{file} cannot be read as safetensors: {error}. Fetch it again") from error
 
 
 def read_npz(file: Path) -> dict[str, Tensor]:
@@ -156,23 +197,41 @@ def read_npz(file: Path) -> dict[str, Tensor]:
     try:
         with np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files if not name.startswith("_")}
-    except (OSError, ValueError, EOFError) as error:
-        raise WeightsError(f"{file} cannot be read as .npz: {error}") from error
-    weights = {}
+    except Exception as error:  # numpy raises many kinds, from the zip reader to the tokenizer of headers
+        raise WeightsError(
+            f"{file} cannot be read as .npz: {error}. Fetch it again, or save arrays by np.savez(FILE, **arrays)"
+        ) from error
     for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            found = array.dtype if isinstance(array, np.ndarray) else "something else"
+            raise WeightsError(f"{file}: expected arrays of real numbers, got {name} as {found}")
+    weights = {}
+    for name in arrays:
         layer, _, kind = name.rpartition(".")
-        if kind == "index4":
-            index = np.stack([array & 15, array >> 4], axis=-1).reshape(len(array), -1)
-            array = np.take_along_axis(arrays[f"{layer}.codebook"], index.astype(np.int64), axis=1)
-            kind = "weight"
-        elif kind == "pq_index":
-            groups = np.arange(array.shape[1])
-            array = arrays[f"{layer}.pq_codebook"][groups, array].reshape(len(array), -1)
-            kind = "weight"
-        elif kind in ("codebook", "pq_codebook"):
+        if kind in ("codebook", "pq_codebook"):
             continue
-        weights[f"{layer}.{kind}"] = torch.from_numpy(array.astype(np.float32))
+        try:
+            array = decoded(layer, kind, arrays)
+        except (LookupError, ValueError, TypeError) as error:
+            raise WeightsError(
+                f"{file} is damaged, fetch it again: {name} holds no indices into a codebook of {layer} ({error})"
+            ) from error
+        kind = "weight" if kind in ("index4", "pq_index") else kind
+        weights[f"{layer}.{kind}" if layer else kind] = torch.from_numpy(array.astype(np.float32))
     return weights
+
+
+def decoded(layer: str, kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """An array as it is, or what indices and codebook of a layer stand for."""
+    array = arrays[f"{layer}.{kind}" if layer else kind]
+    if kind == "index4":
+        index = np.stack([array & 15, array >> 4], axis=-1).reshape(len(array), -1)
+        return np.take_along_axis(arrays[f"{layer}.codebook"], index.astype(np.int64), axis=1)
+    if kind == "pq_index":
+        groups = np.arange(array.shape[1])
+        rows: npt.NDArray[Any] = arrays[f"{layer}.pq_codebook"][groups, array].reshape(len(array), -1)
+        return rows
+    return array
 
 
 def load_into(network: nn.Module, state: dict[str, Tensor], file: Path | str) -> None:
@@ -196,5 +255,14 @@ def fingerprint(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(as_bytes(value))
     return digest.hexdigest()[:16]
+
+
+def values_hash(value: Tensor) -> str:
+    """A hash of a tensor's type and values, wherever it is."""
+    return hashlib.sha256(str(value.dtype).encode() + as_bytes(value)).hexdigest()
+
+
+def as_bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

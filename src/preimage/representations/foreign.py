@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from preimage.errors import FeatureError, ImageError, PreimageError, PreprocessingWarning, SettingsError
+from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_features, check_images
 from preimage.networks.preprocessing import Preprocessing
+from preimage.probe import probe_picture
 
 IMAGE_SIZE = 224  # pixels, where neither the encoder nor its user names a size
 REPEATED = 1e-4  # of the largest feature: how far the same image may come out differently, encoded again
@@ -43,6 +45,7 @@ class Watch:
     shapes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     row: tuple[int, ...] | None = None  # the shape of one image's row as the encoder gives it
     calls: int = 0
+    finite: dict[torch.device, Tensor] = field(default_factory=dict)  # whether features on a GPU were, since last asked
 
     def due(self) -> bool:
         """Whether to look again before the call that begins; the first one has just been looked at."""
@@ -103,6 +106,7 @@ class Foreign(Representation):
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
+        self.meet(images.device, *images.shape[2:])
         shape = self.feature_shape_at(*images.shape[2:])
         if self.watch.due():
             self.look_again(images.device, *images.shape[2:])
@@ -122,24 +126,55 @@ class Foreign(Representation):
                 f"{self.name} gave an array of shape {tuple(array.shape)} for {len(images)} images: expected "
                 f"{len(images)} rows, one an image"
             )
-        features = arrange(array, self.tokens, self.prefixes, self.channels_last, self.name).to(images.device)
+        features = arrange(array, self.tokens, self.prefixes, self.channels_last, self.name)
         if features.numel() == 0:
             raise FeatureError(f"{self.name} gave an empty array of shape {tuple(array.shape)}")
+        self.check_finite(features)
+        return features.to(images.device)
+
+    def check_finite(self, features: Tensor) -> None:
+        """Raise `FeatureError` unless features are finite; on a GPU, which would have to wait, when next it is asked.
+
+        It is asked whenever the probe is encoded.
+        """
+        if features.device.type != "cpu":
+            finite = torch.isfinite(features.detach()).all()
+            self.watch.finite[features.device] = finite & self.watch.finite.get(features.device, finite)
+            return
         try:
             check_features(features, features.shape[1:])
         except FeatureError as error:
             raise FeatureError(f"{self.name}: {error}") from error
-        return features
+
+    def ask_whether_finite(self) -> None:
+        """Raise `FeatureError` if features on a GPU were not finite since this was asked last."""
+        answers = list(self.watch.finite.values())
+        self.watch.finite.clear()
+        if not all(answers):
+            raise FeatureError(
+                f"{self.name}: features must be finite; those of one of the last {PROBE_EVERY} batches hold NaN or "
+                "infinity. On the CPU the rows are named"
+            )
 
     @cached_property
     def watch(self) -> Watch:
         return Watch()
 
+    @property
+    def home(self) -> torch.device:
+        """The device that the encoder computes on where no images say which."""
+        return torch.device("cpu")
+
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
         """Found by encoding the probe."""
+        self.meet(self.home, height, width)
+        return self.watch.shapes[height, width]
+
+    def meet(self, device: torch.device, height: int, width: int) -> None:
+        """Have the `first_look` at images of this size, unless it has been had."""
         if (height, width) not in self.watch.shapes:
             try:
-                self.first_look(torch.device("cpu"), height, width)
+                self.first_look(device, height, width)
             except PreimageError as error:
                 if height == width == self.image_size:
                     raise
@@ -147,14 +182,14 @@ class Foreign(Representation):
                     f"{self.name} cannot encode images of {width} x {height} pixels, only its own of "
                     f"{self.image_size}: {error}"
                 ) from error
-        return self.watch.shapes[height, width]
 
     @torch.no_grad()
     def first_look(self, device: torch.device, height: int, width: int) -> None:
         """Encode the probe alone and in company, and remember what came out."""
-        images = probe(height, width).to(device)
+        images = probe_and_another(height, width).to(device)
         alone = self.read(self.compute(images[:1]), images[:1])
         together = self.read(self.compute(images), images)[:1]
+        self.ask_whether_finite()
         if difference(alone, together) > COMPANY:
             raise FeatureError(
                 f"{self.name} gives one image different features from call to call, or beside another image (by "
@@ -171,8 +206,9 @@ class Foreign(Representation):
         if before is None:
             self.first_look(device, height, width)
             return
-        image = probe(height, width)[:1].to(device)
+        image = probe_and_another(height, width)[:1].to(device)
         again = self.read(self.compute(image), image)
+        self.ask_whether_finite()
         if again.shape != before.shape or difference(before, again) > REPEATED:
             raise FeatureError(
                 f"{self.name} has changed: the same image gives other features than at first. Its weights or its state "
@@ -344,13 +380,10 @@ def arrange_tokens(array: Tensor, tokens: Tokens, prefixes: Sequence[int], name:
 # --- the probe --------------------------------------------------------------------------------------------------------
 
 
-def probe(height: int, width: int) -> Tensor:
-    """Two pictures (2, 3, height, width) in [0, 1] made by a formula: coloured waves, and their turned negative."""
-    y = torch.linspace(0, 1, height)[:, None]
-    x = torch.linspace(0, 1, width)[None, :]
-    waves = [torch.sin(6.3 * ((1 + c) * x + (3 - c) * y) + 11 * x * y) for c in range(3)]
-    picture = 0.5 + 0.45 * torch.stack(waves)
-    return torch.stack([picture, 1 - picture.flip(2)])
+def probe_and_another(height: int, width: int) -> Tensor:
+    """Two pictures (2, 3, height, width) in [0, 1]: the probe, and its negative upside down."""
+    picture = to_tensor([probe_picture(height, width)])
+    return torch.cat([picture, (1 - picture).flip(2)])
 
 
 def difference(a: Tensor, b: Tensor) -> float:

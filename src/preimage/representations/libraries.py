@@ -26,11 +26,11 @@ from preimage.representations.modules import (
     Loaded,
     ModuleDoor,
     Stamp,
+    WeightsSeen,
     load_weights,
     preprocessing_of,
     unaltered,
     weights_stamp,
-    writes,
 )
 
 
@@ -86,7 +86,7 @@ def load_kept(door: type[LibraryDoor], address: str, weights: str, pretrained: b
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # random weights are the same every time
         module = attempt(lambda: door.build(address, weights, pretrained), f"{door.door}:{address}", SettingsError)
-    return Kept(module, writes(module))
+    return Kept(module, WeightsSeen(module))
 
 
 def import_library(door: type[LibraryDoor], part: str = "") -> Any:

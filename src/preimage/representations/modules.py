@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from preimage.errors import FeatureError, SettingsError, UnknownNameError, WeightsError
+from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
-from preimage.networks.weights import fingerprint, load_into, read_weights
+from preimage.networks.weights import fingerprint, load_into, read_weights, values_hash
 from preimage.representations.foreign import Fed, Layout, attempt
 from preimage.representations.network import check_frozen, check_layer, layer_output
 
 Stamp = tuple[int, int] | None
-
-NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put a state dict within a checkpoint
 
 
 @dataclass(frozen=True)
@@ -94,20 +93,24 @@ class ModuleDoor(Fed):
 
     def compute(self, images: Tensor) -> Any:
         check_frozen(self.module, self.name)
-        if self.writes != writes(self.module):
+        if self.as_made.altered():
             raise FeatureError(
                 f"the weights of {self.name} have been changed since it was made: encode everything with one encoder, "
                 "and make the representation again for another"
             )
-        module = self.module.to(images.device)
+        module = on_device(self.module, images.device)
         return attempt(
             lambda: layer_output(module, self.path, self.preprocessing(images)),
             f"{self.name} fails on images {tuple(images.shape)}",
         )
 
+    @property
+    def home(self) -> torch.device:
+        return device_of(self.module)
+
     @cached_property
-    def writes(self) -> int:
-        return writes(self.module)
+    def as_made(self) -> WeightsSeen:
+        return WeightsSeen(self.module)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,10 +140,10 @@ class TorchModule(ModuleDoor):
 
 
 class Kept(NamedTuple):
-    """A module that is kept for whoever asks for the same again, and how often its weights had been written to."""
+    """A module that is kept for whoever asks for the same again, and its weights as they were then."""
 
     module: nn.Module
-    writes: int
+    as_loaded: WeightsSeen
 
 
 @lru_cache(maxsize=2)
@@ -151,22 +154,68 @@ def load_module(factory: Any, name: str, weights: str, stamp: Stamp) -> Kept:  #
         raise SettingsError(f"{name} gave {type(module).__name__}, expected a torch.nn.Module")
     if weights:
         load_weights(module, weights)
-    return Kept(module, writes(module))
+    return Kept(module, WeightsSeen(module))
 
 
 def unaltered(load: Any, *arguments: Any) -> nn.Module:
     """The module kept by a cached function, loaded anew if someone has changed its weights since."""
     kept: Kept = load(*arguments)
-    if writes(kept.module) != kept.writes:
+    if kept.as_loaded.altered():
         load.cache_clear()
         kept = load(*arguments)
     return kept.module
 
 
-def writes(module: nn.Module) -> int:
-    """How often torch has seen any weight written to."""
-    tensors = module.state_dict(keep_vars=True).values()
-    return sum(value._version for value in tensors if isinstance(value, Tensor) and not value.is_inference())
+class WeightsSeen:
+    """The weights of a module as they were once, to tell whether any has been written to since.
+
+    torch counts how often a tensor is written to, and that is looked at, not the values. Only, when a module moves to
+    another device, its parameters stay the tensors that they were, while buffers, such as the statistics of batch
+    normalisation, become new ones, whose count begins anew: of those the values are compared.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.seen = {name: Seen.of(value) for name, value in weights_of(module).items()}
+
+    def altered(self) -> bool:
+        """Whether any weight is another one, or has another type or other values."""
+        now = weights_of(self.module)
+        return now.keys() != self.seen.keys() or not all(self.unaltered(name, value) for name, value in now.items())
+
+    def unaltered(self, name: str, value: Tensor) -> bool:
+        before = self.seen[name]
+        if value is before.tensor:
+            return (writes(value), value.dtype) == (before.writes, before.dtype)
+        after = Seen.of(value)
+        if not after.digest or after.digest != before.digest:
+            return False
+        self.seen[name] = after
+        return True
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A tensor, how often it had been written to, its type, and for a buffer a hash of its values."""
+
+    tensor: Tensor
+    writes: int
+    dtype: torch.dtype
+    digest: str
+
+    @classmethod
+    def of(cls, value: Tensor) -> Seen:
+        return cls(value, writes(value), value.dtype, "" if isinstance(value, nn.Parameter) else values_hash(value))
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers themselves, by name."""
+    return {name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+
+
+def writes(value: Tensor) -> int:
+    """How often torch has seen a tensor written to; of inference mode's it keeps no count."""
+    return 0 if value.is_inference() else value._version
 
 
 def weights_stamp(weights: str) -> Stamp:
@@ -205,18 +254,9 @@ def required_arguments(factory: Callable[..., Any]) -> list[str]:
 
 
 def load_weights(module: nn.Module, weights: str) -> None:
-    """Fill a module from a file; a state dict within a checkpoint is found, and `module.` before all names dropped."""
+    """Fill a module from a file."""
     file = Path(weights).expanduser()
-    state: dict[str, Any] = read_weights(file)
-    for key in NESTED:
-        if isinstance(state.get(key), Mapping):
-            state = dict(state[key])
-    if state and all(name.startswith("module.") for name in state):  # DistributedDataParallel's
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise WeightsError(f"{file} is no state dict of tensors: it holds {', '.join(strange[:8])}")
-    load_into(module, state, file)
+    load_into(module, read_weights(file), file)
 
 
 def preprocessing_of(module: nn.Module) -> Preprocessing | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from preimage.errors import FeatureError, ImageError, UnknownNameError, WeightsError
 from preimage.interfaces import Representation, check_images
-from preimage.networks import NETWORKS, load_network
+from preimage.networks import NETWORKS, device_of, load_network, on_device
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint
 
@@ -62,7 +62,7 @@ class ModuleLayer(Representation):
     def features_of(self, images: Tensor) -> Tensor:
         """As `encode`, for pixel values of any size."""
         check_frozen(self.module, self.name)
-        return run_to_layer(self.module.to(images.device), self.layer, self.preprocessing(images))
+        return run_to_layer(on_device(self.module, images.device), self.layer, self.preprocessing(images))
 
     def brightened(self, factor: float) -> ModuleLayer:
         brighter = copy.copy(self)
@@ -71,11 +71,11 @@ class ModuleLayer(Representation):
         return brighter
 
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
-        """Found by a dry run."""
+        """Found by a dry run where the module is."""
         if (height, width) not in self._shapes:
             try:
                 with torch.no_grad():
-                    features = self.encode(torch.zeros(1, 3, height, width))
+                    features = self.encode(torch.zeros(1, 3, height, width, device=device_of(self.module)))
             except RuntimeError as error:
                 raise ImageError(f"{self.name} cannot be computed for {width} x {height} pixels: {error}") from error
             self._shapes[height, width] = tuple(features.shape[1:])

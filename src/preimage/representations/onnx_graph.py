@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError
 from preimage.networks.preprocessing import Preprocessing
+from preimage.networks.protobuf import Messages, message_class
 from preimage.networks.weights import file_hash
 from preimage.representations.foreign import IMAGE_SIZE, Fed, attempt
 
@@ -28,8 +29,28 @@ TYPES = {
 }
 
 
+MISSING = "ONNX graphs need onnxruntime: pip install 'preimage[onnx]'"
+
+# Of onnx.proto what leads to tensors, and of these where they lie if not in the file itself.
+MESSAGES: Messages = {
+    "Model": (("graph", 7, "Graph", False), ("functions", 25, "Function", True)),
+    "Graph": (("node", 1, "Node", True), ("initializer", 5, "Tensor", True), ("sparse", 15, "Sparse", True)),
+    "Function": (("node", 7, "Node", True),),
+    "Node": (("attribute", 5, "Attribute", True),),
+    "Attribute": (
+        ("t", 5, "Tensor", False), ("g", 6, "Graph", False), ("tensors", 10, "Tensor", True),
+        ("graphs", 11, "Graph", True), ("sparse", 22, "Sparse", False), ("sparses", 23, "Sparse", True),
+    ),
+    "Sparse": (("values", 1, "Tensor", False), ("indices", 2, "Tensor", False)),
+    "Tensor": (("external_data", 13, "Entry", True),),
+    "Entry": (("key", 1, "string", False), ("value", 2, "string", False)),
+}  # fmt: skip
+
+Stamp = tuple[tuple[Path, int], ...]  # files, and when they were written last
+
+
 class Graph(NamedTuple):
-    """A graph ready to run: onnxruntime's session, its input's name, type and shape, its outputs, the file's hash."""
+    """A graph ready to run: onnxruntime's session, its input's name, type and shape, its outputs, its files' hash."""
 
     session: Any
     input: str
@@ -70,7 +91,8 @@ class OnnxGraph(Fed):
         file = Path(self.address).expanduser()
         if not file.is_file():
             raise WeightsError(f"there is no ONNX file {file}")
-        return load_graph(file, file.stat().st_mtime_ns)
+        own = file.stat().st_mtime_ns
+        return load_graph(file, tuple((one, one.stat().st_mtime_ns) for one in (file, *external_files(file, own))))
 
     @property
     def channels_last(self) -> bool:
@@ -123,19 +145,19 @@ class OnnxGraph(Fed):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the file, and of how it is fed and read."""
+        """Of the file and those that hold its weights, and of how it is fed and read."""
         reading = [self.output or self.graph.outputs[0], self.tokens, self.class_tokens, self.channels_last]
         content = json.dumps([self.version, self.graph.digest, reading, asdict(self.preprocessing)])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=2)
-def load_graph(file: Path, _changed: int) -> Graph:
-    """A file's graph; `_changed`, when it was written last, tells one state of the file from another."""
+def load_graph(file: Path, stamp: Stamp) -> Graph:
+    """A file's graph; `stamp` tells one state of it, and of the files that hold its weights, from another."""
     try:
         import onnxruntime
     except ImportError as error:
-        raise PreimageError("ONNX graphs need onnxruntime: pip install 'preimage[onnx]'") from error
+        raise PreimageError(MISSING) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; they are raised anyway
@@ -150,4 +172,34 @@ def load_graph(file: Path, _changed: int) -> Graph:
         raise SettingsError(f"{file}: expected one input, images with four axes of {', '.join(TYPES)}; it takes {told}")
     shape = tuple(length if isinstance(length, int) and length > 0 else None for length in inputs[0].shape)
     outputs = [entry.name for entry in session.get_outputs()]
-    return Graph(session, inputs[0].name, TYPES[inputs[0].type], shape, outputs, file_hash(file))
+    digests = [file_hash(one) for one, _ in stamp]
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    return Graph(session, inputs[0].name, TYPES[inputs[0].type], shape, outputs, digest)
+
+
+@lru_cache(maxsize=8)
+def external_files(file: Path, _changed: int) -> tuple[Path, ...]:
+    """The files beside a graph's own that hold weights of it, as far as they are there.
+
+    Of a file that is no graph there are none: who runs it says so better.
+    """
+    try:
+        model = message_class("onnx_external", MESSAGES, "Model")()
+    except ImportError as error:  # onnxruntime brings protobuf
+        raise PreimageError(MISSING) from error
+    try:
+        model.ParseFromString(file.read_bytes())
+    except Exception:  # protobuf's DecodeError; its class moved between versions
+        return ()
+    places = {entry.value for tensor in tensors_of(model) for entry in tensor.external_data if entry.key == "location"}
+    return tuple(one for one in (file.parent / place for place in sorted(places)) if one.is_file())
+
+
+def tensors_of(message: Any) -> Iterator[Any]:
+    """All tensors within a message, however deep."""
+    if message.DESCRIPTOR.name == "Tensor":
+        yield message
+        return
+    for _, value in message.ListFields():
+        for part in value if isinstance(value, Iterable) else (value,):
+            yield from tensors_of(part)

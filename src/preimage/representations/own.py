@@ -76,6 +76,7 @@ class OwnRepresentation(Foreign):
         return self.inner.grid
 
     def compute(self, images: Tensor) -> Any:
+        images = images if self.differentiable else images.detach()
         return attempt(lambda: self.inner.encode(images), f"{self.name} fails on images {tuple(images.shape)}")
 
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:

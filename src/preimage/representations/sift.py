@@ -67,9 +67,14 @@ class SparseSIFT(Representation):
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
         shape = self.feature_shape_at(*images.shape[2:])
-        levels = grey(images, scale=self.pixel_scale, rounded=self.round_grey).cpu().numpy()
+        levels = self.levels(images)
         maps = [self.arrange(level, *found, shape) for level, found in zip(levels, all_keypoints(levels), strict=True)]
         return torch.from_numpy(np.stack(maps)).to(images.device)
+
+    def levels(self, images: Tensor) -> Floats:
+        """Images -> grey ones as VLFeat takes them."""
+        levels: Floats = grey(images.detach(), scale=self.pixel_scale, rounded=self.round_grey).cpu().numpy()
+        return levels
 
     def arrange(self, level: Floats, frames: Floats, descriptors: Floats, shape: tuple[int, ...]) -> Floats:
         """Keypoints of a grey image -> the map of cells."""
@@ -88,7 +93,7 @@ class SparseSIFT(Representation):
 
     def collisions(self, images: Tensor) -> tuple[int, int]:
         """(keypoints lost because another took their cell, keypoints in all) over a batch of images."""
-        levels = grey(images, scale=self.pixel_scale, rounded=self.round_grey).cpu().numpy()
+        levels = self.levels(images)
         found = sum(len(frames) for frames, _ in all_keypoints(levels))
         kept = int((self.encode(images).abs().sum(dim=1) > 0).sum())
         return found - kept, found
