@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ COLOURS = (
     "#D55E00",
     "#000000",
 )  # Okabe & Ito: colour-blind-safe
+LEVEL = "#000000"
 MARKERS = "os^Dv*P"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 WIDE = 60  # characters of tick labels that fit side by side
@@ -111,7 +113,9 @@ def heat(values: Tensor, top: float) -> Tensor:
     return torch.from_numpy(colours[..., :3]).permute(0, 3, 1, 2).float()
 
 
-Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN or, read from JSON, None: there is none)
+Numbers = npt.NDArray[np.float64]
+# x, y, and the standard error of y or its interval (low, high). NaN or, read from JSON, None: there is none.
+Points = Sequence[tuple[float, float, float | tuple[float, float]]]
 
 
 def curve(
@@ -121,21 +125,24 @@ def curve(
     y_label: str,
     groups: Sequence[str] = (),
     log: bool = False,
+    level: float | None = None,
+    level_name: str = "",
 ) -> None:
-    """Lines y over x with their standard errors, one for each name; told apart by marker too, not by colour alone.
+    """Lines y over x with their errors, one for each name; told apart by marker too, not by colour alone.
 
-    `groups` names x = 0, 1, 2 ...; `log`: equal steps to the right are equal factors.
+    `groups` names x = 0, 1, 2 ...; `log`: equal steps to the right are equal factors; `level`: a dashed line across.
     """
     figure, axes = plain_axes(x_label, y_label)
     if log:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     for place, (name, points) in enumerate(series.items()):
-        x, y, error = np.array(points, dtype=float).T
+        x, y, error = with_errors(points)
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
         axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
+    draw_level(axes, level, level_name)
     name_groups(axes, groups)
-    finish(figure, axes, len(series), path)
+    finish(figure, axes, path)
 
 
 def bars(
@@ -145,23 +152,39 @@ def bars(
     x_label: str,
     y_label: str,
     level: float | None = None,
+    level_name: str = "",
 ) -> None:
-    """Bars with their standard errors, side by side in groups; a point's x is the place of its group.
+    """Bars with their errors, side by side in groups; a point's x is the place of its group.
 
     `level`: a dashed line across, to compare them with.
     """
     figure, axes = plain_axes(x_label, y_label)
     width = 0.8 / max(1, len(series))
     for place, (name, points) in enumerate(series.items()):
-        x, y, error = np.array(points, dtype=float).T
+        x, y, error = with_errors(points)
         centres = x - 0.4 + (place + 0.5) * width
         colour, hatch = COLOURS[place % len(COLOURS)], HATCHES[place % len(HATCHES)]
         axes.bar(centres, y, width * 0.9, yerr=error, label=name, color=colour, hatch=hatch, edgecolor="white",
                  error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip
-    if level is not None:
-        axes.axhline(level, color=COLOURS[-1], linestyle="--", linewidth=1)
+    draw_level(axes, level, level_name)
     name_groups(axes, groups)
-    finish(figure, axes, len(series), path)
+    finish(figure, axes, path)
+
+
+def with_errors(points: Points) -> tuple[Numbers, Numbers, Numbers]:
+    """x (N,), y (N,), and how far the errors reach below and above y (2, N)."""
+    x, y = np.array([point[:2] for point in points], dtype=float).reshape(-1, 2).T
+    errors = [error if isinstance(error, Sequence) else (error, error) for _, _, error in points]
+    below, above = np.array(errors, dtype=float).reshape(-1, 2).T
+    ends = np.array([isinstance(error, Sequence) for _, _, error in points], dtype=bool)
+    # Rounding must not turn an interval that begins at y into one that begins above it.
+    reach = np.where(ends, np.maximum([y - below, above - y], 0), [below, above])
+    return x, y, reach
+
+
+def draw_level(axes: Axes, level: float | None, name: str) -> None:
+    if level is not None:
+        axes.axhline(level, color=LEVEL, linestyle="--", linewidth=1, label=name or None)
 
 
 def name_groups(axes: Axes, groups: Sequence[str]) -> None:
@@ -195,9 +218,9 @@ def in_equal_lines(label: str) -> str:
     return "\n".join(wrap(label, min(TALL, len(label) // lines + 6)))
 
 
-def finish(figure: Figure, axes: Axes, series: int, path: Path) -> None:
-    if series > 1:
-        handles, labels = axes.get_legend_handles_labels()
+def finish(figure: Figure, axes: Axes, path: Path) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) > 1:
         # Outside, where it cannot hide what it explains.
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(series, 2), frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 2), frameon=False)
     figure.savefig(path)
