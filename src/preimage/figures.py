@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # All lengths are in dots, so that every pixel of a picture becomes the same whole number of dots.
 SIDE = 512
 GAP = 12
-LETTERS = 28  # height of the letters of a title
+LETTERS = 34  # height of the letters of a title
 DOTS_PER_INCH = 200
 LEGIBLE = 1 / 96  # of a sheet's width: letters so high are 11 pixels where a page shows the sheet 1056 pixels wide
 LETTER_WIDTH = 0.56  # of a letter's height, on average
@@ -34,8 +35,14 @@ COLOURS = (
     "#000000",
 )  # Okabe & Ito: colour-blind-safe
 LEVEL = "#000000"
-MARKERS = "os^Dv*P"
-HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+# Colours begin anew after the seventh series; markers, lines and hatches tell the first fourteen apart without them.
+MARKERS = "os^Dv*PX<p>dh8"
+LINES = ("-", "--", "-.", ":")  # one for each round of colours
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "||", "--", "**", "OO", "/|", "\\-", "o-")
+MARKED = 15  # points of a line with a marker, at most
+TICKS = 7  # on a logarithmic axis, at most
+NARROW = 1.1  # from one end of a logarithmic axis to the other, at least
+LEGEND_ROW = 0.22  # inches
 WIDE = 60  # characters of tick labels that fit side by side
 BREAK = "\u200b"  # where a name such as network.layer may go on in the next line
 TALL = 40  # characters of a label that fit along y, whatever else a plot must hold
@@ -130,18 +137,27 @@ def curve(
 ) -> None:
     """Lines y over x with their errors, one for each name; told apart by marker too, not by colour alone.
 
-    `groups` names x = 0, 1, 2 ...; `log`: equal steps to the right are equal factors; `level`: a dashed line across.
+    `groups` names x = 0, 1, 2 ...; a line is broken where they go on with another network: between `caffenet.fc8` and
+    `efficientnet_lite0.stage2`, say. `log`: equal steps to the right are equal factors; `level`: a dashed line across.
     """
     figure, axes = plain_axes(x_label, y_label)
     if log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
     for place, (name, points) in enumerate(series.items()):
         x, y, error = with_errors(points)
-        marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
-        axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
+        look: dict[str, Any] = {
+            "color": COLOURS[place % len(COLOURS)],
+            "marker": MARKERS[place % len(MARKERS)],
+            "markevery": -(-len(x) // MARKED) or 1,
+            "linestyle": LINES[place // len(COLOURS) % len(LINES)],
+        }
+        for part in unbroken([network_of(groups[int(place)]) for place in x] if groups else [""] * len(x)):
+            axes.errorbar(x[part], y[part], error[:, part], label=name, capsize=2, **look)
+            name = None  # once in the legend
     draw_level(axes, level, level_name)
     name_groups(axes, groups)
+    if log:
+        name_factors(axes)
     finish(figure, axes, path)
 
 
@@ -187,10 +203,28 @@ def draw_level(axes: Axes, level: float | None, name: str) -> None:
         axes.axhline(level, color=LEVEL, linestyle="--", linewidth=1, label=name or None)
 
 
+def network_of(group: str) -> str:
+    """`caffenet` of `caffenet.fc8`; empty for what is not named like the layer of a network."""
+    network, _, layer = group.partition(".")
+    return network if layer and not layer[0].isdigit() else ""
+
+
+def unbroken(networks: Sequence[str]) -> list[slice]:
+    """The runs of equal names, one after the other."""
+    starts = [place for place, own in enumerate(networks) if place == 0 or own != networks[place - 1]]
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(networks)], strict=True)]
+
+
 def name_groups(axes: Axes, groups: Sequence[str]) -> None:
-    """Names instead of numbers along x: on several lines where they are long, slanted where that does not help."""
+    """Names instead of numbers along x: on several lines where they are long, slanted where that does not help.
+
+    Of layers alone the networks stand above, each over its own.
+    """
     if not groups:
         return
+    if all(map(network_of, groups)):
+        name_networks(axes, [network_of(group) for group in groups])
+        groups = [group.partition(".")[2] for group in groups]
     room = WIDE // len(groups)
     lines = [wrap(group.replace(".", f".{BREAK} "), room, break_long_words=False) for group in groups]
     if max(len(line.replace(BREAK, "")) for name in lines for line in name) <= room:
@@ -198,6 +232,43 @@ def name_groups(axes: Axes, groups: Sequence[str]) -> None:
         axes.set_xticks(range(len(groups)), names)
     else:
         axes.set_xticks(range(len(groups)), groups, rotation=30, ha="right")
+
+
+def name_networks(axes: Axes, networks: Sequence[str]) -> None:
+    """Each above the middle of its groups, with a line between two of them."""
+    parts = unbroken(networks)
+    above = axes.secondary_xaxis("top")
+    above.set_xticks([(part.start + part.stop - 1) / 2 for part in parts], [networks[part.start] for part in parts])
+    above.tick_params(length=0)
+    for part in parts[1:]:
+        axes.axvline(part.start - 0.5, color="grey", linewidth=0.8)
+
+
+def name_factors(axes: Axes) -> None:
+    """Plain numbers along a logarithmic x, where they do not overlap."""
+    from matplotlib.ticker import NullLocator
+
+    low, high = axes.get_xlim()
+    if high < NARROW * low:  # all at one place: matplotlib would show nothing at all
+        axes.set_xlim(low / NARROW, high * NARROW)
+    ticks = log_ticks(*axes.get_xlim())
+    axes.set_xticks(ticks, [np.format_float_positional(tick, precision=12, trim="-") for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Numbers from `low` to `high` that read well on a logarithmic axis: 1, 2, 5, 10 ..., or equal steps if narrow."""
+    from matplotlib.ticker import MaxNLocator
+
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = -(-len(decades) // TICKS)
+    choices = [[first * 10.0**decade for decade in decades for first in firsts] for firsts in ((1, 2, 5), (1, 3), (1,))]
+    choices.append([10.0**decade for decade in decades if decade % every == 0])
+    inside = [[tick for tick in ticks if low <= tick <= high] for ticks in choices]
+    if len(inside[0]) < 3:
+        equal = MaxNLocator(TICKS - 2, steps=[1, 2, 5, 10]).tick_values(low, high)
+        return [float(tick) for tick in equal if low <= tick <= high]
+    return next(ticks for ticks in inside if len(ticks) <= TICKS)
 
 
 def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -219,8 +290,12 @@ def in_equal_lines(label: str) -> str:
 
 
 def finish(figure: Figure, axes: Axes, path: Path) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 1:
-        # Outside, where it cannot hide what it explains.
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 2), frameon=False)
+    from matplotlib.container import Container
+
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        handles.sort(key=lambda handle: not isinstance(handle, Container))  # series first, then the level
+        # Outside, where it cannot hide what it explains, nor take its room.
+        figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * ((len(handles) - 1) // 2))
     figure.savefig(path)
