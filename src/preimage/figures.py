@@ -152,8 +152,8 @@ def curve(
             "linestyle": LINES[place // len(COLOURS) % len(LINES)],
         }
         for part in unbroken([network_of(groups[int(place)]) for place in x] if groups else [""] * len(x)):
-            axes.errorbar(x[part], y[part], error[:, part], label=name, capsize=2, **look)
-            name = None  # once in the legend
+            once = name if part.start == 0 else None  # in the legend
+            axes.errorbar(x[part], y[part], error[:, part], label=once, capsize=2, **look)
     draw_level(axes, level, level_name)
     name_groups(axes, groups)
     if log:

@@ -27,7 +27,7 @@ from preimage.metrics import mean_and_sem
 from preimage.plain import to_json
 
 Record = dict[str, str | float]  # one photograph under one condition
-Point = tuple[float, float, float | tuple[float, float]]  # x, y, and y's standard error or its interval (low, high)
+Point = tuple[float, float, float | tuple[float, float]]  # x, y, and y's standard error or 95 % interval (low, high)
 JOINED_ROWS = 3  # photographs on a sheet of several inverters
 
 
@@ -44,8 +44,8 @@ class Sheet:
 class Plot:
     """Numbers to be drawn: lines over x, or bars. Where there are `groups`, x is the place of one among them.
 
-    A point is (x, y, standard error) or, where errors are not the same both ways as those of shares, (x, y, (low,
-    high)): `(0.0, 0.95, (0.90, 0.98))`. `level` is a y to compare with, drawn dashed across and called `level_name`:
+    A point is (x, y, standard error) or, where errors are not the same both ways as those of shares, (x, y, 95 %
+    interval): `(0.0, 0.95, (0.90, 0.98))`. `level` is a y to compare with, drawn dashed across and called `level_name`:
     `level=0.05, level_name="chance"`. `log`: equal steps along x are equal factors.
     """
 
@@ -92,7 +92,12 @@ class Finding:
             "table": self.table,
             "plots": [asdict(plot) for plot in self.plots],
             "sheets": [
-                {"title": one.title, "file": f"sheet-{place}.png", "columns": list(one.columns)}
+                {
+                    "title": one.title,
+                    "file": f"sheet-{place}.png",
+                    "columns": list(one.columns),
+                    "rows": len(one.captions),
+                }
                 for place, one in enumerate(self.sheets)
             ],
         }
