@@ -27,7 +27,7 @@ from preimage.metrics import mean_and_sem
 from preimage.plain import to_json
 
 Record = dict[str, str | float]  # one photograph under one condition
-Point = tuple[float, float, float]  # x, y, standard error of y
+Point = tuple[float, float, float | tuple[float, float]]  # x, y, and y's standard error or 95 % interval (low, high)
 JOINED_ROWS = 3  # photographs on a sheet of several inverters
 
 
@@ -44,22 +44,26 @@ class Sheet:
 class Plot:
     """Numbers to be drawn: lines over x, or bars. Where there are `groups`, x is the place of one among them.
 
-    `log`: equal steps along x are equal factors.
+    A point is (x, y, standard error) or, where errors are not the same both ways as those of shares, (x, y, 95 %
+    interval): `(0.0, 0.95, (0.90, 0.98))`. `level` is a y to compare with, drawn dashed across and called `level_name`:
+    `level=0.05, level_name="chance"`. `log`: equal steps along x are equal factors.
     """
 
     title: str
     x_label: str
     y_label: str
-    series: dict[str, list[Point]]
+    series: Mapping[str, Sequence[Point]]
     kind: Literal["line", "bars"] = "line"
     groups: list[str] = field(default_factory=list)
     log: bool = False
+    level: float | None = None
+    level_name: str = ""
 
     def draw(self, file: Path) -> None:
         if self.kind == "bars":
-            bars(self.series, self.groups, file, self.x_label, self.y_label)
+            bars(self.series, self.groups, file, self.x_label, self.y_label, self.level, self.level_name)
         else:
-            curve(self.series, file, self.x_label, self.y_label, self.groups, self.log)
+            curve(self.series, file, self.x_label, self.y_label, self.groups, self.log, self.level, self.level_name)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,12 @@ class Finding:
             "table": self.table,
             "plots": [asdict(plot) for plot in self.plots],
             "sheets": [
-                {"title": one.title, "file": f"sheet-{place}.png", "columns": list(one.columns)}
+                {
+                    "title": one.title,
+                    "file": f"sheet-{place}.png",
+                    "columns": list(one.columns),
+                    "rows": len(one.captions),
+                }
                 for place, one in enumerate(self.sheets)
             ],
         }

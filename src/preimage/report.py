@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,59 @@ from preimage.evaluation import Evaluation
 from preimage.findings import Record, read_finding
 from preimage.pages import embedded, render
 
+# What the columns of findings are called on a page, with their units; others by their own names.
+COLUMNS = {
+    "n": "n",
+    "nre": "NRE ↓",
+    "psnr": "PSNR, dB ↑",
+    "ssim": "SSIM ↑",
+    "other_image_nre": "NRE of another photograph's features",
+    "difference": "NRE less the first one's",
+    "seconds": "seconds an image, median",
+    "cpu_seconds": "processor seconds an image, median",
+    "times_as_long": "times as long as the first",
+    "from": "from, cycles per image",
+    "to": "to, cycles per image",
+    "kept": "share of variance kept ↑",
+    "shift": "shift, pixels",
+    "pixel_error": "error of the shift, pixels ↓",
+    "ab_error": "colour error, CIELAB units ↓",
+    "ab_correlation": "correlation of colour (a and b) over places ↑",
+    "level_error": "error of the mean level, of 255 ↓",
+    "correlation": "correlation with the photograph's level ↑",
+    "space": "distance in",
+    "top1": "right one first, share ↑",
+    "top5": "right one among five, share ↑",
+    "rank": "place of the right one, mean ↓",
+    "chance": "chance of the right one first, share",
+    "probability": "probability of the photograph's class ↑",
+    "deviation": "expected error by",
+    "log_likelihood": "log-likelihood, nats per colour value ↑",
+    "degrees": "hue turned by, degrees",
+    "colour_error": "colour error, CIELAB units ↓",
+    "confidence": "probability of the likeliest class",
+    "share": "share of the second photograph",
+    "off_overlay": "distance from the overlay, NRE",
+    "spread": "standard deviation of pixel values",
+    "nearest": "distance to the nearest reconstruction, NRE",
+}
+COVERAGE = {"covered": "calibrated", "normal": "normal distribution"}  # of names such as `covered_68`
+SHADES = {
+    "difference": "Differences: mid-grey is 0, brighter is where the reconstruction is too bright.",
+    "expected error": "Errors: dark violet is 0, yellow the end of the scale.",
+}  # what must be known of a column of pictures to read it, by a part of its title
+FOLDERS = re.compile(r"(?<![^\s(])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?=\S)(?:[^,;\n]*[/\\])?(?=[^\s/\\,;])")
+LONG = 16  # rows of a table that is shown at once, at most
+NOTHING = "\u2013"  # a dash, in a cell without a value
+
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture inside the page, and what it shows in words."""
+    """A picture inside the page: `alt` describes it, the caption says what must be known to read it."""
 
     source: str  # data: URL
     alt: str
+    caption: str = ""
     plot: bool = False
     width: int = 0  # pixels on a wide page; 0: as the page has it
 
@@ -37,6 +84,11 @@ class Block:
     note: str = ""
     reason: str = ""  # why what the title promises does not apply
 
+    @property
+    def folded(self) -> bool:
+        """Whether the table is so long that a screen shows it only when asked."""
+        return len(self.rows) > LONG
+
 
 @dataclass(frozen=True)
 class Section:
@@ -52,7 +104,7 @@ class Section:
 
 def write_page(title: str, made: str, sections: Sequence[Section], file: Path) -> None:
     """Write the page; `made` says in a line what it was made of."""
-    page = render("report.html", title=title, made=made, sections=sections)
+    page = render("report.html", title=title, made=without_folders(made), sections=sections)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
 
@@ -60,12 +112,17 @@ def write_page(title: str, made: str, sections: Sequence[Section], file: Path) -
 def finding_block(folder: Path) -> Block:
     """What a saved finding says and shows."""
     content = read_finding(folder)
+    n = numbers_of(content["table"])
     figures = [
-        picture(folder / f"plot-{place}.png", plot_in_words(plot), plot=True)
+        picture(folder / f"plot-{place}.png", plot_in_words(plot), plot_caption(plot, n), plot=True)
         for place, plot in enumerate(content["plots"])
     ]
     figures += [
-        picture(folder / one["file"], f"Pictures, from left to right: {', '.join(one['columns'])}".replace("\n", " "))
+        picture(
+            folder / one["file"],
+            f"Pictures, from left to right: {'; '.join(one['columns'])}.".replace("\n", " "),
+            f"{one['rows']} examples, a row each." if "rows" in one else "",
+        )
         for one in content["sheets"]
     ]
     columns, rows = cells(content["table"])
@@ -73,13 +130,36 @@ def finding_block(folder: Path) -> Block:
     return Block(content["question"], words, columns, rows, figures, reason=content["reason"])
 
 
+def numbers_of(table: Sequence[Record]) -> str:
+    """`n = 20`, or `n = 12 to 20` where the rows differ; empty where there is none."""
+    found = sorted({int(row["n"]) for row in table if row.get("n")})
+    return f"n = {' to '.join(map(str, dict.fromkeys((found[0], found[-1]))))}" if found else ""
+
+
+def axes_in_words(plot: Mapping[str, Any]) -> str:
+    y_label, x_label = plot["y_label"].replace("\n", " "), plot["x_label"]
+    return f"{y_label} against {x_label}" if x_label else y_label
+
+
 def plot_in_words(plot: Mapping[str, Any]) -> str:
     """What a plot shows, for those who do not see it: its axes, and its lines or bars by name."""
-    y_label, x_label, series = plot["y_label"].replace("\n", " "), plot["x_label"], list(plot["series"])
-    words = f"{y_label} against {x_label}" if x_label else y_label
+    series = list(plot["series"])
+    words = f"{'Bars' if plot['kind'] == 'bars' else 'Lines'}: {axes_in_words(plot)}"
     if plot["groups"]:
-        words += f", for {', '.join(plot['groups'])}"
-    return f"{words}: {'; '.join(series)}" if len(series) > 1 else words
+        words += f", for {'; '.join(plot['groups'])}"
+    return f"{words}. Each has: {'; '.join(series)}." if len(series) > 1 else f"{words}."
+
+
+def plot_caption(plot: Mapping[str, Any], n: str) -> str:
+    """What is drawn, of how many, and what its error bars and its dashed line are."""
+    errors = [point[2] for points in plot["series"].values() for point in points]
+    intervals = any(isinstance(error, list) and None not in error for error in errors)
+    deviations = any(isinstance(error, float | int) for error in errors)
+    bars = " and ".join(["95 % intervals"] * intervals + ["standard errors"] * deviations)
+    notes = "; ".join(filter(None, [n, f"error bars: {bars}" if bars else ""]))
+    dashed = f" Dashed: {plot['level_name']}, {number(plot['level'])}." if plot.get("level_name") else ""
+    axes = axes_in_words(plot)
+    return f"{axes[:1].upper()}{axes[1:]}.{f' {notes}.' if notes else ''}{dashed}"
 
 
 def titled(block: Block, title: str) -> Block:
@@ -92,45 +172,108 @@ def evaluation_block(result: Evaluation) -> Block:
     rows = [
         [
             row.inverter,
-            f"{row.nre:.3f} ± {row.nre_sem:.3f}",
-            f"{row.psnr:.2f} ± {row.psnr_sem:.2f}",
-            f"{row.ssim:.3f} ± {row.ssim_sem:.3f}",
+            *(with_error(getattr(row, name), getattr(row, f"{name}_sem")) for name in ("nre", "psnr", "ssim")),
             str(row.n),
-            row.fitted_on,
+            without_folders(row.fitted_on),
         ]
         for row in result.rows
     ]
     note = (
-        f"Mean ± standard error. NRE is the distance to the photograph over N = {result.pairwise_distance:.1f}, the "
-        f"mean distance between two of the {result.n} photographs ({result.images}, {result.image_size} pixels); lower "
-        "is better. The mean image ignores the features; other-image is the control: the same inverter given the "
-        "features of another photograph."
+        f"NRE is the distance to the photograph over N = {result.pairwise_distance:.1f}, the "
+        f"mean distance between two of the {result.n} photographs ({without_folders(result.images)}, "
+        f"{result.image_size} pixels). The mean image ignores the features; other-image is the control: the "
+        "same inverter given the features of another photograph."
     )
-    columns = ["inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "fitted on"]
+    columns = ["inverter", *(COLUMNS[name] for name in ("nre", "psnr", "ssim", "n")), "fitted on"]
     return Block("How good is it?", [], columns, rows, note=note)
 
 
 def facts_block(title: str, facts: Iterable[tuple[str, str]]) -> Block:
     """Facts as a table of two columns."""
-    return Block(title, rows=[[name, value] for name, value in facts])
+    return Block(title, rows=[[name, without_folders(value)] for name, value in facts])
+
+
+def without_folders(text: str) -> str:
+    """The same words with files and folders by their own names: where they lie on a machine is nobody's business."""
+    return FOLDERS.sub("", text)
+
+
+# --- tables of numbers ------------------------------------------------------------------------------------------------
 
 
 def cells(table: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """(column titles, rows of text) of records; a value and its standard error share a cell."""
-    names = [name for name in (table[0] if table else {}) if not name.endswith("_sem")]
-
-    def text(row: Record, name: str) -> str:
-        value, error = row[name], row.get(f"{name}_sem")
-        if not isinstance(value, float):
-            return "" if value is None else str(value)
-        return f"{value:.3g}" if error is None else f"{value:.3g} ± {error:.2g}"
-
-    return [name.replace("_", " ") for name in names], [[text(row, name) for name in names] for row in table]
+    """(column titles, rows of text) of records; a value shares its cell with its interval or its standard error."""
+    every = list(dict.fromkeys(key for row in table for key in row))
+    company = {f"{name}_{end}" for name in every for end in ("sem", "low", "high")}
+    names = [name for name in every if name not in company]
+    return [column_title(name) for name in names], [[cell(row, name) for name in names] for row in table]
 
 
-def picture(file: Path, alt: str, plot: bool = False) -> Figure:
-    """A PNG as part of the page; sheets of photographs become JPEG, and those of few columns do not fill its width."""
+def column_title(name: str) -> str:
+    kind, _, level = name.rpartition("_")
+    if kind in COVERAGE and level.isdigit():
+        return f"errors within the {level} % interval ({COVERAGE[kind]}), share"
+    return COLUMNS.get(name, name.replace("_", " "))
+
+
+def cell(row: Record, name: str) -> str:
+    """`0.95 (0.90 to 0.98)`, `0.652 ± 0.012`, `3.4`, words, or a dash where there is nothing."""
+    value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
+    if value is None or value == "":
+        return NOTHING
+    if not isinstance(value, float):
+        return str(value)
+    if isinstance(low, float | int) and isinstance(high, float | int):
+        return with_interval(value, low, high)
+    error = row.get(f"{name}_sem")
+    return with_error(value, float(error) if isinstance(error, float | int) else math.nan)
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    if not all(map(math.isfinite, (value, low, high))):
+        return number(value)
+    places = max(2, -magnitude(high - low))
+    return f"{fixed(value, places)} ({fixed(low, places)} to {fixed(high, places)})"
+
+
+def with_error(value: float, error: float) -> str:
+    """A value to the second digit of its standard error, `0.652 ± 0.012`; alone where it has none."""
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return number(value)
+    if error == 0:
+        return f"{number(value)} ± 0"
+    places = max(0, 1 - magnitude(error))
+    return f"{fixed(value, places)} ± {fixed(error, places)}"
+
+
+def magnitude(value: float) -> int:
+    """The place of the first digit: 1 of 34, -2 of 0.034; that of 0 is 0."""
+    return math.floor(math.log10(abs(value))) if value else 0
+
+
+def number(value: float) -> str:
+    """A number to three digits, those before the point all shown; a dash for what is none."""
+    if not math.isfinite(value):
+        return NOTHING
+    text = fixed(value, max(0, 2 - magnitude(value)))
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def fixed(value: float, places: int) -> str:
+    """Never `-0.00`."""
+    return f"{round(value, places) + 0.0:.{places}f}"
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def picture(file: Path, alt: str, caption: str = "", plot: bool = False) -> Figure:
+    """A PNG as part of the page; sheets of photographs become JPEG, and those of few columns do not fill its width.
+
+    Where what is shown has shades that do not explain themselves, the caption does.
+    """
     if plot:
-        return Figure(embedded(file, "png"), alt, plot)
+        return Figure(embedded(file, "png"), alt, caption, plot)
+    notes = [note for title, note in SHADES.items() if title in alt]
     with Image.open(file) as sheet:
-        return Figure(embedded(file, "jpeg"), alt, width=sheet.width // 2)
+        return Figure(embedded(file, "jpeg"), alt, " ".join(filter(None, [caption, *notes])), width=sheet.width // 2)
