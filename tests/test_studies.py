@@ -120,7 +120,7 @@ def test_errors_are_drawn_against_depth(trial: Trial, tmp_path: Path, monkeypatc
     monkeypatch.setattr(zoo, "shipped", lambda: ["hog"])
     study = Study(trial, tmp_path / "page", {"efficientnet_lite0.stage2": "hog", "efficientnet_lite0.pool": "hog"})
     page = Page(reproduce(["fig7"], study, tmp_path / "page.html"))
-    assert "2 layers, from stage2 to pool" in page.words
+    assert "2 layers, from efficientnet_lite0.stage2 to efficientnet_lite0.pool" in page.words
     (plot,) = read_finding(tmp_path / "page" / "error-curves")["plots"]
     assert [point[0] for point in plot["series"]["mean-image"]] == [0.0, 1.0]
 

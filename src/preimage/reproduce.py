@@ -362,7 +362,7 @@ def layer_curves(study: Study, name: str, question: str, tables: Mapping[str, li
         ]
         for condition in conditions
     }
-    layers = [layer.rpartition(".")[2] for layer in tables]
+    layers = list(tables)
     plot = Plot(question, "layer", "NRE (lower is better)", series, "line", layers)
     records: list[Record] = [{"layer": layer, **row} for layer, table in tables.items() for row in table]
     finding = Finding(
