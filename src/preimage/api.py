@@ -215,7 +215,7 @@ def evaluate(
     fit = fit or "crop"
     photos = Photos.open(images, representation.image_size, fit)
     if limit is not None:
-        photos.photos = photos.photos[:limit]
+        photos = photos.first(limit)
     photos.load()
 
     if train_images is not None:
@@ -355,7 +355,7 @@ def evaluate_saved(
     if settings is None and (features is None or not images):
         raise SettingsError(f"{trained.name} has no encoder: give saved pairs, by features and images")
     contenders, held_out = [Contender(main, "its training photographs")], None
-    known: set[tuple[str, str]] = set()
+    known: set[tuple[str, int]] = set()
     if settings is not None:
         train_photos, held_out = runs.open_photos(settings, trained)
         known, fit = set(identities(train_photos)), fit or settings.photos.fit
@@ -371,7 +371,7 @@ def evaluate_saved(
         raise SettingsError("name the photographs that the features belong to, by --images")
     else:
         photos = held_out
-    photos = (photos if limit is None else photos.subset(range(min(limit, len(photos))))).load()
+    photos = (photos if limit is None else photos.first(limit)).load()
     for contender in contenders:
         contender.inverter.representation = judged
     described = ", ".join(images) or "held out from the run's photographs"
@@ -387,21 +387,20 @@ def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
         raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
 
 
-def without(photos: Photos, known: set[tuple[str, str]]) -> Photos:
+def without(photos: Photos, known: set[tuple[str, int]]) -> Photos:
     """The photographs that are not among those an inverter was trained on."""
     seen = [one in known for one in identities(photos)]
     if all(seen):
         raise FeatureError("the inverter was trained on all of these photographs: name others")
     part = photos.subset(index for index, trained_on in enumerate(seen) if not trained_on)
     names = [own for own, trained_on in zip(photos.ids, seen, strict=True) if trained_on]
-    part.left_out = photos.left_out | dict.fromkeys(names, "the inverter was trained on it")
+    part.left_out |= dict.fromkeys(names, "the inverter was trained on it")
     return part
 
 
-def identities(photos: Photos) -> list[tuple[str, str]]:
-    """(id, where it lies) of photographs: the same for the same file."""
-    places = [getattr(photo, "path", None) for photo in photos.photos]
-    return [(own, str(place.resolve()) if place else "") for own, place in zip(photos.ids, places, strict=True)]
+def identities(photos: Photos) -> list[tuple[str, int]]:
+    """(file, where in it) of photographs: the same for the same one, whatever the path to its file."""
+    return [(str(Path(place).resolve()), where) for place, where in (photo.origin for photo in photos.photos)]
 
 
 def sample_files() -> list[Path]:

@@ -81,8 +81,7 @@ class Trial:
         if fit is None and isinstance(name, str | Path) and is_path(name):
             fit = fit_of(name)
         photos = Photos.open(self.images, inverter.representation.image_size, fit or "crop")
-        photos.photos = photos.photos[: limit or self.limit]
-        return photos.load()
+        return photos.first(limit or self.limit).load()
 
     def rivals(self, name: str | Path | Inverter, photos: Photos) -> list[Contender]:
         """Other inverters of the same features: those kept with it, what can be fitted on photographs, `baselines`."""
@@ -181,7 +180,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
             if one.inverter == inverter.name:
                 own = {"nre": one.nre, "psnr": one.psnr, "ssim": one.ssim, "other_image_nre": control[one.id]}
                 records.append({"id": one.id, "inverter": title, **own})
-        ids, shown = next(photos.subset(range(min(SHOWN, len(photos)))).batches(SHOWN))
+        ids, shown = next(photos.first(SHOWN).batches(SHOWN))
         features = inverter.representation.encode(shown.to(trial.device))
         columns.setdefault("photograph", resized(shown, SIDE))
         columns[title] = resized(inverter.invert(features).cpu(), SIDE)
