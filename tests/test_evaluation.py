@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 import preimage
+from preimage import metrics
 from preimage.errors import ImageError, SettingsError, UnknownNameError
 from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired
 from preimage.images import Photos
@@ -120,6 +122,24 @@ def test_a_slow_inverter_may_do_fewer_photographs_and_is_compared_on_those(sampl
     errors = {(record.id, record.inverter): record.nre for record in result.records}
     differences = [errors[own, "nearest"] - errors[own, "mean-image"] for own in samples.ids[:3]]
     assert paired(result, "nearest", "mean-image") == (*mean_and_sem(differences), 3)
+
+
+def test_photographs_are_held_a_few_at_a_time(
+    samples: Photos, result: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "BLOCK", 2)
+    read, images = [], Photos.images
+
+    def spy(self: Photos, indices: Sequence[int]) -> Tensor:
+        read.append(len(indices))
+        return images(self, indices)
+
+    contenders = [Contender(Perfect(samples), "heart"), *fit_baselines(HOG(), samples, "the samples")]
+    monkeypatch.setattr(Photos, "images", spy)
+    again = evaluate(contenders, samples, "samples", batch_size=2)
+    assert max(read) == 2
+    for one, other in zip(sorted(again.rows, key=str), sorted(result.rows, key=str), strict=True):
+        assert (one.nre, one.ssim) == (pytest.approx(other.nre), pytest.approx(other.ssim))
 
 
 def test_only_rows_of_the_table_can_be_paired(result: Evaluation) -> None:

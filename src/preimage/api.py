@@ -141,8 +141,6 @@ def train_saved(
         "seed": seed,
     }
     settings = make_settings(tables, overrides)
-    saved = settings.get_representation()  # reads the file's shape and hash, which the run keeps
-    settings = dataclasses.replace(settings, representation={"name": saved.name, **saved.settings})
     return runs.train(settings, run, device=device, reporter=reporter, should_stop=should_stop)
 
 
@@ -213,10 +211,7 @@ def evaluate(
         trained_on = ", ".join(own.train)
         train_images = train_images or own.train
     fit = fit or "crop"
-    photos = Photos.open(images, representation.image_size, fit)
-    if limit is not None:
-        photos = photos.first(limit)
-    photos.load()
+    photos = Photos.open(images, representation.image_size, fit).first(limit).load()
 
     if train_images is not None:
         train_photos = Photos.open(train_images, representation.image_size, fit).load()
@@ -371,7 +366,7 @@ def evaluate_saved(
         raise SettingsError("name the photographs that the features belong to, by --images")
     else:
         photos = held_out
-    photos = (photos if limit is None else photos.first(limit)).load()
+    photos = photos.first(limit).load()
     for contender in contenders:
         contender.inverter.representation = judged
     described = ", ".join(images) or "held out from the run's photographs"

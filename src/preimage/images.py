@@ -454,9 +454,9 @@ class Photos:
             part._memory, part._rows = self._memory, self._rows[chosen]
         return part
 
-    def first(self, count: int) -> Photos:
-        """So many photographs from the beginning; all if there are no more."""
-        return self.subset(range(min(count, len(self))))
+    def first(self, count: int | None) -> Photos:
+        """So many photographs from the beginning; all if there are no more, or for None."""
+        return self.subset(range(len(self))[:count])
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Images (N, 3, S, S) in [0, 1] of some photographs."""
@@ -477,7 +477,7 @@ CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.l
 
 def total_memory() -> int:
     """Bytes of memory: the machine's, or what a container may use of it."""
-    limits = [psutil.virtual_memory().total]
+    limits = [int(psutil.virtual_memory().total)]
     for file in CONTAINER_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # there is no container; "max": it has no limit
             limits.append(int(Path(file).read_text()))

@@ -82,7 +82,7 @@ def mean_pairwise_distance_of(count: int, read: Callable[[range], Tensor]) -> fl
 def distances_between(first: Tensor, second: Tensor) -> Tensor:
     """Euclidean distances (N, M) of all images from all others, in double precision on the CPU."""
     squares = torch.zeros(len(first), len(second), dtype=torch.float64)
-    chunks = (images.flatten(1).split(1 << 15, dim=1) for images in (first, second))
+    chunks = (torch.split(images.flatten(1), 1 << 15, dim=1) for images in (first, second))
     for columns in zip(*chunks, strict=True):  # not all pixels at once: these need twice the room of their images
         a, b = (part.cpu().double() for part in columns)
         squares += a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
