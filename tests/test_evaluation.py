@@ -15,7 +15,7 @@ from torch import Tensor
 
 import preimage
 from preimage import metrics
-from preimage.errors import ImageError, SettingsError, UnknownNameError
+from preimage.errors import ImageError, PreimageWarning, SettingsError, UnknownNameError
 from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
@@ -171,6 +171,14 @@ def test_a_baseline_of_another_representation_is_refused(samples: Photos, crops:
 def test_a_network_is_not_fitted_but_trained(crops: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="preimage train hog"):
         preimage.api.fit_inverter("upconv", "hog", crops, tmp_path / "a.safetensors")  # type: ignore[attr-defined]
+
+
+def test_fitting_warns_of_photographs_that_cannot_be_read(crops: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    for name in ("0-00.png", "0-01.png"):
+        (tmp_path / name).write_bytes((crops / name).read_bytes())
+    with pytest.warns(PreimageWarning, match=r"left out torn\.png"):
+        preimage.api.fit_inverter("mean-image", HOG(image_size=64), tmp_path, tmp_path / "a.safetensors")  # type: ignore[attr-defined]
 
 
 def test_mean_and_standard_error_by_hand() -> None:

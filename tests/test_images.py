@@ -6,6 +6,7 @@ import contextlib
 import io
 import shutil
 import tarfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,6 @@ def shard_of(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_pictures_of_every_kind_are_an_image_error_and_silence_nothing(picture: Image.Image) -> None:
-    import warnings
-
     filters = list(warnings.filters)
     generator = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"):
@@ -299,6 +298,18 @@ def test_a_subset_shares_the_pixels_in_memory_and_knows_what_was_left_out(folder
     assert torch.equal(part.images([0]), next(photos.batches())[1][:1])
     assert part.left_out == photos.left_out
     assert len(part.left_out) == 2
+
+
+def test_what_was_left_out_is_warned_of_once() -> None:
+    left_out = {f"{number}.jpg": "torn" for number in range(7)}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            images.warn_left_out(left_out)
+        images.warn_left_out({})
+    assert len(told) == 1
+    assert str(told[0].message).startswith("left out 0.jpg: torn; 1.jpg: torn")
+    assert "and 2 more" in str(told[0].message)
 
 
 def test_the_first_photographs_are_those_that_there_are(folder: Path) -> None:

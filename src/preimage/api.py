@@ -18,7 +18,7 @@ from preimage.decoders import DECODERS
 from preimage.errors import FeatureError, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.images import Fit, Photos, steps_per_epoch
+from preimage.images import Fit, Photos, steps_per_epoch, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import (
     INVERTERS,
@@ -286,6 +286,7 @@ def fit_inverter(
     chosen = representation if isinstance(representation, Representation) else get_representation(representation)
     made = quick_inverter(inverter, cached(chosen), settings)
     photos = Photos.open(images, chosen.image_size, fit).load()
+    warn_left_out(photos.left_out)
     made.fit(EncodedPhotos(made.representation, photos, device=device))
     save_inverters([made], file)
     return made
@@ -321,7 +322,9 @@ def fit_confidence(
     fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
     photos = Photos.open(images, main.representation.image_size, fit)
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
-    pairs = EncodedPhotos(main.representation, photos.subset(order).load(), batch_size=16, device=device)
+    photos = photos.subset(order).load()
+    warn_left_out(photos.left_out)
+    pairs = EncodedPhotos(main.representation, photos, batch_size=16, device=device)
     training = dataclasses.replace(CONFIDENCE, steps=steps)
     main.confidence = Confidence(main, seed=seed).fit(pairs, training, on_progress)
     save_inverters(list(kept.values()), output)

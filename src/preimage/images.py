@@ -12,12 +12,14 @@ import io
 import math
 import os
 import tarfile
+import warnings
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,7 +30,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from preimage.errors import ImageError, SettingsError
+from preimage.errors import ImageError, PreimageWarning, SettingsError
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 Fit = Literal["crop", "whole"]
@@ -470,6 +472,17 @@ class Photos:
         ids = self.ids
         for start in range(0, len(self), batch_size):
             yield ids[start : start + batch_size], self.images(range(start, min(start + batch_size, len(self))))
+
+
+LEFT_OUT_TOLD = 5  # names in a warning
+
+
+def warn_left_out(left_out: Mapping[str, str]) -> None:
+    """Warn of photographs and other files that were left out (name -> why); of the same ones once."""
+    if left_out:
+        told = "; ".join(f"{name}: {why}" for name, why in islice(left_out.items(), LEFT_OUT_TOLD))
+        more = f"; and {len(left_out) - LEFT_OUT_TOLD} more" if len(left_out) > LEFT_OUT_TOLD else ""
+        warnings.warn(f"left out {told}{more}", PreimageWarning, stacklevel=1)  # here: Python repeats none of one place
 
 
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroups v2, v1

@@ -32,7 +32,7 @@ from preimage.errors import RunError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.findings import Finding, Plot, Record, Sheet, joined, summarise
-from preimage.images import Fit, Photos
+from preimage.images import Fit, Photos, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import GradientDescent, portable
 from preimage.pairs import EncodedPhotos
@@ -81,7 +81,9 @@ class Trial:
         if fit is None and isinstance(name, str | Path) and is_path(name):
             fit = fit_of(name)
         photos = Photos.open(self.images, inverter.representation.image_size, fit or "crop")
-        return photos.first(limit or self.limit).load()
+        photos = photos.first(limit or self.limit).load()
+        warn_left_out(photos.left_out)
+        return photos
 
     def rivals(self, name: str | Path | Inverter, photos: Photos) -> list[Contender]:
         """Other inverters of the same features: those kept with it, what can be fitted on photographs, `baselines`."""
@@ -102,7 +104,7 @@ class Trial:
 
     def evaluate(self, name: str | Path, baselines: Sequence[str] = ()) -> Evaluation:
         """An inverter beside its usual baselines, the slow ones named, and its control."""
-        return evaluate(
+        result = evaluate(
             name,
             self.images,
             fit=self.fit,
@@ -111,6 +113,8 @@ class Trial:
             loaded=self.load(name),
             baselines=baselines,
         )
+        warn_left_out(result.left_out)
+        return result
 
 
 def applies(baseline: str, representation: Representation) -> bool:
