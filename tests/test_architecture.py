@@ -17,8 +17,8 @@ SOURCE = Path(preimage.__file__).parent
 LAYERS = [
     "errors", "memory", "plain", "pages", "interfaces", "cache", "images", "figures", "metrics", "leakage", "networks",
     "representations", "defences", "probe", "contract", "decoders", "pairs", "training", "inverters", "evaluation",
-    "findings", "analyses", "report", "config", "runs", "audit", "audit_page", "zoo", "api", "studies", "reproduce",
-    "zoo_training", "gallery", "results", "demo", "cli", "__main__",
+    "findings", "paper", "analyses", "report", "config", "runs", "audit", "audit_page", "zoo", "api", "studies",
+    "reproduce", "zoo_training", "gallery", "results", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

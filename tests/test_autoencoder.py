@@ -63,7 +63,7 @@ class FlatColours:
         colours = (colours - colours.mean(dim=1, keepdim=True)) * 0.6 + 0.5
         images = colours[:, :, None, None].expand(-1, -1, 32, 32)
         for part in torch.split(images, 16):
-            yield Batch([str(place) for place in range(len(part))], part, self.layer.encode)
+            yield Batch([str(place) for place in range(len(part))], part, self.layer.encode_photos)
 
 
 def test_training_the_encoder_keeps_what_the_encoder_throws_away(layer: ModuleLayer) -> None:

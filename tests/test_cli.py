@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from preimage.api import sample_files
+from preimage.cli.terminal import file_names
 
 
 def preimage(*arguments: object, check: int = 0) -> subprocess.CompletedProcess[str]:
@@ -279,3 +280,9 @@ def test_an_encoder_of_the_current_folder_is_trained_on_encoded_and_inverted(
     assert Image.open(tmp_path / "again" / "chelsea.torch-mine-make.png").size == (64, 64)
     Path("mine.py").write_text(code.replace("8, 8", "8, 4").replace("stride=8", "stride=4"))
     assert "was trained on another 'torch:mine:make'" in preimage("invert", cat, "--run", "run", check=2).stderr
+
+
+def test_no_two_photographs_get_the_name_of_one_file() -> None:
+    assert file_names(["a/cat.jpg", "b/cat.jpg"]) == {"a/cat.jpg": "a_cat", "b/cat.jpg": "b_cat"}
+    assert file_names(["cat.jpg", "cat.png"]) == {"cat.jpg": "cat.jpg", "cat.png": "cat.png"}
+    assert len(set(file_names(["a/b.jpg", "a_b.jpg", "c.jpg"]).values())) == 3

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import ClassVar, Self
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from preimage import api
 from preimage.analyses.confidence import OTHER, ConfidenceMap, judged, reliability
 from preimage.errors import ImageError, NotFittedError, SettingsError
-from preimage.findings import Finding
+from preimage.findings import Finding, redraw
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs, Representation
 from preimage.inverters import MeanImage, Nearest, load_inverters, save_inverters
@@ -29,8 +30,9 @@ from preimage.inverters.confidence import (
     gradient,
     log_likelihood,
 )
+from preimage.networks.preprocessing import Preprocessing
 from preimage.pairs import EncodedPhotos
-from preimage.representations import HOG
+from preimage.representations import HOG, ModuleLayer
 
 SIZE = 32
 QUICK = dataclasses.replace(DEFAULT, steps=50, warmup_steps=5, learning_rate=1e-2, precision="float32", ema_decay=0)
@@ -113,6 +115,17 @@ def test_fitting_twice_gives_the_same(photos: Photos) -> None:
         for _ in range(2)
     )
     assert torch.equal(once, again)
+
+
+def test_the_seed_alone_decides_what_is_dropped_from_a_vector(photos: Photos) -> None:
+    encoder = ModuleLayer(nn.Sequential(nn.AvgPool2d(8), nn.Flatten()), "1", Preprocessing(SIZE))
+    pairs = EncodedPhotos(encoder, photos, batch_size=8)
+    mean, maps = MeanImage(encoder).fit(pairs), []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        made = Confidence(mean).fit(pairs, dataclasses.replace(QUICK, steps=3))
+        maps.append(made.predict(next(iter(pairs)).features))
+    assert torch.equal(*maps)
 
 
 def test_photographs_held_out_are_not_learnt_from(photos: Photos) -> None:
@@ -254,3 +267,15 @@ def test_a_finding_is_saved_with_its_pictures(finding: Finding, tmp_path: Path) 
     finding.save(tmp_path)
     written = {file.name for file in (tmp_path / "confidence").iterdir()}
     assert {"records.csv", "finding.json", "plot-0.png", "plot-2.png", "sheet-0.png"} <= written
+
+
+def test_a_finding_with_unknown_errors_is_valid_json_and_can_be_redrawn(finding: Finding, tmp_path: Path) -> None:
+    finding.save(tmp_path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    json.loads((tmp_path / "confidence" / "finding.json").read_text(), parse_constant=refuse)
+    assert any(math.isnan(error) for plot in finding.plots for points in plot.series.values() for _, _, error in points)
+    drawn = {file: file.read_bytes() for file in (tmp_path / "confidence").glob("plot-*.png")}
+    assert {file: file.read_bytes() for file in redraw(tmp_path / "confidence")} == drawn

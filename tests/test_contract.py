@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from torch import Tensor
 
 import encoders
+from preimage import load_inverter
 from preimage.contract import PROMISES, broken_promises
-from preimage.errors import FeatureError, SettingsError, UnknownNameError
+from preimage.errors import FeatureError, PreimageError, SettingsError, UnknownNameError, WeightsError
 from preimage.images import Photos
-from preimage.inverters import Ridge, load_inverters, save_inverters
+from preimage.inverters import MeanImage, Ridge, load_inverters, read_inverters, save_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import get_representation
 
@@ -124,7 +127,23 @@ def test_an_inverter_of_it_finds_it_again(crops: Path, tmp_path: Path) -> None:
     encoder = get_representation(NAME, side=4)
     ridge = Ridge(encoder).fit(EncodedPhotos(encoder, Photos.open(crops, 32).load()))
     save_inverters([ridge], tmp_path / "own.safetensors")
-    assert load_inverters(tmp_path / "own.safetensors")["ridge"].representation == encoder
+    assert load_inverters(tmp_path / "own.safetensors", trusted=True)["ridge"].representation == encoder
+
+
+def test_a_file_runs_nobodys_code_unless_it_is_trusted(crops: Path, tmp_path: Path) -> None:
+    encoder = get_representation(NAME, side=4)
+    file = tmp_path / "theirs.safetensors"
+    save_inverters([MeanImage(encoder).fit(EncodedPhotos(encoder, Photos.open(crops, 32).load()))], file)
+    description, tensors = read_inverters(file)
+    written = tmp_path / "written"
+    description["representation"] = {"name": f"command:touch {written}", "image_size": 32}
+    file.write_bytes(save(tensors, metadata={"preimage": json.dumps(description)}))
+    with pytest.raises(WeightsError, match="would run that code"):
+        load_inverter(file)
+    assert not written.exists()
+    with pytest.raises(PreimageError):  # it runs now, and makes no features
+        load_inverter(file, trusted=True)
+    assert written.exists()
 
 
 def test_its_code_counts_in_its_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

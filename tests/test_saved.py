@@ -18,7 +18,7 @@ import preimage.api
 from preimage.errors import FeatureError, PreimageError
 from preimage.evaluation import Contender, evaluate
 from preimage.images import Photos
-from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
+from preimage.inverters import Confidence, MeanImage, Nearest, Ridge, UpConv
 from preimage.pairs import EncodedPhotos, saved_pairs
 from preimage.representations import SavedFeatures, get_representation
 from preimage.representations import saved as saved_module
@@ -299,6 +299,8 @@ def test_every_inverter_learns_from_saved_pairs(crops: Path, thumbnails: Array, 
     assert errors["nearest"] < 0.01
     assert errors["ridge"] < errors["mean-image"]
     assert errors["upconv"] < errors["mean-image"]
+    sure = Confidence(network, width=0.05).fit(pairs, TrainingSettings(steps=2))
+    assert sure.predict(next(iter(pairs)).features).min() > 0
 
 
 @pytest.fixture(scope="module")

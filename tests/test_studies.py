@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,13 +13,13 @@ import pytest
 
 from preimage import api, studies, zoo
 from preimage.api import described, sample_files
-from preimage.errors import RunError, SettingsError, UnknownNameError
+from preimage.errors import PreimageWarning, RunError, SettingsError, UnknownNameError
 from preimage.findings import Plot, joined_plot, read_finding
 from preimage.inverters import MeanImage, load_inverters, save_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG, get_representation
 from preimage.reproduce import ITEMS, Study, reproduce
-from preimage.studies import Trial, analyse, compare, write_report
+from preimage.studies import Trial, analyse, compare, file_name, write_report
 
 HOG64 = HOG(image_size=64)
 LAYER = "efficientnet_lite0.stem"
@@ -88,7 +89,7 @@ def test_a_report_is_one_page_that_loads_nothing(trial: Trial, tmp_path: Path) -
 def test_a_report_on_several_begins_side_by_side(trial: Trial, tmp_path: Path) -> None:
     page = Page(write_report(["hog", SHIPPED_FILE], trial, tmp_path / "two.html", []))
     assert "Side by side" in page.words
-    assert "comes closest" in page.words
+    assert "has the least error" in page.words
 
 
 def test_a_report_is_html(trial: Trial, tmp_path: Path) -> None:
@@ -131,8 +132,37 @@ def test_a_slow_baseline_fills_its_cell_where_it_applies(trial: Trial, tmp_path:
     trial = replace(trial, baselines=[str(tmp_path / "quick.safetensors")])
     study = Study(trial, tmp_path / "page")
     text = re.sub(r"\s+", " ", Page(reproduce(["table1"], study, tmp_path / "page.html")).words)
-    assert re.search(rf"hog {quick.name} 0\.63 \d\.\d{{3}} ± \d\.\d{{3}} 3 hog", text)
+    error = r"\d\.\d{3} ± \d\.\d{3}"
+    assert re.search(rf"hog {quick.name} 0\.63 {error} [+-]{error} 3 hog", text)
+    assert re.search(rf"errs less than gradient descent\. hog (shows|undecided) \+{error} 3", text)
     assert "hog hoggles 0.61 not available: add it by --baseline" in text
+
+
+def test_records_of_inverters_called_the_same_do_not_overwrite_each_other(trial: Trial, tmp_path: Path) -> None:
+    files = {}
+    for name in ("hog", "lbp"):
+        files[name] = str(tmp_path / name / "x.safetensors")
+        api.fit_inverter("mean-image", name, sample_files(), files[name])
+    reproduce(["table1"], Study(trial, tmp_path / "page", files), tmp_path / "page.html")
+    folders = [records.parent for records in (tmp_path / "page").rglob("records.csv")]
+    assert len({folder.name for folder in folders}) == len(folders) >= 2
+
+
+def test_a_baseline_that_must_be_fitted_first_is_refused_before_anything_else() -> None:
+    with pytest.raises(SettingsError, match="preimage fit hoggles"):
+        Trial(sample_files(), baselines=["hoggles"])
+
+
+def test_a_run_whose_photographs_are_gone_is_evaluated_all_the_same(
+    pair: dict[str, Path], few: Trial, tmp_path: Path
+) -> None:
+    run = tmp_path / "moved"
+    shutil.copytree(pair["own"], run)
+    settings = (run / "settings.json").read_text()
+    (run / "settings.json").write_text(re.sub(r'("train": \[\s*)"[^"]*"', r'\1"/nowhere/*.tar"', settings))
+    with pytest.warns(PreimageWarning, match="are gone"):
+        result = few.evaluate(run)
+    assert {"upconv", "mean-image", "nearest"} <= {row.inverter for row in result.rows}
 
 
 # --- how inverters are loaded -----------------------------------------------------------------------------------------
@@ -231,9 +261,10 @@ def test_the_papers_figures_show_the_autoencoder_too(
     page = Page(reproduce(["fig6", "fig7", "fig9", "fig10"], study, tmp_path / "page.html"))
     assert "own and trained: " in page.words
     curves = {name: read_finding(tmp_path / "page" / name)["plots"][0]["series"] for name in
-              ("error-curves", "code-curves", "code-curves-autoencoders")}  # fmt: skip
+              ("error-curves", "code-curves-inverter", "code-curves-autoencoder")}  # fmt: skip
     assert {"upconv", "autoencoder"} <= set(curves["error-curves"])
-    assert set(curves["code-curves"]) == set(curves["code-curves-autoencoders"])
+    assert set(curves["code-curves-inverter"]) == set(curves["code-curves-autoencoder"])
+    assert re.search(r"Perturbations harm an autoencoder more\. \S+ (shows|does not show|undecided)", page.words)
     assert {row["inverter"] for row in read_finding(tmp_path / "page" / "fig6" / "compare")["table"]} >= set(pair)
 
 
@@ -261,3 +292,8 @@ def test_plots_of_many_lines_are_not_joined() -> None:
     both = joined_plot(["first", "second"], [single, single])
     assert both is not None
     assert set(both.series) == {"first", "second"}
+
+
+def test_no_folder_of_results_is_hidden() -> None:
+    assert file_name("./runs/hog") == "runs_hog"
+    assert file_name("efficientnet_lite0.stage5") == "efficientnet_lite0.stage5"

@@ -32,7 +32,7 @@ class Known:
         return len(self.images)
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        yield Batch(IDS, self.images, HOG64.encode)
+        yield Batch(IDS, self.images, HOG64.encode_photos)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_seconds_are_the_medians_of_the_records_and_are_drawn_in_equal_factors(f
     (plot,) = finding.plots
     assert plot.log
     assert {name: points[0][0] for name, points in plot.series.items()} == {
-        str(row["inverter"]): row["seconds"] for row in finding.table
+        str(row["inverter"]): row["cpu_seconds"] for row in finding.table
     }
 
 

@@ -48,4 +48,4 @@ class Remembered:
     def __iter__(self) -> Iterator[Batch]:
         for ids, images in self.photos.batches(32):
             features = torch.stack([self.known[name] for name in ids]).roll(self.shift, dims=0)
-            yield Batch(ids, images, lambda _, features=features: features)  # type: ignore[misc]
+            yield Batch(ids, images, lambda *_, features=features: features)  # type: ignore[misc]

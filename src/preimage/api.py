@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import FeatureError, SettingsError, WeightsError
+from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos, steps_per_epoch, warn_left_out
@@ -56,18 +57,19 @@ def is_path(name: str | Path) -> bool:
 def load_inverter(name: str | Path, **settings: Any) -> Inverter:
     """A trained inverter: a shipped one by name (`"hog"`), a run folder (`"./runs/hog"`), or a file of inverters.
 
-    `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. Raises
-    `UnknownNameError`, `RunError` or `WeightsError`.
+    `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. A file whose
+    encoder is code (`python:`, `torch:`, `command:`) is loaded only with `trusted=True`. Raises `UnknownNameError`,
+    `RunError` or `WeightsError`.
     """
     return next(iter(load_contenders(name, **settings).values()))
 
 
-def load_contenders(name: str | Path, **settings: Any) -> dict[str, Inverter]:
+def load_contenders(name: str | Path, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
     """An inverter and, where they were kept with it, its baselines; the main one first."""
     if not is_path(name):
         return zoo.load_shipped(str(name), **settings)
     if Path(name).is_file():
-        return load_inverters(name, **settings)
+        return load_inverters(name, trusted=trusted, **settings)
     return {"upconv": runs.load_inverter(name, **settings)}
 
 
@@ -209,7 +211,8 @@ def evaluate(
         own = Run.open(inverter).settings.photos
         fit = fit or own.fit
         trained_on = ", ".join(own.train)
-        train_images = train_images or own.train
+        if train_images is None and at_hand(own.train, representation.image_size, fit):
+            train_images = own.train
     fit = fit or "crop"
     photos = Photos.open(images, representation.image_size, fit).first(limit).load()
 
@@ -227,6 +230,20 @@ def evaluate(
     contenders += slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
     described = described or ", ".join(as_texts(images))
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def at_hand(sources: Sources, size: int, fit: Fit) -> bool:
+    """Whether a run's training photographs are still where they were; warns where they are not."""
+    try:
+        Photos.open(sources, size, fit)
+    except ImageError as error:
+        warnings.warn(
+            f"baselines are fitted on the evaluated photographs, as those of training are gone ({error})",
+            PreimageWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
 
 
 def kept_baselines(kept: Mapping[str, Inverter], trained_on: str, pairs: EncodedPhotos) -> list[Contender]:
@@ -249,7 +266,9 @@ def slow_baselines(
     for name in names:
         if is_path(name):
             weights = zoo.given_weights(pairs.representation.settings)
-            inverter, fitted_on = load_inverter(name, **weights), f"its training photographs ({name})"
+            trusted = described(name)["name"] == pairs.representation.name  # which has run already
+            inverter = load_inverter(name, trusted=trusted, **weights)
+            fitted_on = f"its training photographs ({name})"
             if inverter.representation.fingerprint != pairs.representation.fingerprint:
                 raise SettingsError(
                     f"{name} inverts {inverter.representation.name} with "

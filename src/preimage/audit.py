@@ -333,7 +333,7 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
     plan = TrainingSettings(
         steps=steps,
         batch_size=min(32, len(photos)),
-        warmup_steps=min(100, steps // 5),
+        warmup_steps=100,
         ema_decay=0.99,
         evaluate_every=max(1, steps // LOOKS),
         checkpoint_every=steps,

@@ -260,9 +260,12 @@ class Standardise(nn.Module):
         size = max(1, MEASURED_AT_ONCE * features.shape[1] // features.numel())  # channels
         for first in range(0, features.shape[1], size):
             part = slice(first, first + size)
-            values = self.scaled(features[:, part], part).transpose(0, 1).flatten(1).double()  # (channels, values)
-            self.median[part], self.reach[part] = spread(values)
-            values = drawn_in(values, self.median[part, None], self.reach[part, None])
+            values = (
+                self.scaled(features[:, part], part).transpose(0, 1).flatten(1).cpu().double()
+            )  # (channels, values)
+            median, reach = spread(values)
+            self.median[part], self.reach[part] = median, reach
+            values = drawn_in(values, median[:, None], reach[:, None])
             self.mean[part] = values.mean(dim=1)
             # A channel that never moves tells nothing; dividing by its rounding noise would make it shout.
             deviation = values.std(dim=1)

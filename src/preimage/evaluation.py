@@ -19,7 +19,7 @@ from preimage.images import Photos
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.retrieval import Nearest
-from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance_of
+from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance_of, paired_difference
 from preimage.pairs import EncodedPhotos
 
 FLOOR = "decoder-size"  # the photograph itself at the size the first inverter works at: nothing it does is better
@@ -200,8 +200,7 @@ def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, floa
         if not (own := {record.id: record.nre for record in evaluation.records if record.inverter == name}):
             raise UnknownNameError("inverter of this evaluation", name, (row.inverter for row in evaluation.rows))
         errors.append(own)
-    differences = [errors[0][own] - errors[1][own] for own in errors[0] if own in errors[1]]
-    return *mean_and_sem(differences), len(differences)
+    return paired_difference(*errors)
 
 
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:

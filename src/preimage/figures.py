@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,7 +111,7 @@ def heat(values: Tensor, top: float) -> Tensor:
     return torch.from_numpy(colours[..., :3]).permute(0, 3, 1, 2).float()
 
 
-Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN where there is none)
+Points = Sequence[tuple[float, float, float]]  # x, y, standard error of y (NaN or, read from JSON, None: there is none)
 
 
 def curve(
@@ -130,7 +131,7 @@ def curve(
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     for place, (name, points) in enumerate(series.items()):
-        x, y, error = zip(*points, strict=True)
+        x, y, error = np.array(points, dtype=float).T
         marker = MARKERS[place % len(MARKERS)] if len(x) < 30 else None
         axes.errorbar(x, y, error, label=name, color=COLOURS[place % len(COLOURS)], marker=marker, capsize=2)
     name_groups(axes, groups)
@@ -152,8 +153,8 @@ def bars(
     figure, axes = plain_axes(x_label, y_label)
     width = 0.8 / max(1, len(series))
     for place, (name, points) in enumerate(series.items()):
-        x, y, error = zip(*points, strict=True)
-        centres = [group - 0.4 + (place + 0.5) * width for group in x]
+        x, y, error = np.array(points, dtype=float).T
+        centres = x - 0.4 + (place + 0.5) * width
         colour, hatch = COLOURS[place % len(COLOURS)], HATCHES[place % len(HATCHES)]
         axes.bar(centres, y, width * 0.9, yerr=error, label=name, color=colour, hatch=hatch, edgecolor="white",
                  error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip

@@ -24,6 +24,7 @@ from preimage.evaluation import Contender
 from preimage.figures import bars, curve, sheet
 from preimage.interfaces import Inverter
 from preimage.metrics import mean_and_sem
+from preimage.plain import to_json
 
 Record = dict[str, str | float]  # one photograph under one condition
 Point = tuple[float, float, float]  # x, y, standard error of y
@@ -91,7 +92,7 @@ class Finding:
                 for place, one in enumerate(self.sheets)
             ],
         }
-        (own / "finding.json").write_text(json.dumps(content, indent=2) + "\n")
+        (own / "finding.json").write_text(to_json(content) + "\n")
         for place, one in enumerate(self.sheets):
             sheet(one.columns, own / f"sheet-{place}.png", captions=one.captions)
         redraw(own)
@@ -217,3 +218,11 @@ def records_csv(records: Sequence[Record]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
+
+
+def errors_by(key: str, records: Iterable[Record]) -> dict[str, dict[str, float]]:
+    """Records with `id` and `nre` by one more of their fields."""
+    found: dict[str, dict[str, float]] = {}
+    for record in records:
+        found.setdefault(str(record[key]), {})[str(record["id"])] = float(record["nre"])
+    return found

@@ -16,7 +16,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -49,7 +49,7 @@ class Representation(ABC):
 
     def batch(self, ids: list[str], images: Tensor) -> Batch:
         """Photographs with their features, computed when asked for."""
-        return Batch(ids, images, partial(self.encode_photos, ids))
+        return Batch(ids, images, self.encode_photos)
 
     @abstractmethod
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
@@ -116,12 +116,17 @@ class Batch:
 
     ids: list[str]
     images: Tensor
-    encode: Callable[[Tensor], Tensor]
+    encode: Callable[[Sequence[str], Tensor], Tensor]  # of ids and images
 
     @cached_property
     def features(self) -> Tensor:
         with torch.no_grad():
-            return self.encode(self.images)
+            return self.encode(self.ids, self.images)
+
+    def part(self, chosen: Sequence[bool]) -> Batch:
+        """Some of the photographs."""
+        ids = [own for own, wanted in zip(self.ids, chosen, strict=True) if wanted]
+        return Batch(ids, self.images[torch.tensor(chosen, device=self.images.device)], self.encode)
 
 
 class Pairs(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -97,6 +97,12 @@ def mean_and_sem(values: Sequence[float]) -> tuple[float, float]:
         return mean, math.nan
     variance = sum((value - mean) ** 2 for value in values) / (count - 1)
     return mean, math.sqrt(variance / count)
+
+
+def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> tuple[float, float, int]:
+    """Values of the first less those of the second, on what both have: mean, standard error, n."""
+    differences = [value - second[name] for name, value in first.items() if name in second]
+    return *mean_and_sem(differences), len(differences)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

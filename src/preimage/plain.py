@@ -1,8 +1,10 @@
-"""Plain values, as TOML and JSON have them, into annotated ones: unknown keys and wrong types are named."""
+"""Plain values, as TOML and JSON have them: into annotated ones, naming unknown keys and wrong types; and written."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -53,3 +55,17 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if expected is Any or (isinstance(value, expected) and (expected is bool or type(value) is not bool)):
         return value
     raise SettingsError(f"{where} is {getattr(hint, '__name__', hint)}, got {value!r}")
+
+
+def to_json(content: Any) -> str:
+    """Indented JSON that every reader takes: what is no finite number is null."""
+    return json.dumps(finite(content), indent=2, allow_nan=False)
+
+
+def finite(content: Any) -> Any:
+    """The same plain values, NaN and infinity become None."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -120,10 +120,10 @@ def cells(table: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     names = [name for name in (table[0] if table else {}) if not name.endswith("_sem")]
 
     def text(row: Record, name: str) -> str:
-        value = row[name]
+        value, error = row[name], row.get(f"{name}_sem")
         if not isinstance(value, float):
-            return str(value)
-        return f"{value:.3g} ± {row[f'{name}_sem']:.2g}" if f"{name}_sem" in row else f"{value:.3g}"
+            return "" if value is None else str(value)
+        return f"{value:.3g}" if error is None else f"{value:.3g} ± {error:.2g}"
 
     return [name.replace("_", " ") for name in names], [[text(row, name) for name in names] for row in table]
 

@@ -1,43 +1,28 @@
 """The paper's tables and figures, each by one command: what it reports beside what is measured here.
 
-Dosovitskiy & Brox, *Inverting Visual Representations with Convolutional Networks*, CVPR 2016. Its values, and the
-numbers of its tables and figures, are recalled, not read off; every page says so.
+Its numbers, its findings, and the numbering of its tables and figures are recalled (`preimage.paper`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from preimage import report, studies, zoo
+from preimage import paper, report, studies, zoo
 from preimage.analyses import get_analysis
-from preimage.errors import SettingsError, UnknownNameError
-from preimage.evaluation import CONTROL, Evaluation
-from preimage.findings import Finding, Plot, Record
-from preimage.inverters import Autoencoder, MeanImage
-from preimage.studies import Trial, file_name, label
+from preimage.errors import RunError, SettingsError, UnknownNameError
+from preimage.evaluation import CONTROL, Evaluation, paired
+from preimage.findings import Finding, Plot, Record, errors_by
+from preimage.inverters import Autoencoder, MeanImage, UpConv
+from preimage.paper import Claim
+from preimage.runs import Run
+from preimage.studies import Trial, file_name, label, labels
 
-DIFFERS = (
-    "What differs from the paper: the networks that ship were trained on 7,467 photographs for about an hour, not on "
-    "ImageNet's 1.2 million for days; their decoders are narrower; the photographs, and with them N, are others. The "
-    "paper's values and numbering are recalled."
-)
 MISSING = "no trained inverter for it ships or was named by --run"
-
-# NRE as recalled: by representation, then method.
-RECALLED: dict[str, dict[str, float]] = {
-    "hog": {"upconv": 0.24, "hoggles": 0.61, "gradient-descent": 0.63},
-    "sift": {"upconv": 0.28},
-    "lbp": {"upconv": 0.38},
-    "caffenet.conv5": {"upconv": 0.35, "gradient-descent": 0.71},
-    "caffenet.fc6": {"upconv": 0.51, "gradient-descent": 0.80},
-    "caffenet.fc7": {"upconv": 0.56, "gradient-descent": 0.82},
-    "caffenet.fc8": {"upconv": 0.58, "gradient-descent": 0.84},
-}
 HAND_MADE = ("hog", "sift", "lbp")
 ALEXNET = tuple(f"caffenet.{layer}" for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"))
-SAME_LAYER = ("caffenet", "bvlc_alexnet", "alexnet")  # networks that can stand for the paper's, nearest first
 LITE0 = tuple(f"efficientnet_lite0.{one}" for one in ("stage2", "stage3", "stage5", "head", "pool", "logits", "prob"))
 
 
@@ -58,7 +43,8 @@ class Study:
     def stand_in(self, representation: str) -> str | None:
         """The same layer of the network nearest to the paper's for which there is an inverter."""
         network, _, layer = representation.partition(".")
-        names = [f"{other}.{layer}" for other in SAME_LAYER] if network in SAME_LAYER else [representation]
+        kin = network in paper.NETWORKS
+        names = [f"{other}.{layer}" for other in paper.NETWORKS] if kin else [representation]
         return next((name for name in names if self.find(name)), None)
 
     def evaluated(self, representation: str) -> Evaluation:
@@ -70,12 +56,24 @@ class Study:
     def evaluate(self, inverter: str) -> Evaluation:
         if inverter not in self.evaluations:
             self.trial.on_progress(label(inverter), 0, 1)
-            result = self.trial.evaluate(inverter, self.trial.applying(inverter))
-            folder = self.folder / file_name(label(inverter))
+            result = self.trial.evaluate(inverter)
+            folder = self.folder_of(inverter)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "records.csv").write_text(result.records_csv())
             self.evaluations[inverter] = result
         return self.evaluations[inverter]
+
+    def errors(self, representation: str) -> paper.Errors:
+        """Errors of its inverter, which counts as `upconv`, and of its baselines: by method, then photograph."""
+        result = self.evaluated(representation)
+        found = errors_by("inverter", map(asdict, result.records))
+        return found | {UpConv.name: found[result.rows[0].inverter]}
+
+    def folder_of(self, inverter: str) -> Path:
+        """Where its records are: of two that would be called the same, the folders have their whole names."""
+        every = list(dict.fromkeys([*zoo.shipped(), *self.runs.values(), *self.autoencoders.values()]))
+        titles = {name: title for title, name in labels(every).items()}
+        return self.folder / file_name(titles[inverter])
 
     def members(self, representation: str) -> list[str]:
         """The inverter of a representation and, where it is given, its autoencoder."""
@@ -111,43 +109,122 @@ def reproduce(names: Iterable[str], study: Study, file: str | Path) -> Path:
     for place, name in enumerate(wanted):
         study.trial.on_progress(name, place, len(wanted))
         sections.append(report.Section(f"{name}: {ITEMS[name].title}", ITEMS[name].make(study)))
-    report.write_page("The paper's tables and figures, measured here", DIFFERS, sections, Path(file))
+    report.write_page("The paper's tables and figures, measured here", what_differs(study), sections, Path(file))
     return Path(file)
+
+
+def what_differs(study: Study) -> str:
+    """Between the paper and what is measured here: data, time, width, photographs."""
+    made = [facts for inverter in study.trial.loaded if (facts := training_of(inverter))]
+    here = "how they were trained is not known"
+    if made:
+        photographs, hours, widths = zip(*made, strict=True)
+        here = (
+            f"on {span(photographs, ',')} photographs, for {span(hours, '.1f')} hours, with {span(widths, '.2g')} "
+            "times the channels of a full-sized decoder"
+        )
+    return (
+        "The paper's values, findings and numbering are recalled. What differs: its networks were trained on about "
+        f"{paper.PHOTOGRAPHS:,} photographs for days; those measured here {here}. The photographs, and with them N, "
+        "are others."
+    )
+
+
+def training_of(inverter: str | Path) -> tuple[int, float, float] | None:
+    """Training photographs, hours and width of an inverter, from its card or its run; None for a file by itself."""
+    if inverter in zoo.shipped():
+        card = zoo.card(str(inverter))
+        return card["photos"]["n"], card["training"]["seconds"] / 3600, card["decoder"]["width"]
+    try:
+        run = Run.open(inverter)
+    except RunError:
+        return None
+    return run.provenance["photos"], run.checkpoint["seconds"] / 3600, run.settings.decoder.width
+
+
+def span(values: Iterable[float], form: str) -> str:
+    """`0.5 to 2.0`, or the one value they all are."""
+    texts = [f"{value:{form}}" for value in sorted(values)]
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+
+def findings_of_the_paper(claims: Iterable[Claim], errors: paper.Errors, where: str) -> list[list[str]]:
+    """A row for each claim: does it show here?"""
+    return [[claim.words, where, *paper.verdict(claim, errors)] for claim in claims]
+
+
+def claims_on_methods(representation: str) -> list[Claim]:
+    """What the paper found of the methods that it has a number for; and of the control."""
+    return [claim for claim in paper.OF_METHODS if claim.worse in (*paper.recalled(representation), CONTROL)]
+
+
+def verdicts(rows: list[list[str]]) -> list[report.Block]:
+    """What the paper found and whether it shows, as a block of its own; none without rows."""
+    columns = ["the paper (recalled)", "measured on", "here it", "difference in NRE ± SEM", "n"]
+    note = (
+        "Differences are taken photograph by photograph; within two standard errors it is undecided. Hardly and little "
+        f"are up to {paper.HARDLY} of NRE."
+    )
+    return [report.Block("Do the paper's findings show here?", [], columns, rows, note=note)] if rows else []
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def table(representations: Sequence[str]) -> Callable[[Study], list[report.Block]]:
-    """The recalled error of every method on every representation beside the measured one."""
+def table(representations: Sequence[str], ordered: Sequence[Claim] = ()) -> Callable[[Study], list[report.Block]]:
+    """The recalled error of every method on every representation beside the measured one.
+
+    `ordered` are claims about the representations among each other.
+    """
 
     def make(study: Study) -> list[report.Block]:
         rows = [row for representation in representations for row in rows_of(study, representation)]
-        columns = ["representation", "method", "paper (recalled)", "here, NRE ± SEM", "n", "measured on"]
-        return [report.Block("", [], columns, rows, note=DIFFERS)]
+        columns = [
+            "representation",
+            "method",
+            "paper (recalled)",
+            "here, NRE ± SEM",
+            "less upconv's",
+            "n",
+            "measured on",
+        ]
+        known = [name for one in representations if (name := study.stand_in(one))]
+        claimed: list[list[str]] = []
+        for name in known:
+            claimed += findings_of_the_paper(claims_on_methods(name), study.errors(name), name)
+        among = {name: study.errors(name)[UpConv.name] for name in known}
+        claimed += findings_of_the_paper(ordered, among, "all")
+        note = f"{what_differs(study)} Differences are taken on the same photographs."
+        return [report.Block("", [], columns, rows, note=note), *verdicts(claimed)]
 
     return make
 
 
 def rows_of(study: Study, representation: str) -> list[list[str]]:
     """The methods the paper has for a representation, then our controls."""
-    paper = RECALLED.get(representation, {"upconv": None})
+    known: Mapping[str, float | None] = paper.recalled(representation) or {UpConv.name: None}
     stand_in = study.stand_in(representation)
     if stand_in is None:
         return [
-            [representation, method, recalled(value), f"not available: {MISSING}", "", ""]
-            for method, value in paper.items()
+            [representation, method, two_places(value), f"not available: {MISSING}", "", "", ""]
+            for method, value in known.items()
         ]
-    measured = {row.inverter: row for row in study.evaluated(stand_in).rows}
+    result = study.evaluated(stand_in)
+    main = result.rows[0]
+    measured = {row.inverter: row for row in result.rows} | {UpConv.name: main}
     rows = []
-    for method in [*paper, MeanImage.name, CONTROL]:
-        row = measured.get(method)
-        error = f"{row.nre:.3f} ± {row.nre_sem:.3f}" if row else "not available: add it by --baseline"
-        rows.append([representation, method, recalled(paper.get(method)), error, str(row.n) if row else "", stand_in])
+    for method in [*known, MeanImage.name, CONTROL]:
+        error, less, n = "not available: add it by --baseline", "", ""
+        if row := measured.get(method):
+            error, n = f"{row.nre:.3f} ± {row.nre_sem:.3f}", str(row.n)
+        if row and row is not main:
+            difference, sem, _ = paired(result, method, main.inverter)
+            less = f"{difference:+.3f} ± {sem:.3f}"
+        rows.append([representation, method, two_places(known.get(method)), error, less, n, stand_in])
     return rows
 
 
-def recalled(value: float | None) -> str:
+def two_places(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
@@ -168,19 +245,23 @@ def side_by_side(representations: Sequence[str], title: str) -> Callable[[Study]
     return make
 
 
-def analysis(name: str, representations: Sequence[str]) -> Callable[[Study], list[report.Block]]:
+def analysis(
+    name: str, representations: Sequence[str], claims: Sequence[Claim] = ()
+) -> Callable[[Study], list[report.Block]]:
     """An analysis of every representation there is an inverter for."""
 
     def make(study: Study) -> list[report.Block]:
         known, blocks = split(study, representations)
         members = [one for representation in known for one in study.members(representation)]
         found = studies.analyse_all([name], members, study.trial, study.folder)
-        made = []
+        made, claimed = [], []
         for title, findings in found.items():
             for finding in findings:
                 block = report.finding_block(study.folder / file_name(title) / finding.analysis)
                 made.append(report.titled(block, f"{title}: {block.title}"))
-        return made + blocks
+                if title in labels(members) and not finding.reason:
+                    claimed += findings_of_the_paper(claims, conditions(finding), title)
+        return made + verdicts(claimed) + blocks
 
     return make
 
@@ -198,32 +279,71 @@ def error_curves(representations: Sequence[str]) -> Callable[[Study], list[repor
             tables[name] = [
                 {"condition": row.inverter, "nre": row.nre, "nre_sem": row.nre_sem, "n": row.n} for row in rows
             ]
-        return layer_curves(study, "error-curves", "How does the error grow with depth?", tables) + blocks
+            tables[name] += [
+                {"condition": f"{method}, the paper's (recalled)", "nre": value, "nre_sem": math.nan, "n": ""}
+                for method, value in paper.recalled(name).items()
+            ]
+        claimed = [
+            row for name in known for row in findings_of_the_paper(claims_on_methods(name), study.errors(name), name)
+        ]
+        among = {name: study.errors(name)[UpConv.name] for name in known}
+        claimed += findings_of_the_paper(deeper_is_worse(known), among, "all")
+        curves = layer_curves(study, "error-curves", "How does the error grow with depth?", tables)
+        return curves + verdicts(claimed) + blocks
 
     return make
 
 
-def analysis_curves(name: str, representations: Sequence[str]) -> Callable[[Study], list[report.Block]]:
+def deeper_is_worse(representations: Sequence[str]) -> list[Claim]:
+    """The error grows from the first to the last of each network's layers."""
+    layers: dict[str, list[str]] = {}
+    for name in representations:
+        layers.setdefault(name.partition(".")[0], []).append(name)
+    return [
+        Claim(f"The error grows with depth: {own[-1]} against {own[0]}.", own[-1], own[0])
+        for own in layers.values()
+        if len(own) > 1
+    ]
+
+
+def conditions(finding: Finding) -> paper.Errors:
+    """Errors by condition, then photograph."""
+    return errors_by("condition", finding.records)
+
+
+def harm(finding: Finding) -> dict[str, float]:
+    """How much the error of each photograph grows under a condition other than the first, on average over them."""
+    first, *others = conditions(finding).values()
+    return {one: sum(own[one] - first[one] for own in others) / len(others) for one in first}
+
+
+def analysis_curves(
+    name: str, representations: Sequence[str], claims: Sequence[Claim] = ()
+) -> Callable[[Study], list[report.Block]]:
     """The error under every condition of an analysis against the layer, as a figure."""
 
     def make(study: Study) -> list[report.Block]:
         known, blocks = split(study, representations)
         question = f"{get_analysis(name).question} Layer by layer"
         curves: list[report.Block] = []
-        for kind, words in ((study.find, ""), (study.autoencoder, "autoencoders")):
+        claimed: list[list[str]] = []
+        harmed: dict[str, dict[str, dict[str, float]]] = {}
+        for kind, words in ((study.find, "inverter"), (study.autoencoder, "autoencoder")):
             tables: dict[str, list[Record]] = {}
             for representation in known:
                 if (inverter := kind(representation)) is None:
                     continue
-                folder = study.folder / file_name(label(inverter))
-                (finding,) = studies.analyse([name], inverter, study.trial, folder)
+                (finding,) = studies.analyse([name], inverter, study.trial, study.folder_of(inverter))
                 if finding.reason:
-                    blocks.append(report.Block(f"{representation} {words}".strip(), reason=finding.reason))
-                else:
-                    tables[representation] = finding.table
-            title = f"{question}, {words}" if words else question
-            curves += layer_curves(study, f"{name}-curves{'-' if words else ''}{words}", title, tables)
-        return curves + blocks
+                    blocks.append(report.Block(f"{representation}, {words}", reason=finding.reason))
+                    continue
+                tables[representation] = finding.table
+                claimed += findings_of_the_paper(claims, conditions(finding), f"{representation}, {words}")
+                harmed.setdefault(representation, {})[words] = harm(finding)
+            curves += layer_curves(study, f"{name}-curves-{words}", f"{question}, {words}s", tables)
+        for representation, both in harmed.items():
+            claimed += findings_of_the_paper([paper.SENSITIVE], both, representation)
+        return curves + verdicts(claimed) + blocks
 
     return make
 
@@ -262,18 +382,19 @@ def split(study: Study, representations: Sequence[str]) -> tuple[list[str], list
 
 DEEP = (*ALEXNET, *LITE0)
 ITEMS: dict[str, Item] = {
-    "table1": Item("reconstruction error of hand-made representations", table(HAND_MADE)),
+    "table1": Item("reconstruction error of hand-made representations", table(HAND_MADE, paper.OF_HAND_MADE)),
     "table2": Item("reconstruction error of AlexNet's layers", table(ALEXNET)),
     "fig3": Item("hand-made representations, colours from grey features", side_by_side(HAND_MADE, "fig3")),
     "fig6": Item("reconstructions layer by layer", side_by_side(DEEP, "fig6")),
     "fig7": Item("error against depth", error_curves(DEEP)),
     "fig8": Item("hue, class and reconstruction", analysis("hue", ("caffenet.fc8", "efficientnet_lite0.logits"))),
-    "fig9": Item("binarised and dropped features", analysis("code", DEEP)),
-    "fig10": Item("error of perturbed features against depth", analysis_curves("code", DEEP)),
+    "fig9": Item("binarised and dropped features", analysis("code", DEEP, paper.OF_CODE)),
+    "fig10": Item("error of perturbed features against depth", analysis_curves("code", DEEP, paper.OF_CODE)),
     "fig11": Item("between two photographs", analysis("interpolation", DEEP)),
     "fig12": Item("random features", analysis("random-features", ("caffenet.fc6", "caffenet.fc7", "caffenet.fc8",
                   "efficientnet_lite0.pool", "efficientnet_lite0.logits"))),
-    "brightness": Item("images ten and a hundred times as bright", analysis("brightness", (*HAND_MADE, *DEEP))),
-    "dark-knowledge": Item("the scores of unlikely classes", analysis("dark-knowledge", ("caffenet.fc8",
-                           "efficientnet_lite0.logits"))),
+    "brightness": Item("images ten and a hundred times as bright", analysis("brightness", (*HAND_MADE, *DEEP),
+                       paper.OF_BRIGHTNESS)),
+    "dark-knowledge": Item("the scores of unlikely classes", analysis("dark-knowledge",
+                           ("caffenet.fc8", "efficientnet_lite0.logits"), paper.OF_DARK_KNOWLEDGE)),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from preimage import zoo
+from preimage import paper, zoo
 from preimage.api import Sources, sample_files
 from preimage.config import SAME_SHAPES
 from preimage.errors import PreimageError
@@ -18,23 +18,16 @@ from preimage.evaluation import CONTROL, FLOOR
 from preimage.figures import bars, curve
 from preimage.gallery import draw_together, exhibits
 from preimage.interfaces import ignore
-from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
+from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
 from preimage.networks import NETWORKS
 from preimage.pages import render
 from preimage.representations import get_representation
-
-# Dosovitskiy & Brox 2016, NRE on part of ImageNet's validation set: recalled, not read off a document at hand.
-RECALLED = {
-    "hog": 0.24, "sift": 0.28, "lbp": 0.38,
-    "alexnet.conv5": 0.35, "alexnet.fc6": 0.51, "alexnet.fc7": 0.56, "alexnet.fc8": 0.58,
-}  # fmt: skip
-RECALLED_RIVALS = {"HOGgles": 0.61, "HOG⁻¹ (Mahendran & Vedaldi)": 0.63}  # of HOG
-RECALLED_PHOTOGRAPHS = 1_200_000  # ImageNet's training set
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
 DRAWN = (UpConv.name, Ridge.name, Nearest.name, MeanImage.name)
 MEASURES = {"nre": ("NRE ↓", 3), "psnr": ("PSNR, dB ↑", 2), "ssim": ("SSIM ↑", 3)}
 SHEET_PHOTOS = 12
+RIVALS = {PairedDictionary.name: "HOGgles", GradientDescent.name: "HOG⁻¹ (Mahendran & Vedaldi)"}  # of HOG, in the paper
 
 Cards = Mapping[str, dict[str, Any]]
 
@@ -64,14 +57,14 @@ def write(
         families=[draw_family(family, own, folder) for family, own in by_family(cards).items()],
         measures=[table(cards, measure) for measure in MEASURES],
         comparison=comparison(cards),
-        rivals=RECALLED_RIVALS if "hog" in cards else {},
+        rivals={RIVALS[name]: paper.NRE["hog"][name] for name in RIVALS} if "hog" in cards else {},
         costs=[cost(name, card) for name, card in cards.items()],
         notes={name: card["note"] for name, card in cards.items() if card.get("note")},
         licences=list(dict.fromkeys(card["licence"] for card in cards.values())),
         missing=[name for name in zoo.PLANNED if name not in cards],
         sample_columns=[exhibit.name for exhibit in shown],
         sample_photographs=[path.name for path in sample_files()],
-        recalled_photographs=f"{RECALLED_PHOTOGRAPHS:,}",
+        recalled_photographs=f"{paper.PHOTOGRAPHS:,}",
         photographs=span(card["photos"]["n"] for card in cards.values()),
         evaluated=span(card["evaluation"]["n"] for card in cards.values()),
         pairwise=span(round(card["evaluation"]["pairwise_distance"]) for card in cards.values()),
@@ -136,8 +129,7 @@ def comparison(cards: Cards) -> list[dict[str, str]]:
     """Ours beside the paper's recalled value, for what both have."""
     rows = []
     for name, card in cards.items():
-        network, dot, layer = name.partition(".")
-        recalled = RECALLED.get(SAME_SHAPES.get(network, network) + dot + layer)
+        recalled = paper.recalled(name).get(UpConv.name)
         ours, mean = row_of(card, UpConv.name), row_of(card, MeanImage.name)
         if recalled is None or ours is None:
             continue

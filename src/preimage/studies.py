@@ -28,19 +28,21 @@ from preimage.api import (
     slow_baselines,
 )
 from preimage.config import overrides_for, plain_settings
-from preimage.errors import RunError
+from preimage.errors import RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.findings import Finding, Plot, Record, Sheet, joined, summarise
+from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, summarise
 from preimage.images import Fit, Photos, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
-from preimage.inverters import GradientDescent, portable
+from preimage.inverters import GradientDescent, MeanImage, portable
+from preimage.metrics import mean_and_sem, paired_difference
 from preimage.pairs import EncodedPhotos
 from preimage.runs import Run
 
 LIMIT = 64  # photographs, unless told otherwise
 SHOWN = 8  # photographs on a sheet
 SIDE = 256  # pixels of pictures that stand beside those of another size
+BESIDE = {"other_image_nre": CONTROL, "mean_image_nre": MeanImage.name}  # errors that stand beside an inverter's own
 
 Step = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -62,6 +64,14 @@ class Trial:
     overrides: Sequence[str] = ()
     baselines: Sequence[str] = ()
     loaded: dict[str | Path, dict[str, Inverter]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in self.baselines:
+            if not is_path(name) and name != GradientDescent.name:
+                raise SettingsError(
+                    f"a baseline is {GradientDescent.name} or a file that `preimage fit` wrote, got {name!r}: "
+                    f"`preimage fit {name} --images PHOTOS -o {name}.safetensors`, then --baseline ./{name}.safetensors"
+                )
 
     def load(self, name: str | Path | Inverter) -> dict[str, Inverter]:
         """An inverter, then the baselines kept with it, by name."""
@@ -102,8 +112,8 @@ class Trial:
         known = [one for one in self.baselines if of_files or not is_path(one)]
         return [one for one in known if applies(one, inverter.representation)]
 
-    def evaluate(self, name: str | Path, baselines: Sequence[str] = ()) -> Evaluation:
-        """An inverter beside its usual baselines, the slow ones named, and its control."""
+    def evaluate(self, name: str | Path) -> Evaluation:
+        """An inverter beside its usual baselines, the slow ones that apply, and its control."""
         result = evaluate(
             name,
             self.images,
@@ -111,7 +121,7 @@ class Trial:
             device=self.device,
             limit=self.limit,
             loaded=self.load(name),
-            baselines=baselines,
+            baselines=self.applying(name),
         )
         warn_left_out(result.left_out)
         return result
@@ -174,32 +184,55 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     """Inverters side by side on the same photographs, each at its own size; saved under `folder`/compare."""
     question = "How much do they keep, side by side?"
     records: list[Record] = []
+    sizes: dict[str, Record] = {}
     columns: dict[str, Tensor] = {}
     for place, (title, name) in enumerate(labels(inverters).items()):
         trial.on_progress(title, place, len(inverters))
         inverter, photos = trial.inverter(name), trial.photos(name)
-        result = evaluate_contenders([Contender(inverter, "")], photos, "", device=trial.device)
-        control = {one.id: one.nre for one in result.records if one.inverter == CONTROL}
+        pairs = EncodedPhotos(inverter.representation, photos)
+        mean = trial.load(name).get(MeanImage.name) or MeanImage(inverter.representation).fit(pairs)
+        result = evaluate_contenders([Contender(inverter, ""), Contender(mean, "")], photos, "", device=trial.device)
+        errors = errors_by("inverter", map(asdict, result.records))
         for one in result.records:
             if one.inverter == inverter.name:
-                own = {"nre": one.nre, "psnr": one.psnr, "ssim": one.ssim, "other_image_nre": control[one.id]}
-                records.append({"id": one.id, "inverter": title, **own})
+                own: Record = {"id": one.id, "inverter": title, "nre": one.nre, "psnr": one.psnr, "ssim": one.ssim}
+                beside: Record = {key: errors[other][one.id] for key, other in BESIDE.items()}
+                records.append(own | beside)
+        sizes[title] = {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)}
         ids, shown = next(photos.first(SHOWN).batches(SHOWN))
         features = inverter.representation.encode(shown.to(trial.device))
         columns.setdefault("photograph", resized(shown, SIDE))
         columns[title] = resized(inverter.invert(features).cpu(), SIDE)
-    table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", "other_image_nre"])
-    titles = {"its own features": "nre", "features of another photograph": "other_image_nre"}
+    table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", *BESIDE])
+    table = [row | sizes[str(row["inverter"])] for row in table]
+    titles = {
+        "its own features": "nre",
+        "features of another photograph": "other_image_nre",
+        "mean image": "mean_image_nre",
+    }
     series = {
         words: [(float(place), float(row[key]), float(row[f"{key}_sem"])) for place, row in enumerate(table)]
         for words, key in titles.items()
     }
     plot = Plot(question, "inverter", "NRE (lower is better)", series, "bars", [str(row["inverter"]) for row in table])
-    best = min(table, key=lambda row: float(row["nre"]))
-    answer = f"{best['inverter']} comes closest: NRE {best['nre']:.3f} ± {best['nre_sem']:.3f} (n = {best['n']})."
+    answer = closest(errors_by("inverter", records))
     finding = Finding("compare", question, answer, table, records, [plot], [Sheet(question, columns, ids)])
     finding.save(Path(folder))
     return finding
+
+
+def closest(errors: Mapping[str, Mapping[str, float]]) -> str:
+    """Whose errors (by photograph) are least, and by how much less than each other's, in words."""
+    best = min(errors, key=lambda title: mean_and_sem(list(errors[title].values())))
+    mean, sem = mean_and_sem(list(errors[best].values()))
+    others = []
+    for title, own in errors.items():
+        if title != best:
+            difference, difference_sem, _ = paired_difference(own, errors[best])
+            unsure = ", too close to tell" if difference <= 2 * difference_sem else ""
+            others.append(f"{title} {difference:+.3f} ± {difference_sem:.3f}{unsure}")
+    words = f"{best} has the least error: NRE {mean:.3f} ± {sem:.3f} (n = {len(errors[best])})"
+    return f"{words}; against it, photograph by photograph: {'; '.join(others)}." if others else f"{words}."
 
 
 def write_report(
@@ -220,19 +253,21 @@ def write_report(
     if len(inverters) > 1:
         compare(inverters, trial, folder)
         sections.append(report.Section("Side by side", [report.finding_block(folder / "compare")]))
+    called = labels(inverters)
+    blocks = {
+        title: [made_block(name), *evaluation_blocks(name, trial, folder / file_name(title))]
+        for title, name in called.items()
+    }
     findings = analyse_all(names, inverters, trial, folder)
-    for title, name in labels(inverters).items():
-        own = folder / file_name(title)
-        blocks = [made_block(name), *evaluation_blocks(name, trial, own)]
-        blocks += [report.finding_block(own / finding.analysis) for finding in findings.pop(title)]
-        sections.append(report.Section(title, blocks))
+    for title, own in blocks.items():
+        own += [report.finding_block(folder / file_name(title) / finding.analysis) for finding in findings.pop(title)]
+        sections.append(report.Section(title, own))
     for title, together in findings.items():
-        blocks = [report.finding_block(folder / file_name(title) / finding.analysis) for finding in together]
-        sections.append(report.Section(f"{title}, of the same encoder", blocks))
+        shown = [report.finding_block(folder / file_name(title) / finding.analysis) for finding in together]
+        sections.append(report.Section(f"{title}, of the same encoder", shown))
     photographs = ", ".join(as_texts(trial.images))
     made = f"Made by Preimage {version('preimage')}, torch {torch.__version__}. Photographs: {photographs}."
-    names_of_all = ", ".join(labels(inverters))
-    report.write_page(f"What {names_of_all} keep{'s' if len(inverters) == 1 else ''}", made, sections, file)
+    report.write_page(f"What {', '.join(called)} keep{'s' if len(inverters) == 1 else ''}", made, sections, file)
     return file
 
 
@@ -298,4 +333,4 @@ def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
 
 def file_name(label: str) -> str:
     """A label as the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("_")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._")

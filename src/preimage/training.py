@@ -63,10 +63,11 @@ class TrainingSettings:
 
 
 def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then half a cosine down to zero at the last step."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    """Linear warm-up, of a fifth of all steps at most, then half a cosine down to zero at the last step."""
+    warmup = min(settings.warmup_steps, steps // 5)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -197,7 +198,8 @@ def train(
         rate = learning_rate(state.step, steps, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with drawn_for(state.step, accelerator), torch.autocast(device.type, torch.bfloat16, enabled=halved):
+        draw = state.step * accelerator.num_processes + accelerator.process_index
+        with drawn_for(draw, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images)
         if grid is not None and settings.grid_weight:
@@ -235,10 +237,10 @@ def train(
 
 
 @contextlib.contextmanager
-def drawn_for(step: int, accelerator: Accelerator) -> Iterator[None]:
-    """Random numbers, as dropout draws them, that depend on the step and the process alone."""
-    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
-        torch.manual_seed(step * accelerator.num_processes + accelerator.process_index)
+def drawn_for(number: int, device: torch.device) -> Iterator[None]:
+    """Random numbers, as dropout draws them, that depend on a number alone: of a step and a process."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(number)
         yield
 
 

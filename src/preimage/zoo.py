@@ -125,7 +125,7 @@ def export(
         "note": note,
     }
     if validation is not None:
-        again = load_inverters(file, **given_weights(settings.representation))
+        again = load_inverters(file, trusted=True, **given_weights(settings.representation))
         contenders = [Contender(one, words) for one in again.values()]
         contenders += [one for one in baselines if one.inverter.name in left_out]
         for one in contenders:  # saved features are known only to the representation that read them

@@ -325,6 +325,13 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     assert rates[-1] < 1e-3
 
 
+def test_a_short_training_warms_up_for_a_part_of_it_only() -> None:
+    settings = TrainingSettings(steps=20, learning_rate=1.0, warmup_steps=200)
+    rates = [learning_rate(step, 20, settings) for step in range(20)]
+    assert max(rates) == rates[3] == pytest.approx(1.0)
+    assert rates[-1] < 0.05
+
+
 def test_grid_energy_sees_a_grid_and_nothing_else(sample_images: Tensor) -> None:
     grid = torch.zeros_like(sample_images)
     grid[..., ::8] = 0.05

@@ -14,10 +14,10 @@ from torch import Tensor
 from preimage.analyses.perturbation import SHOWN, encoded
 from preimage.errors import SettingsError
 from preimage.evaluation import Contender
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, errors_by, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
-from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
+from preimage.metrics import distance, mean_pairwise_distance, paired_difference
 
 # What is slow or must be fitted first is measured only where it is given: how to give it.
 TO_GIVE = {
@@ -28,6 +28,7 @@ TO_GIVE = {
     "./hoggles.safetensors",
 }
 OWN = "its training photographs"
+CLOCKS = {"seconds": "seconds", "cpu_seconds": "seconds of processor time"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class TradeOff(Analysis):
     """Seconds for one image, features given, against NRE: the inverter and its `rivals` on the first `photographs`.
 
     One image at a time, the methods in turns, after a first image that is not counted; seconds are medians, by the
-    clock and of processor time, which other programs disturb less. Differences are taken photograph by photograph.
+    clock and of processor time. On a CPU processor time counts, which other programs disturb less; on a GPU the
+    clock's. Differences are taken photograph by photograph.
     """
 
     name: ClassVar[str] = "trade-off"
@@ -55,19 +57,20 @@ class TradeOff(Analysis):
         contenders = titled([inverter, *(rival.inverter for rival in rivals)])
         ids, chosen = ids[: self.photographs], images[: self.photographs]
         records, pictures = in_turns(contenders, ids, chosen, mean_pairwise_distance(images))
-        table = tabulated(records, list(contenders))
+        clock = "cpu_seconds" if images.device.type == "cpu" else "seconds"
+        table = tabulated(records, list(contenders), clock)
         fitted_on = dict(zip(contenders, [OWN, *(rival.fitted_on for rival in rivals)], strict=True))
         for record in records:
             record["fitted_on"] = fitted_on[str(record["inverter"])]
         points: dict[str, list[Point]] = {
-            str(row["inverter"]): [(float(row["seconds"]), float(row["nre"]), float(row["nre_sem"]))] for row in table
+            str(row["inverter"]): [(float(row[clock]), float(row["nre"]), float(row["nre_sem"]))] for row in table
         }
-        x_label = "seconds for one image (logarithmic; lower is better)"
+        x_label = f"{CLOCKS[clock]} for one image (logarithmic; lower is better)"
         plot = Plot(self.question, x_label, "NRE (lower is better)", points, log=True)
         shown = {"photograph": chosen[:SHOWN].cpu()}
         for row, (title, own) in zip(table, pictures.items(), strict=True):
-            shown[f"{title}\n{duration(float(row['seconds']))}"] = own[:SHOWN]
-        words = [in_words(table, images.device), company(fitted_on), not_measured(inverter, contenders.values())]
+            shown[f"{title}\n{duration(float(row[clock]))}"] = own[:SHOWN]
+        words = [in_words(table, clock, images.device), company(fitted_on), not_measured(inverter, contenders.values())]
         answer = " ".join(filter(None, words))
         sheet = Sheet(self.question, shown, list(ids[:SHOWN]))
         return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
@@ -137,34 +140,36 @@ def clocked(inverter: Inverter, features: Tensor) -> tuple[Tensor, float, float]
     return picture, time.perf_counter() - began, time.process_time() - cpu_began
 
 
-def tabulated(records: Sequence[Record], titles: Sequence[str]) -> list[Record]:
-    """A row for each inverter: NRE, the difference from the first one's on the same photographs, median seconds."""
+def tabulated(records: Sequence[Record], titles: Sequence[str], clock: str) -> list[Record]:
+    """A row for each inverter: NRE, the difference from the first one's on the same photographs, median seconds.
+
+    `times_as_long` goes by `clock`.
+    """
     rows = summarise(records, ["inverter"], ["nre"])
-    own = {title: [record for record in records if record["inverter"] == title] for title in titles}
-    first = [float(record["nre"]) for record in own[titles[0]]]
+    errors = errors_by("inverter", records)
     for row in rows:
-        mine = own[str(row["inverter"])]
-        differences = [float(record["nre"]) - base for record, base in zip(mine, first, strict=True)]
-        row["difference"], row["difference_sem"] = mean_and_sem(differences)
-        for clock in ("seconds", "cpu_seconds"):
-            row[clock] = statistics.median(float(record[clock]) for record in mine)
-        row["times_as_long"] = float(row["seconds"]) / float(rows[0]["seconds"])
+        title = str(row["inverter"])
+        row["difference"], row["difference_sem"], _ = paired_difference(errors[title], errors[titles[0]])
+        for kind in CLOCKS:
+            row[kind] = statistics.median(float(record[kind]) for record in records if record["inverter"] == title)
+        row["times_as_long"] = float(row[clock]) / float(rows[0][clock])
     return rows
 
 
-def in_words(table: Sequence[Record], device: torch.device) -> str:
+def in_words(table: Sequence[Record], clock: str, device: torch.device) -> str:
     first, *others = table
     where = f"{device.type}, torch threads: {torch.get_num_threads()}"
     words = [
-        f"{first['inverter']} takes {duration(float(first['seconds']))} an image at NRE {first['nre']:.3f} ± "
+        f"{first['inverter']} takes {duration(float(first[clock]))} an image at NRE {first['nre']:.3f} ± "
         f"{first['nre_sem']:.3f}"
     ]
     words += [
-        f"{row['inverter']} {duration(float(row['seconds']))} ({row['times_as_long']:.2g} times as long), NRE "
+        f"{row['inverter']} {duration(float(row[clock]))} ({row['times_as_long']:.2g} times as long), NRE "
         f"{row['difference']:+.3f} ± {row['difference_sem']:.3f} against it"
         for row in others
     ]
-    return f"{'; '.join(words)} (n = {first['n']}, the same photographs for all; one at a time on {where})."
+    how = f"n = {first['n']}, the same photographs for all; {CLOCKS[clock]}, one at a time on {where}"
+    return f"{'; '.join(words)} ({how})."
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from preimage.cli.terminal import (
-    BASELINE,
     INVERTERS,
     AsJson,
     Baselines,
@@ -33,6 +31,7 @@ from preimage.cli.terminal import (
     tell_left_out,
 )
 from preimage.errors import SettingsError
+from preimage.plain import to_json
 
 if TYPE_CHECKING:
     from preimage.studies import Trial
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 Inverters = Annotated[list[str], typer.Argument(help=INVERTERS)]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")]
-RivalBaselines = Annotated[list[str], typer.Option("--baseline", help=f"For the trade-off. {BASELINE}")]
 Page = Annotated[Path, typer.Option("--output", "-o", help="The page to write.")]
 
 
@@ -67,7 +65,7 @@ def analyse(
     inverters: Inverters,
     images: ImagesOption,
     output: Folder = Path("analyses"),
-    baseline: RivalBaselines = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
@@ -114,7 +112,7 @@ def report(
     images: ImagesOption,
     output: Page = Path("report.html"),
     analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
-    baseline: RivalBaselines = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
     limit: Limit = 64,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
@@ -216,7 +214,7 @@ def audit(
 
 def print_audit(content: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(content, indent=2))
+        print(to_json(content))
         return
     table = plain_table("", "attacker", "NRE ↓", "SSIM ↑", "right one of all", "at 1 % false", "colour error ↓")
     for row in content["rows"]:

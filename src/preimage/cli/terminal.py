@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from preimage.errors import PreimageWarning, SettingsError
+from preimage.plain import to_json
 
 if TYPE_CHECKING:
     from preimage.evaluation import Evaluation
@@ -53,8 +54,13 @@ FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default a
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
 Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
-BASELINE = "Add gradient-descent or hoggles, or a file that `preimage fit` wrote (./file.safetensors); repeatable."
-Baselines = Annotated[list[str], typer.Option("--baseline", help=BASELINE)]
+Baselines = Annotated[
+    list[str],
+    typer.Option(
+        "--baseline",
+        help="Add gradient-descent, or a file that `preimage fit` wrote (./file.safetensors); repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -226,7 +232,8 @@ def file_names(ids: list[str]) -> dict[str, str]:
     """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
     flat = {own: own.strip("/").replace("/", "_").replace("\\", "_").replace(":", "_") for own in ids}
     stems = {own: name.removesuffix(Path(name).suffix) for own, name in flat.items()}
-    return stems if len(set(stems.values())) == len(stems) else flat
+    numbered = {own: f"{place}_{name}" for place, (own, name) in enumerate(flat.items())}
+    return next(names for names in (stems, flat, numbered) if len(set(names.values())) == len(names))
 
 
 def as_argument(folder: Path) -> str:
@@ -237,7 +244,7 @@ def as_argument(folder: Path) -> str:
 def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     tell_left_out(result.left_out)
     if as_json:
-        print(json.dumps(result.to_json(), indent=2))
+        print(to_json(result.to_json()))
         return
     table = plain_table("", "inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n")
     for row in result.rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from preimage.cli.terminal import (
     stop_on_signals,
 )
 from preimage.errors import SettingsError
+from preimage.plain import to_json
 
 if TYPE_CHECKING:
     from preimage.zoo_training import Standing
@@ -60,7 +60,7 @@ def demo(
     where = pick_device(device)
     exhibits = exhibition.show(output, device=where, tell=note)
     if as_json:
-        print(json.dumps({exhibit.name: exhibit.evaluation.to_json() for exhibit in exhibits}, indent=2))
+        print(to_json({exhibit.name: exhibit.evaluation.to_json() for exhibit in exhibits}))
     else:
         for exhibit in exhibits:
             print_evaluation(exhibit.evaluation)
@@ -177,7 +177,7 @@ def zoo_list(as_json: AsJson = False) -> None:
 
     cards = {name: zoo.card(name) for name in zoo.shipped()}
     if as_json:
-        print(json.dumps(cards, indent=2))
+        print(to_json(cards))
         return
     table = plain_table(
         "", "shipped", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "trained on", "steps", "time", "with", "size"

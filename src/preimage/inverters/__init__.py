@@ -1,9 +1,10 @@
 """Every inverter by name, and the one file they are kept in. A new one is one new file and one line here.
 
 A file of inverters is safetensors: tensors named `inverter.tensor` (of a confidence map `confidence.inverter.tensor`),
-and in its metadata, as JSON, the representation and the settings of every inverter. Reading one runs no code. With them
-it keeps what the representation makes of a probe picture, by which another network than the one it was made for is
-found out. It names no file of weights.
+and in its metadata, as JSON, the representation and the settings of every inverter. With them it keeps what the
+representation makes of a probe picture, by which another network than the one it was made for is found out. It names no
+file of weights. Reading one runs no code: where the encoder is somebody's code (`python:`, `torch:`, `command:`), only
+a reader who says that the file is trusted gets its inverters.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
 from preimage.plain import build
 from preimage.probe import LIMIT, ROUNDING, VERSION, Probe
-from preimage.representations import get_representation
+from preimage.representations import get_representation, runs_code
 
 INVERTERS: dict[str, type[Any]] = {
     kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge, GradientDescent, PairedDictionary)
@@ -87,24 +88,31 @@ def portable(representation: Representation) -> dict[str, Any]:
     return {"name": representation.name, **settings}
 
 
-def load_inverters(file: str | Path, **settings: Any) -> dict[str, Inverter]:
+def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
     """The inverters of a file by name, the main one first; raises `WeightsError` where the file is none of ours.
 
-    `settings` go to the representation: `weights="FILE"` for a network whose weights a file cannot name.
+    `settings` go to the representation: `weights="FILE"` for a network whose weights a file cannot name. Only where it
+    is `trusted` may a file name an encoder that is code to be run.
     """
     description, tensors = read_inverters(file)
+    encoder = description["representation"]["name"]
+    if runs_code(encoder) and not trusted:
+        raise WeightsError(
+            f"{file} inverts {encoder!r}, and loading it would run that code on this machine. If you know where the "
+            "file comes from: --set trusted=true, in Python trusted=True"
+        )
     representation = get_representation(**{**description["representation"], **settings})
     if representation.fingerprint != description["fingerprint"]:
         tell_difference(probe_difference(file, representation), file, representation)
     representation = cached(representation)
     inverters = {}
-    for name, settings in description["inverters"].items():
+    for name, own in description["inverters"].items():
         if name not in INVERTERS:
             raise UnknownNameError("inverter", name, INVERTERS)
-        inverters[name] = INVERTERS[name](representation, **settings).restore(beginning_with(f"{name}.", tensors))
-    for name, settings in description.get("confidence", {}).items():
-        own = beginning_with(f"confidence.{name}.", tensors)
-        inverters[name].confidence = Confidence(inverters[name], **settings).restore(own)
+        inverters[name] = INVERTERS[name](representation, **own).restore(beginning_with(f"{name}.", tensors))
+    for name, own in description.get("confidence", {}).items():
+        learnt = beginning_with(f"confidence.{name}.", tensors)
+        inverters[name].confidence = Confidence(inverters[name], **own).restore(learnt)
     return inverters
 
 
@@ -195,5 +203,6 @@ __all__ = [
     "portable",
     "probe_difference",
     "read_description",
+    "read_inverters",
     "save_inverters",
 ]

@@ -100,6 +100,7 @@ class Confidence:
         settings = settings or DEFAULT
         batches = self.repeated(pairs)
         first = next(batches)
+        self.network = self.network.to(first.features.device)
         self.network.prepare(first.features, first.squares)
         self.network = self.train(batches, settings, first.features.device, on_progress)
         held_out = [self.sample(examples) for examples in self.examples(pairs, held_out=True, most=MOST_HELD_OUT)]
@@ -114,7 +115,7 @@ class Confidence:
         on_progress: Callable[[int, int], None],
     ) -> Any:
         """Gradient steps; returns the network to use."""
-        state = training.start(self.network.to(device).train(), settings)
+        state = training.start(self.network.train(), settings)
         if state.average is not None:
             state.average.to(device)
         steps = settings.steps or 1000
@@ -122,7 +123,7 @@ class Confidence:
         for step, examples in enumerate(islice(batches, steps)):
             for group in state.optimizer.param_groups:
                 group["lr"] = training.learning_rate(step, steps, settings)
-            with torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            with training.drawn_for(step, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
                 log_variance = state.decoder(examples.features, examples.reconstructions)
             variance = log_variance.exp()
             # Weighted by the deviation (Seitzer et al. 2022): the optimum is the same, and a few pixels that were
@@ -149,17 +150,16 @@ class Confidence:
         """The photographs to learn from, or those held out, as the inverter sees and rebuilds them."""
         seen = told = 0
         for batch in pairs:
-            number = torch.arange(seen, seen + len(batch.images))
-            chosen = ((number % HELD_OUT == HELD_OUT - 1) == held_out).to(batch.images.device)
-            seen += len(number)
-            if not chosen.any():
+            numbers = range(seen, seen + len(batch.ids))
+            seen = numbers.stop
+            part = batch.part([(number % HELD_OUT == HELD_OUT - 1) == held_out for number in numbers])
+            if not part.ids:
                 continue
-            images = batch.images[chosen]
-            with torch.no_grad():
-                features = batch.encode(images)
-                reconstructions = self.inverter.invert(features).clone()  # made in inference mode: not to be trained on
-            yield Examples(features, reconstructions, images - reconstructions)
-            told += len(images)
+            reconstructions = self.inverter.invert(
+                part.features
+            ).clone()  # made in inference mode: not to be trained on
+            yield Examples(part.features, reconstructions, part.images - reconstructions)
+            told += len(part.ids)
             if told >= most:
                 return
 
@@ -170,7 +170,7 @@ class Confidence:
         stride = max(1, errors[0].numel() // VALUES) | 1  # odd: meets all columns in turn
 
         def some(values: Tensor) -> Tensor:
-            return values.expand_as(errors).flatten(1)[:, ::stride].flatten().double().cpu()
+            return values.expand_as(errors).flatten(1)[:, ::stride].flatten().cpu().double()
 
         return some(errors), some((0.5 * log_variance).exp()), some(steepness)
 

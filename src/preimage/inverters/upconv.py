@@ -77,7 +77,7 @@ class UpConv(Inverter):
         batches = ((self.inputs(batch), batch.images) for batch in repeated(pairs))
         first = next(batches)
         assert isinstance(self.network, Trainable)
-        self.network.prepare(*first)
+        self.network.to(first[0].device).prepare(*first)
         state = training.start(self.network, settings)
         accelerator = training.make_accelerator(first[0].device.type)
         training.train(state, batches, settings.steps or 1000, settings, accelerator, grid=self.representation.grid)

@@ -34,11 +34,19 @@ DOORS: dict[str, Callable[..., Representation]] = {
     for door in (TorchModule, Timm, Torchvision, HuggingFace, OpenCLIP, OnnxGraph, PythonFunction, Command)
 }
 
+# Doors behind which code of somebody's is run, whatever it does.
+CODE_DOORS = (TorchModule.door, PythonFunction.door, Command.door)
+
 
 def is_door(name: str) -> bool:
     """Whether a name leads to an encoder of somebody else's: `onnx:model.onnx`."""
     prefix, colon, _ = name.partition(":")
     return bool(colon) and prefix in DOORS
+
+
+def runs_code(name: str) -> bool:
+    """Whether making the representation of that name runs code that does not come with a library."""
+    return name.partition(":")[0] in CODE_DOORS
 
 
 def get_representation(name: str, **settings: Any) -> Representation:
@@ -74,4 +82,5 @@ __all__ = [
     "SparseSIFT",
     "get_representation",
     "is_door",
+    "runs_code",
 ]
