@@ -85,6 +85,17 @@ def test_it_never_grows_beyond_its_bound(tmp_path: Path) -> None:
     assert Counting.seen == []  # what was used last is still there
 
 
+def test_what_others_kept_counts_from_the_first_write_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = torch.rand(41, 3, 8, 8)
+    keep(tmp_path).encode(many[:40])
+    small = keep(tmp_path, gigabytes=2e-5)
+    with monkeypatch.context() as patched:
+        patched.setattr(CachedRepresentation, "entries", lambda _: pytest.fail("looked at every file"))
+        keep(tmp_path, gigabytes=2e-5).encode(many[:40])  # nothing is written
+    small.encode(many)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*/??/*")) <= 20_000
+
+
 def test_a_disk_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, images: Tensor) -> None:
     (tmp_path / "file").write_text("in the way")
     features = CachedRepresentation(Counting(), tmp_path / "file").encode(images)

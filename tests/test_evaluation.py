@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 import preimage
-from preimage.errors import ImageError, SettingsError, UnknownNameError
+from preimage import metrics
+from preimage.errors import ImageError, PreimageWarning, SettingsError, UnknownNameError
 from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
@@ -122,6 +124,24 @@ def test_a_slow_inverter_may_do_fewer_photographs_and_is_compared_on_those(sampl
     assert paired(result, "nearest", "mean-image") == (*mean_and_sem(differences), 3)
 
 
+def test_photographs_are_held_a_few_at_a_time(
+    samples: Photos, result: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "BLOCK", 2)
+    read, images = [], Photos.images
+
+    def spy(self: Photos, indices: Sequence[int]) -> Tensor:
+        read.append(len(indices))
+        return images(self, indices)
+
+    contenders = [Contender(Perfect(samples), "heart"), *fit_baselines(HOG(), samples, "the samples")]
+    monkeypatch.setattr(Photos, "images", spy)
+    again = evaluate(contenders, samples, "samples", batch_size=2)
+    assert max(read) == 2
+    for one, other in zip(sorted(again.rows, key=str), sorted(result.rows, key=str), strict=True):
+        assert (one.nre, one.ssim) == (pytest.approx(other.nre), pytest.approx(other.ssim))
+
+
 def test_only_rows_of_the_table_can_be_paired(result: Evaluation) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'nearest'"):
         paired(result, "neares", "perfect")
@@ -151,6 +171,14 @@ def test_a_baseline_of_another_representation_is_refused(samples: Photos, crops:
 def test_a_network_is_not_fitted_but_trained(crops: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="preimage train hog"):
         preimage.api.fit_inverter("upconv", "hog", crops, tmp_path / "a.safetensors")  # type: ignore[attr-defined]
+
+
+def test_fitting_warns_of_photographs_that_cannot_be_read(crops: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    for name in ("0-00.png", "0-01.png"):
+        (tmp_path / name).write_bytes((crops / name).read_bytes())
+    with pytest.warns(PreimageWarning, match=r"left out torn\.png"):
+        preimage.api.fit_inverter("mean-image", HOG(image_size=64), tmp_path, tmp_path / "a.safetensors")  # type: ignore[attr-defined]
 
 
 def test_mean_and_standard_error_by_hand() -> None:

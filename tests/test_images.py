@@ -6,13 +6,16 @@ import contextlib
 import io
 import shutil
 import tarfile
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from preimage import images
 from preimage.errors import ImageError, SettingsError
 from preimage.images import (
     Augmentation,
@@ -149,8 +152,6 @@ def shard_of(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_pictures_of_every_kind_are_an_image_error_and_silence_nothing(picture: Image.Image) -> None:
-    import warnings
-
     filters = list(warnings.filters)
     generator = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"):
@@ -169,6 +170,7 @@ def test_hidden_folders_and_files_named_twice(folder: Path) -> None:
     shutil.copy(folder / "b.png", folder / ".thumbs" / "t.png")
     assert [photo.id for photo in find_photos(folder).photos] == ["b.png", "inner/a.JPG"]
     assert [photo.id for photo in find_photos([folder / "b.png", folder / "b.png"]).photos] == ["b.png"]
+    assert len(find_photos([folder, folder / "inner"]).photos) == 2
 
 
 def test_a_folder_is_searched_and_text_is_passed_over(folder: Path) -> None:
@@ -195,6 +197,17 @@ def test_the_same_id_in_two_shards_stays_apart(tmp_path: Path, picture: Image.Im
     assert len(set(Photos.open(tmp_path, 64).ids)) == 2
 
 
+def test_two_pictures_with_one_key_in_a_shard_are_refused(tmp_path: Path, picture: Image.Image) -> None:
+    content = encoded(picture, "PNG")
+    shard = shard_of(tmp_path / "s.tar", {"0.jpg": content, "0.png": content, "1.jpg": content, "1.png": content})
+    with pytest.raises(ImageError, match=r"two pictures called 0: 0\.jpg and 0\.png \(2 such"):
+        find_photos(shard)
+    with tarfile.open(shard_of(tmp_path / "t.tar", {"0.png": b"torn"}), "a") as appended:
+        picture.save(tmp_path / "0.png")
+        appended.add(tmp_path / "0.png", "0.png")  # of two members of one name, the last counts
+    assert (Photos.open(tmp_path / "t.tar", 64).pixels(0) == resize(picture, 64)).all()
+
+
 def test_compressed_and_damaged_shards_are_named(tmp_path: Path) -> None:
     shard_of(tmp_path / "s.tar.gz", {"x.png": b""}, "w:gz")
     with pytest.raises(ImageError, match="unpack it"):
@@ -204,17 +217,47 @@ def test_compressed_and_damaged_shards_are_named(tmp_path: Path) -> None:
         find_photos(tmp_path / "t.tar")
 
 
-def test_parquet_goes_through_the_same_decoder(tmp_path: Path, picture: Image.Image) -> None:
+def table_of(contents: list[bytes | None]) -> Any:
+    """A table of the `datasets` library, its labels 3, 5, 7, ..."""
     datasets = pytest.importorskip("datasets")
-    content = encoded(picture, "PNG")
-    table = datasets.Dataset.from_dict({"image": [{"bytes": content, "path": None}] * 2, "label": [3, 5]})
-    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "photos.parquet")
+    cells = [content and {"bytes": content, "path": None} for content in contents]
+    table = datasets.Dataset.from_dict({"image": cells, "label": [3 + 2 * row for row in range(len(cells))]})
+    return table.cast_column("image", datasets.Image())
+
+
+def test_parquet_goes_through_the_same_decoder(tmp_path: Path, picture: Image.Image) -> None:
+    table_of([encoded(picture, "PNG")] * 2).to_parquet(tmp_path / "photos.parquet")
     photos = Photos.open(tmp_path / "photos.parquet", 64)
     assert photos.labels == [3, 5]
     assert (photos.pixels(1) == resize(picture, 64)).all()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(ImageError, match="cannot be read as parquet"):
         find_photos(tmp_path / "broken.parquet")
+
+
+def test_tables_of_one_name_stay_apart_and_one_given_twice_counts_once(
+    tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of([encoded(picture, "PNG")] * 2)
+
+    def ids(*sources: Path | str) -> list[str]:
+        return [photo.id for photo in find_photos(sources).photos]
+
+    files = [tmp_path / name / "train.parquet" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        table.to_parquet(file)
+    assert ids(*files) == [f"{file}:000000{row}" for file in files for row in range(2)]
+    assert ids(files[0], files[0]) == ["train.parquet:0000000", "train.parquet:0000001"]
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: table)
+    assert ids("hub:a/x", "hub:b/x") == [f"hub:{name}/x:000000{row}" for name in "ab" for row in range(2)]
+
+
+def test_a_row_without_a_picture_is_left_out_and_told(tmp_path: Path, picture: Image.Image) -> None:
+    table_of([encoded(picture, "PNG"), None]).to_parquet(tmp_path / "photos.parquet")
+    photos = Photos.open(tmp_path / "photos.parquet", 64).load()
+    assert len(photos) == 1
+    assert photos.left_out == {"photos.parquet:0000001": "photos.parquet:0000001 holds no picture"}
 
 
 def test_missing_sources_say_so(tmp_path: Path) -> None:
@@ -243,6 +286,44 @@ def test_photos_too_many_for_memory_are_read_when_needed(folder: Path) -> None:
     assert kept.pixels(1).shape == (64, 64, 3)
     with pytest.raises(ImageError, match="cannot read"):
         reread.pixels(1)
+
+
+def test_a_subset_shares_the_pixels_in_memory_and_knows_what_was_left_out(folder: Path) -> None:
+    (folder / "a.jpg").write_bytes(b"torn")
+    photos = Photos.open(folder, 64).load()
+    part = photos.subset([1, 0]).subset([1])
+    assert part.ids == ["b.png"]
+    assert np.shares_memory(part.pixels(0), photos.pixels(0))
+    assert np.shares_memory(part.load().pixels(0), photos.pixels(0))
+    assert torch.equal(part.images([0]), next(photos.batches())[1][:1])
+    assert part.left_out == photos.left_out
+    assert len(part.left_out) == 2
+
+
+def test_what_was_left_out_is_warned_of_once() -> None:
+    left_out = {f"{number}.jpg": "torn" for number in range(7)}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            images.warn_left_out(left_out)
+        images.warn_left_out({})
+    assert len(told) == 1
+    assert str(told[0].message).startswith("left out 0.jpg: torn; 1.jpg: torn")
+    assert "and 2 more" in str(told[0].message)
+
+
+def test_the_first_photographs_are_those_that_there_are(folder: Path) -> None:
+    photos = Photos.open(folder, 64)
+    assert [photos.first(count).ids for count in (1, 2, 9, None)] == [photos.ids[:1], *[photos.ids] * 3]
+
+
+def test_memory_is_what_a_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / name for name in ("missing", "unlimited", "limit")]
+    monkeypatch.setattr(images, "CONTAINER_LIMITS", files)
+    files[1].write_text("max\n")
+    machine = images.total_memory()
+    files[2].write_text("1048576\n")
+    assert images.total_memory() == 1048576 < machine
 
 
 # --- what a training step sees ----------------------------------------------------------------------------------------

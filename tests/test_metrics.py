@@ -10,7 +10,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from preimage.metrics import METRICS, distance, mean_pairwise_distance, psnr, ssim
+from preimage import metrics
+from preimage.metrics import METRICS, distance, mean_pairwise_distance, mean_pairwise_distance_of, psnr, ssim
 
 
 @pytest.fixture
@@ -35,6 +36,21 @@ def test_an_error_of_a_tenth_everywhere() -> None:
 def test_mean_pairwise_distance_is_that_over_all_pairs(sample_images: Tensor) -> None:
     pairs = [torch.dist(a.double(), b.double()).item() for a, b in itertools.combinations(sample_images, 2)]
     assert mean_pairwise_distance(sample_images) == pytest.approx(sum(pairs) / len(pairs), rel=1e-6)
+
+
+def test_the_mean_pairwise_distance_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, read = torch.rand(11, 3, 120, 120), []
+    at_once = mean_pairwise_distance(images)
+    monkeypatch.setattr(metrics, "BLOCK", 4)
+
+    def part(rows: range) -> Tensor:
+        read.append(len(rows))
+        return images[rows.start : rows.stop]
+
+    assert mean_pairwise_distance_of(11, part) == pytest.approx(at_once, rel=1e-12)
+    assert max(read) == 4
+    assert mean_pairwise_distance(images[:1].repeat(9, 1, 1, 1)) == pytest.approx(0, abs=1e-5)
+    assert math.isnan(mean_pairwise_distance(images[:1]))
 
 
 def test_the_mean_image_has_an_nre_near_one_over_root_two() -> None:

@@ -21,6 +21,7 @@ from preimage.images import Photos
 from preimage.inverters import Confidence, MeanImage, Nearest, Ridge, UpConv
 from preimage.pairs import EncodedPhotos, saved_pairs
 from preimage.representations import SavedFeatures, get_representation
+from preimage.representations import saved as saved_module
 from preimage.representations.saved import match, open_table
 from preimage.runs import load_inverter
 from preimage.training import TrainingSettings
@@ -414,6 +415,29 @@ def test_maps_in_parquet_become_vectors(tmp_path: Path) -> None:
     maps = np.arange(24).reshape(2, 3, 4)
     pyarrow.parquet.write_table(pyarrow.table({"features": maps.tolist()}), tmp_path / "f.parquet")
     np.testing.assert_array_equal(open_table(tmp_path / "f.parquet").read([1, 0]), maps.reshape(2, 12)[::-1])
+
+
+def train_one_step(file: Path, crops: Path, run: Path, *more: str) -> None:
+    overrides = ["representation.image_size=32", "training.steps=1", "training.batch_size=8", "decoder.width=0.05"]
+    preimage.api.train_saved(file, crops, run, overrides=[*overrides, *more], device="cpu", should_stop=lambda: True)
+
+
+def test_saved_features_are_kept_on_disk_only_once(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", thumbnails)
+    train_one_step(tmp_path / "f.npy", crops, tmp_path / "run", "augmentation.variants=2")
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_training_opens_its_features_once(
+    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_compressed(tmp_path / "f", thumbnails, photos.ids)
+    calls = []
+    for name in ("open_table", "file_hash"):
+        real = getattr(saved_module, name)
+        monkeypatch.setattr(saved_module, name, lambda *given, n=name, r=real: (calls.append(n), r(*given))[1])
+    train_one_step(file, crops, tmp_path / "run")
+    assert sorted(calls) == ["file_hash", "open_table"]
 
 
 def test_a_run_of_saved_pairs_can_be_stopped_and_resumed(crops: Path, thumbnails: Array, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from preimage.decoders import DECODERS
 from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.images import Fit, Photos, steps_per_epoch
+from preimage.images import Fit, Photos, steps_per_epoch, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import (
     INVERTERS,
@@ -143,8 +143,6 @@ def train_saved(
         "seed": seed,
     }
     settings = make_settings(tables, overrides)
-    saved = settings.get_representation()  # reads the file's shape and hash, which the run keeps
-    settings = dataclasses.replace(settings, representation={"name": saved.name, **saved.settings})
     return runs.train(settings, run, device=device, reporter=reporter, should_stop=should_stop)
 
 
@@ -216,10 +214,7 @@ def evaluate(
         if train_images is None and at_hand(own.train, representation.image_size, fit):
             train_images = own.train
     fit = fit or "crop"
-    photos = Photos.open(images, representation.image_size, fit)
-    if limit is not None:
-        photos.photos = photos.photos[:limit]
-    photos.load()
+    photos = Photos.open(images, representation.image_size, fit).first(limit).load()
 
     if train_images is not None:
         train_photos = Photos.open(train_images, representation.image_size, fit).load()
@@ -310,6 +305,7 @@ def fit_inverter(
     chosen = representation if isinstance(representation, Representation) else get_representation(representation)
     made = quick_inverter(inverter, cached(chosen), settings)
     photos = Photos.open(images, chosen.image_size, fit).load()
+    warn_left_out(photos.left_out)
     made.fit(EncodedPhotos(made.representation, photos, device=device))
     save_inverters([made], file)
     return made
@@ -345,7 +341,9 @@ def fit_confidence(
     fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
     photos = Photos.open(images, main.representation.image_size, fit)
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
-    pairs = EncodedPhotos(main.representation, photos.subset(order).load(), batch_size=16, device=device)
+    photos = photos.subset(order).load()
+    warn_left_out(photos.left_out)
+    pairs = EncodedPhotos(main.representation, photos, batch_size=16, device=device)
     training = dataclasses.replace(CONFIDENCE, steps=steps)
     main.confidence = Confidence(main, seed=seed).fit(pairs, training, on_progress)
     save_inverters(list(kept.values()), output)
@@ -374,7 +372,7 @@ def evaluate_saved(
     if settings is None and (features is None or not images):
         raise SettingsError(f"{trained.name} has no encoder: give saved pairs, by features and images")
     contenders, held_out = [Contender(main, "its training photographs")], None
-    known: set[tuple[str, str]] = set()
+    known: set[tuple[str, int]] = set()
     if settings is not None:
         train_photos, held_out = runs.open_photos(settings, trained)
         known, fit = set(identities(train_photos)), fit or settings.photos.fit
@@ -390,7 +388,7 @@ def evaluate_saved(
         raise SettingsError("name the photographs that the features belong to, by --images")
     else:
         photos = held_out
-    photos = (photos if limit is None else photos.subset(range(min(limit, len(photos))))).load()
+    photos = photos.first(limit).load()
     for contender in contenders:
         contender.inverter.representation = judged
     described = ", ".join(images) or "held out from the run's photographs"
@@ -406,21 +404,20 @@ def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
         raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
 
 
-def without(photos: Photos, known: set[tuple[str, str]]) -> Photos:
+def without(photos: Photos, known: set[tuple[str, int]]) -> Photos:
     """The photographs that are not among those an inverter was trained on."""
     seen = [one in known for one in identities(photos)]
     if all(seen):
         raise FeatureError("the inverter was trained on all of these photographs: name others")
     part = photos.subset(index for index, trained_on in enumerate(seen) if not trained_on)
     names = [own for own, trained_on in zip(photos.ids, seen, strict=True) if trained_on]
-    part.left_out = photos.left_out | dict.fromkeys(names, "the inverter was trained on it")
+    part.left_out |= dict.fromkeys(names, "the inverter was trained on it")
     return part
 
 
-def identities(photos: Photos) -> list[tuple[str, str]]:
-    """(id, where it lies) of photographs: the same for the same file."""
-    places = [getattr(photo, "path", None) for photo in photos.photos]
-    return [(own, str(place.resolve()) if place else "") for own, place in zip(photos.ids, places, strict=True)]
+def identities(photos: Photos) -> list[tuple[str, int]]:
+    """(file, where in it) of photographs: the same for the same one, whatever the path to its file."""
+    return [(str(Path(place).resolve()), where) for place, where in (photo.origin for photo in photos.photos)]
 
 
 def sample_files() -> list[Path]:

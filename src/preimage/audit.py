@@ -281,9 +281,7 @@ def at_most(photos: Photos, count: int, seed: int) -> Photos:
     if len(photos) <= count:
         return photos
     chosen = np.random.default_rng(seed).choice(len(photos), count, replace=False)
-    part = photos.subset(sorted(chosen.tolist()))
-    part.left_out = photos.left_out
-    return part
+    return photos.subset(sorted(chosen.tolist()))
 
 
 def labels_of(photos: Photos, file: str | Path | None) -> tuple[list[str], str]:

@@ -53,7 +53,7 @@ class CachedRepresentation(Representation):
         self.root = Path(folder or FOLDER)
         self.folder = self.root / f"{inner.file_name}-{inner.fingerprint}"
         self.limit = int(gigabytes * 1e9)
-        self.size = sum(size for _, size, _ in self.entries())
+        self.size: int | None = None  # bytes kept, known from the first write on: looking at every file takes long
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
@@ -127,10 +127,12 @@ class CachedRepresentation(Representation):
             with os.fdopen(handle, "wb") as stream:
                 np.savez_compressed(stream, allow_pickle=False, **pack(features.numpy()))
             Path(beside).replace(file)
-            self.size += file.stat().st_size
+            own = file.stat().st_size
         except OSError:
             if beside is not None:
                 Path(beside).unlink(missing_ok=True)
+            return
+        self.size = sum(size for _, size, _ in self.entries()) if self.size is None else self.size + own
         if self.size > self.limit:
             self.trim()
 

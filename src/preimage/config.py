@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -60,6 +61,11 @@ class Settings:
             raise SettingsError("representation.name is a name: see `preimage list`")
 
     def get_representation(self) -> Representation:
+        """The encoder, made when it is first asked for."""
+        return self._encoder
+
+    @cached_property
+    def _encoder(self) -> Representation:
         return get_representation(**self.representation)
 
 

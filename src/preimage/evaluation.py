@@ -19,7 +19,7 @@ from preimage.images import Photos
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.retrieval import Nearest
-from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance, paired_difference
+from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance_of, paired_difference
 from preimage.pairs import EncodedPhotos
 
 FLOOR = "decoder-size"  # the photograph itself at the size the first inverter works at: nothing it does is better
@@ -123,17 +123,16 @@ def evaluate(
     if len(set(names)) < len(names):
         raise PreimageError(f"every inverter needs a name of its own in a table, got {', '.join(names)}")
     representation = contenders[0].inverter.representation
-    originals = torch.cat([batch for _, batch in photos.batches(batch_size)])
-    pairwise = mean_pairwise_distance(originals)
+    pairwise = mean_pairwise_distance_of(len(photos), photos.images)
     records: list[Record] = []
-    total = len(photos)
+    total, all_ids = len(photos), photos.ids
     limits = {index: min(c.limit, total) for index, c in enumerate(contenders) if c.limit is not None}
     work = total + sum(limits.values())
     for start in range(0, total, batch_size):
-        ids = photos.ids[start : start + batch_size]
-        batch = originals[start : start + batch_size].to(device)
-        others = [(index + 1) % total for index in range(start, start + len(batch))]
-        neighbours = originals[others].to(device)
+        stop = min(start + batch_size, total)
+        ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
+        other_ids = [*ids[1:], all_ids[stop % total]]
+        others = torch.cat([batch[1:], photos.images([stop % total]).to(device)])
         features: dict[int, Tensor] = {}  # by representation: an autoencoder reads features of its own
         for index, contender in enumerate(contenders):
             if index in limits:
@@ -144,17 +143,15 @@ def evaluate(
             records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
         if (perfect := contenders[0].inverter.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
-        other_ids = [photos.ids[index] for index in others]
-        foreign = contenders[0].inverter.invert(representation.encode_photos(other_ids, neighbours))
+        foreign = contenders[0].inverter.invert(representation.encode_photos(other_ids, others))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
-        on_progress(min(start + batch_size, total), work)
+        on_progress(stop, work)
     done = total
     for index, limit in limits.items():
         inverter = contenders[index].inverter
         for start in range(0, limit, SLOW_BATCH):
             stop = min(start + SLOW_BATCH, limit)
-            batch = originals[start:stop].to(device)
-            ids = photos.ids[start:stop]
+            ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
             reconstructions = inverter.invert(representation.encode_photos(ids, batch))
             records += measure(ids, inverter.name, batch, reconstructions, pairwise)
             done += stop - start

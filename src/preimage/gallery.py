@@ -53,8 +53,7 @@ def exhibits(
         own = dict(settings or {}) if needs_weights(name) else {}
         try:
             inverter = load_inverter(name, **own)
-            photos = Photos.open(sources, inverter.representation.image_size)
-            photos.photos = photos.photos[:limit]
+            photos = Photos.open(sources, inverter.representation.image_size).first(limit)
             ids, photographs = next(photos.batches(len(photos)))
             features = inverter.representation.encode(photographs.to(device))
         except PreimageError as error:

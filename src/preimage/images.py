@@ -6,17 +6,20 @@ sees (order, flips, shifts, scales) is a pure function of (seed, step), whatever
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import math
 import os
 import tarfile
+import warnings
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,7 +30,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from preimage.errors import ImageError, SettingsError
+from preimage.errors import ImageError, PreimageWarning, SettingsError
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 Fit = Literal["crop", "whole"]
@@ -127,7 +130,11 @@ def grey(images: Tensor, scale: float = 255.0, rounded: bool = True) -> Tensor:
 
 
 class Photo(Protocol):
-    """A photograph that has not been decoded: `id` is unique in its collection, `label` its class where known."""
+    """A photograph that has not been decoded: `id` is unique in its collection, `label` its class where known.
+
+    `full_name` is the id with the place it comes from; `origin`, the place and where in it, is the same only for the
+    same photograph.
+    """
 
     @property
     def id(self) -> str: ...
@@ -135,6 +142,10 @@ class Photo(Protocol):
     def label(self) -> int | None: ...
     @property
     def named(self) -> bool: ...
+    @property
+    def full_name(self) -> str: ...
+    @property
+    def origin(self) -> tuple[str, int]: ...
     def read(self) -> bytes: ...
 
 
@@ -157,6 +168,10 @@ class FilePhoto:
         """Its path; for a member of a shard, that of the shard and the member's name."""
         return self.path.as_posix() if self.length == -1 else f"{self.path.as_posix()}/{self.id}"
 
+    @property
+    def origin(self) -> tuple[str, int]:
+        return str(self.path.absolute()), self.offset
+
     def read(self) -> bytes:
         try:
             with self.path.open("rb") as file:
@@ -168,19 +183,30 @@ class FilePhoto:
 
 @dataclass(frozen=True)
 class RowPhoto:
-    """A row of a `datasets` table, whose image column is left undecoded."""
+    """A row of a `datasets` table, read from `place`, whose image column is left undecoded."""
 
     id: str
+    place: str
     table: Any
     row: int
     column: str
     label: int | None = None
     named: bool = False
 
+    @property
+    def full_name(self) -> str:
+        return f"{self.place}:{self.row:07d}"
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        return self.place if self.place.startswith("hub:") else str(Path(self.place).absolute()), self.row
+
     def read(self) -> bytes:
-        cell = self.table[self.row][self.column]
-        if cell["bytes"] is not None:
+        cell = self.table[self.row][self.column] or {}
+        if cell.get("bytes") is not None:
             return bytes(cell["bytes"])
+        if cell.get("path") is None:
+            raise ImageError(f"{self.id} holds no picture")
         return FilePhoto(self.id, Path(cell["path"])).read()
 
 
@@ -200,6 +226,7 @@ class Found:
 def find_photos(sources: str | Path | Iterable[str | Path]) -> Found:
     """Photographs from folders, files, globs, tar shards, parquet files, or `hub:NAME[:SPLIT]` (downloads).
 
+    Of parquet files a copy is kept: see `table_photos`.
     Raises `ImageError` where a source is missing or holds no photograph at all.
     """
     if isinstance(sources, str | Path):
@@ -257,7 +284,7 @@ def find_in(place: str) -> Found:
 
 def shard_photos(path: Path) -> Found:
     """The photographs of an uncompressed WebDataset shard, each labelled by its `.cls` neighbour if it has one."""
-    pictures: list[FilePhoto] = []
+    pictures: dict[str, FilePhoto] = {}  # by the member's name: of two members of one name, tar means the last
     labels: dict[str, int] = {}
     passed_over = []
     try:
@@ -267,7 +294,7 @@ def shard_photos(path: Path) -> Found:
                 if not member.isfile() or Path(member.name).name.startswith("."):
                     continue
                 if suffix in SUFFIXES:
-                    pictures.append(FilePhoto(key, path, None, member.offset_data, member.size))
+                    pictures[member.name] = FilePhoto(key, path, None, member.offset_data, member.size)
                 elif suffix == ".cls":
                     content = shard.extractfile(member)
                     text = content.read().decode(errors="replace").strip() if content else ""
@@ -277,11 +304,28 @@ def shard_photos(path: Path) -> Found:
                     passed_over.append(f"{path}:{member.name}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ImageError(f"{path} is not an uncompressed tar shard, or is damaged: {error}") from error
-    return Found([replace(p, label=labels.get(p.id)) for p in pictures], passed_over)
+    check_keys(path, {name: photo.id for name, photo in pictures.items()})
+    return Found([replace(p, label=labels.get(p.id)) for p in pictures.values()], passed_over)
+
+
+def check_keys(path: Path, keys: dict[str, str]) -> None:
+    """Raise `ImageError` where two pictures of a shard have one key: which is the photograph, which its mask?"""
+    names = {key: name for name, key in keys.items()}
+    for name, key in keys.items():
+        if names[key] != name:
+            more = len(keys) - len(names)
+            raise ImageError(
+                f"{path} holds two pictures called {key}: {name} and {names[key]} ({more} such in all); write a shard "
+                "without the one that is not the photograph, or give them different names"
+            )
 
 
 def table_photos(place: str) -> Iterator[RowPhoto]:
-    """The photographs of a parquet file or of a data set on the Hugging Face hub, undecoded."""
+    """The photographs of a parquet file or of a data set on the Hugging Face hub, undecoded.
+
+    `datasets` keeps a copy of it all as Arrow, from which single rows are read in any order; parquet has none of these.
+    The copy is as large as the file and lies in ~/.cache/huggingface/datasets, or where HF_DATASETS_CACHE says.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -299,8 +343,8 @@ def table_photos(place: str) -> Iterator[RowPhoto]:
     table = table.cast_column(column, datasets.Image(decode=False))
     labels = table["label"] if "label" in table.column_names else [None] * len(table)
     for row in range(len(table)):
-        label = labels[row]
-        yield RowPhoto(f"{Path(place).name}:{row:07d}", table, row, column, label if isinstance(label, int) else None)
+        label = labels[row] if isinstance(labels[row], int) else None
+        yield RowPhoto(f"{Path(place).name}:{row:07d}", place, table, row, column, label)
 
 
 def image_column(features: Any, place: str) -> str:
@@ -315,13 +359,10 @@ def image_column(features: Any, place: str) -> str:
 
 
 def with_unique_ids(photos: list[Photo]) -> list[Photo]:
-    """Where two sources use one id, put the file or shard before it; a photograph named twice counts once."""
-    photos = list({(photo.id, getattr(photo, "path", None)): photo for photo in photos}.values())
+    """Where two sources use one id, put the source before it; a photograph named twice counts once."""
+    photos = list({photo.origin: photo for photo in photos}.values())
     counts = Counter(photo.id for photo in photos)
-    return [
-        replace(photo, id=photo.full_name) if isinstance(photo, FilePhoto) and counts[photo.id] > 1 else photo
-        for photo in photos
-    ]
+    return [replace(photo, id=photo.full_name) if counts[photo.id] > 1 else photo for photo in photos]  # type: ignore[type-var]
 
 
 # --- reading photographs ----------------------------------------------------------------------------------------------
@@ -339,7 +380,8 @@ class Photos:
         self.image_size = image_size
         self.fit: Fit = fit
         self.left_out: dict[str, str] = {}
-        self._memory: Pixels | None = None
+        self._memory: npt.NDArray[np.uint8] | None = None  # (M, S, S, 3), shared with every subset
+        self._rows = np.arange(len(self.photos))  # of the photographs, in memory
 
     @classmethod
     def open(cls, sources: str | Path | Iterable[str | Path], image_size: int, fit: Fit = "crop") -> Photos:
@@ -369,16 +411,18 @@ class Photos:
     def pixels(self, index: int) -> Pixels:
         """One photograph (image_size, image_size, 3)."""
         if self._memory is not None:
-            picture: Pixels = self._memory[index]
+            picture: Pixels = self._memory[self._rows[index]]
             return picture
         photo = self.photos[index]
         image = decode(photo.read(), photo.id, at_least=self.image_size)
         return resize(image, self.image_size, self.fit)
 
     def load(self, memory_limit: int | None = None) -> Photos:
-        """Decode all once, keep them if they fit in `memory_limit` bytes (by default a third of the machine's)."""
+        """Decode all once, keep them if they fit in `memory_limit` bytes (by default a third of what there is)."""
+        if self._memory is not None:
+            return self
         if memory_limit is None:
-            memory_limit = psutil.virtual_memory().total // 3
+            memory_limit = total_memory() // 3
         size = len(self) * self.image_size**2 * 3
         memory = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8) if size <= memory_limit else None
 
@@ -396,30 +440,61 @@ class Photos:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             problems = list(pool.map(read, range(len(self))))
         good = [index for index, problem in enumerate(problems) if problem is None]
-        damaged = {self.photos[i].id: problem for i, problem in enumerate(problems) if problem is not None}
-        self.left_out |= damaged
+        self.left_out |= {self.photos[i].id: problem for i, problem in enumerate(problems) if problem is not None}
         if not good:
             raise ImageError(f"none of the {len(self)} photographs can be read; the first: {problems[0]}")
-        if damaged:
-            self.photos = [self.photos[index] for index in good]
-            memory = memory[good] if memory is not None else None
+        self.photos, self._rows = [self.photos[index] for index in good], np.array(good)
         self._memory = memory
         return self
 
     def subset(self, indices: Iterable[int]) -> Photos:
-        """Some of the photographs, in the given order."""
+        """Some of the photographs, in the given order; the pixels in memory are the same."""
         chosen = list(indices)
         part = Photos([self.photos[index] for index in chosen], self.image_size, self.fit)
-        part._memory = None if self._memory is None else self._memory[chosen]
+        part.left_out = dict(self.left_out)
+        if self._memory is not None:
+            part._memory, part._rows = self._memory, self._rows[chosen]
         return part
+
+    def first(self, count: int | None) -> Photos:
+        """So many photographs from the beginning; all if there are no more, or for None."""
+        return self.subset(range(len(self))[:count])
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Images (N, 3, S, S) in [0, 1] of some photographs."""
+        if self._memory is not None:
+            return to_tensor(self._memory[self._rows[indices]])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return to_tensor(list(pool.map(self.pixels, indices)))
 
     def batches(self, batch_size: int = 32) -> Iterator[tuple[list[str], Tensor]]:
         """(ids, images (N, 3, S, S) in [0, 1]) in order; the last batch may be smaller."""
         ids = self.ids
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(self), batch_size):
-                chosen = range(start, min(start + batch_size, len(self)))
-                yield ids[start : start + batch_size], to_tensor(list(pool.map(self.pixels, chosen)))
+        for start in range(0, len(self), batch_size):
+            yield ids[start : start + batch_size], self.images(range(start, min(start + batch_size, len(self))))
+
+
+LEFT_OUT_TOLD = 5  # names in a warning
+
+
+def warn_left_out(left_out: Mapping[str, str]) -> None:
+    """Warn of photographs and other files that were left out (name -> why); of the same ones once."""
+    if left_out:
+        told = "; ".join(f"{name}: {why}" for name, why in islice(left_out.items(), LEFT_OUT_TOLD))
+        more = f"; and {len(left_out) - LEFT_OUT_TOLD} more" if len(left_out) > LEFT_OUT_TOLD else ""
+        warnings.warn(f"left out {told}{more}", PreimageWarning, stacklevel=1)  # here: Python repeats none of one place
+
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroups v2, v1
+
+
+def total_memory() -> int:
+    """Bytes of memory: the machine's, or what a container may use of it."""
+    limits = [int(psutil.virtual_memory().total)]
+    for file in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # there is no container; "max": it has no limit
+            limits.append(int(Path(file).read_text()))
+    return min(limits)
 
 
 # --- what a training step sees ----------------------------------------------------------------------------------------

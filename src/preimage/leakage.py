@@ -50,8 +50,8 @@ def hits(alike: Tensor) -> Tensor:
 
 def true_matches(alike: Tensor, false_match_rate: float) -> Tensor:
     """Whether the right photograph is above the threshold (N,) that so large a share of the wrong ones exceeds."""
-    wrong = alike[~torch.eye(len(alike), dtype=torch.bool)]
-    threshold = torch.quantile(wrong, 1 - false_match_rate, interpolation="higher")
+    wrong = alike[~torch.eye(len(alike), dtype=torch.bool)].numpy()
+    threshold = float(np.quantile(wrong, 1 - false_match_rate, method="higher"))  # torch's stops at 2^24 values
     return (alike.diagonal() > threshold).double()
 
 

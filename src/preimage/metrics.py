@@ -13,6 +13,7 @@ from torch import Tensor
 
 Z95 = 1.959964  # a normal variable is this far off in 5 % of cases
 SSIM_WINDOW = 7  # pixels, uniform: scikit-image's default
+BLOCK = 512  # images that are compared at a time with as many others
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def ab(images: Tensor) -> Tensor:
     """Images (N, 3, H, W) -> a and b of CIELAB (N, 2, H, W), D65: their colours, whatever the lightness."""
     from skimage.color import rgb2lab
 
-    lab = rgb2lab(images.permute(0, 2, 3, 1).double().numpy())
-    return torch.from_numpy(np.ascontiguousarray(lab[..., 1:])).permute(0, 3, 1, 2).float()
+    lab = rgb2lab(images.permute(0, 2, 3, 1).cpu().double().numpy())
+    return torch.from_numpy(np.ascontiguousarray(lab[..., 1:])).permute(0, 3, 1, 2).float().to(images.device)
 
 
 METRICS: dict[str, Metric] = {
@@ -64,15 +65,28 @@ METRICS: dict[str, Metric] = {
 
 def mean_pairwise_distance(images: Tensor) -> float:
     """N of the paper: the mean Euclidean distance between two different images."""
-    flat = images.flatten(1)
-    gram = torch.zeros(len(flat), len(flat), dtype=torch.float64)
-    for columns in torch.split(flat, 1 << 15, dim=1):
-        part = columns.double().cpu()
-        gram += part @ part.T
-    squares = gram.diagonal()
-    distances = (squares[:, None] + squares[None, :] - 2 * gram).clamp(min=0).sqrt()
-    count = len(flat) * (len(flat) - 1)
-    return float(distances.sum() / count) if count else float("nan")
+    return mean_pairwise_distance_of(len(images), lambda part: images[part.start : part.stop])
+
+
+def mean_pairwise_distance_of(count: int, read: Callable[[range], Tensor]) -> float:
+    """The same of so many images, of which `read` gives a part at a time: only two parts are ever held."""
+    parts = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    total = 0.0
+    for index, part in enumerate(parts):
+        own = read(part)
+        total += float(distances_between(own, own).fill_diagonal_(0).sum())
+        total += sum(2 * float(distances_between(own, read(other)).sum()) for other in parts[index + 1 :])
+    return total / (count * (count - 1)) if count > 1 else math.nan
+
+
+def distances_between(first: Tensor, second: Tensor) -> Tensor:
+    """Euclidean distances (N, M) of all images from all others, in double precision on the CPU."""
+    squares = torch.zeros(len(first), len(second), dtype=torch.float64)
+    chunks = (torch.split(images.flatten(1), 1 << 15, dim=1) for images in (first, second))
+    for columns in zip(*chunks, strict=True):  # not all pixels at once: these need twice the room of their images
+        a, b = (part.cpu().double() for part in columns)
+        squares += a.square().sum(dim=1)[:, None] + b.square().sum(dim=1) - 2 * a @ b.T
+    return squares.clamp(min=0).sqrt()
 
 
 def mean_and_sem(values: Sequence[float]) -> tuple[float, float]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from preimage.images import Fit, Photos
-from preimage.interfaces import Batch, Representation
+from preimage.interfaces import Batch, Representation, ignore
 from preimage.representations.saved import IMAGE_SIZE, SavedFeatures
 
 
@@ -34,3 +37,38 @@ def saved_pairs(
     """Photographs with the features that a file holds of them; the `representation` says how they were matched."""
     representation = SavedFeatures(features, image_size)
     return EncodedPhotos(representation, representation.match(Photos.open(images, image_size, fit)).load())
+
+
+def save_features(pairs: EncodedPhotos, file: Path, on_batch: Callable[[Batch], None] = ignore) -> Path:
+    """Write features (N, *feature_shape) as .npy, batch by batch, and beside them what they are: FILE.json, returned.
+
+    Until both are whole, what was there before stays.
+    """
+    representation, photos = pairs.representation, pairs.photos
+    described = file.with_name(file.name + ".json")
+    new, new_described = (each.with_name(each.name + ".new") for each in (file, described))
+    shape: tuple[int, ...] = ()
+    try:
+        with new.open("wb") as stream:  # not a memory map: on a full disk, writing to one kills the process
+            for batch in pairs:
+                on_batch(batch)
+                features = batch.features.cpu().contiguous().numpy()
+                if not shape:
+                    shape = (len(pairs), *features.shape[1:])
+                    header = np.lib.format.header_data_from_array_1_0(features) | {"shape": shape}
+                    np.lib.format.write_array_header_1_0(stream, header)
+                stream.write(features.data)
+        content = {
+            "representation": {"name": representation.name, **representation.settings},
+            "fingerprint": representation.fingerprint,
+            "shape": shape,
+            "ids": photos.ids,
+            "fit": photos.fit,
+        }
+        new_described.write_text(json.dumps(content, indent=2) + "\n")
+        new.replace(file)
+        new_described.replace(described)
+    finally:
+        new.unlink(missing_ok=True)
+        new_described.unlink(missing_ok=True)
+    return described

@@ -41,10 +41,11 @@ from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
 from preimage.interfaces import Representation, never
+from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import Trainable, UpConv
-from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance
+from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.pairs import EncodedPhotos
 from preimage.plain import build
 from preimage.representations import SavedFeatures, get_representation
@@ -184,11 +185,11 @@ def pack(state: TrainingState) -> dict[str, Tensor]:
 
 def unpack(tensors: dict[str, Tensor], state: TrainingState, step: int) -> None:
     """Named tensors -> into a fresh training state of the same decoder."""
-    state.decoder.load_state_dict(select(tensors, "decoder."))
+    state.decoder.load_state_dict(beginning_with("decoder.", tensors))
     if state.average is not None:
-        state.average.load_state_dict(select(tensors, "average."))
+        state.average.load_state_dict(beginning_with("average.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in select(tensors, "adam.").items():
+    for name, value in beginning_with("adam.", tensors).items():
         index, _, moment = name.partition(".")
         moments.setdefault(int(index), {})[moment] = value
     if moments:
@@ -196,11 +197,6 @@ def unpack(tensors: dict[str, Tensor], state: TrainingState, step: int) -> None:
             {"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]}
         )
     state.step = step
-
-
-def select(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with a prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 # --- training into a run folder ---------------------------------------------------------------------------------------
@@ -274,22 +270,22 @@ def resume(
 def _train(
     run: Run, settings: Settings, accelerator: Accelerator, reporter: Reporter, should_stop: Callable[[], bool]
 ) -> Run:
-    if not accelerator.is_main_process:
-        reporter = Reporter()  # one process speaks for all
-    representation = cached(settings.get_representation(), settings.augmentation.variants > 0 or None)
+    representation = settings.get_representation()
+    if isinstance(representation, SavedFeatures):  # already on disk; the run keeps the hash of their file
+        settings = dataclasses.replace(
+            settings, representation={"name": representation.name, **representation.settings}
+        )
+    else:
+        representation = cached(representation, settings.augmentation.variants > 0 or None)
     photos, validation = open_photos(settings, representation)
 
     inverter = make_inverter(settings, representation)
     network = inverter.network.to(accelerator.device)
-    assert isinstance(network, Trainable)
-    ids, first = next(photos.subset(range(min(len(photos), PREPARATION_PHOTOS))).batches(PREPARATION_PHOTOS))
-    first = first.to(accelerator.device)
-    size = settings.training.batch_size
-    batches = [representation.batch(ids[at : at + size], first[at : at + size]) for at in range(0, len(first), size)]
-    network.prepare(torch.cat([inverter.inputs(batch) for batch in batches]), first)
+    batch_size = settings.training.batch_size
+    prepare(inverter, photos, batch_size, accelerator.device)
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
-    stream = TrainingStream(photos, settings.training.batch_size, settings.seed, settings.augmentation, **share)
+    stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
     trial = examples(stream, inverter, accelerator.device, first_step=0)
     own_pace = training.seconds_per_step(network, trial, settings.training, accelerator, grid=representation.grid)
     pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
@@ -311,7 +307,7 @@ def _train(
         precision=training.resolve_precision(settings.training.precision, accelerator.device),
         cost=cost(network, inverter.input_shape),
         memory=memory_needed(network, next(trial)[0]),
-        batch_size=settings.training.batch_size,
+        batch_size=batch_size,
         steps=steps,
         first_step=state.step,
         seconds_per_step=pace,
@@ -321,42 +317,7 @@ def _train(
         run.begin(settings, state.step, provenance(representation, photos, plan, accelerator))
         reporter.planned(plan)
 
-    began = time.monotonic()
-    window: list[Progress] = []
-    pairwise = pairwise_distance_of(validation) if validation else 0.0
-
-    def seconds() -> float:
-        return seconds_before + time.monotonic() - began
-
-    def log_window() -> None:
-        if window and accelerator.is_main_process:
-            run.log(summarise(window))
-        window.clear()
-
-    def on_step(progress: Progress) -> None:
-        window.append(progress)
-        reporter.stepped(progress)
-        if progress.step % LOG_EVERY == 0:
-            log_window()
-
-    def on_evaluate(state: TrainingState) -> None:
-        if validation is None:
-            return
-        inverter.use(state.best)
-        result = validate(inverter, validation, pairwise, accelerator, state.step)
-        if accelerator.is_main_process:
-            run.log(dataclasses.asdict(result) | {"seconds": round(seconds(), 1)})
-            reporter.validated(result)
-            some = validation.subset(range(min(SHEET_PHOTOS, len(validation))))
-            run.figures.mkdir(exist_ok=True)
-            draw_sheet(inverter, some, run.figures / f"sheet-{state.step:08d}.png", str(accelerator.device))
-
-    def on_checkpoint(state: TrainingState) -> None:
-        log_window()
-        if accelerator.is_main_process:
-            run.save_checkpoint(state, seconds())
-        accelerator.wait_for_everyone()
-
+    diary = Diary(run, inverter, validation, accelerator, reporter, seconds_before)
     training.train(
         state,
         examples(stream, inverter, accelerator.device, state.step),
@@ -364,15 +325,80 @@ def _train(
         settings.training,
         accelerator,
         grid=representation.grid,
-        on_step=on_step,
-        on_evaluate=on_evaluate,
-        on_checkpoint=on_checkpoint,
+        on_step=diary.stepped,
+        on_evaluate=diary.evaluated,
+        on_checkpoint=diary.saved,
         should_stop=should_stop,
     )
     if state.step == steps and accelerator.is_main_process:
         finish(run, inverter.use(state.best), photos, validation, str(accelerator.device))
     accelerator.wait_for_everyone()
     return run
+
+
+def prepare(inverter: UpConv, photos: Photos, batch_size: int, device: torch.device) -> None:
+    """Tell the network the features' scale and the mean colour, by the first photographs."""
+    network = inverter.network
+    assert isinstance(network, Trainable)
+    ids, images = next(photos.first(PREPARATION_PHOTOS).batches(PREPARATION_PHOTOS))
+    images = images.to(device)
+    parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
+    batches = [inverter.representation.batch(ids[part], images[part]) for part in parts]
+    network.prepare(torch.cat([inverter.inputs(batch) for batch in batches]), images)
+
+
+class Diary:
+    """What a training writes into its run folder on the way, and tells; only the main process does either."""
+
+    def __init__(
+        self,
+        run: Run,
+        inverter: UpConv,
+        validation: Photos | None,
+        accelerator: Accelerator,
+        reporter: Reporter,
+        seconds_before: float,
+    ) -> None:
+        self.run, self.inverter, self.validation = run, inverter, validation
+        self.accelerator = accelerator
+        self.reporter = reporter if accelerator.is_main_process else Reporter()  # one process speaks for all
+        self.began = time.monotonic() - seconds_before
+        self.window: list[Progress] = []
+        self.pairwise = mean_pairwise_distance_of(len(validation), validation.images) if validation else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, that before resuming included."""
+        return time.monotonic() - self.began
+
+    def stepped(self, progress: Progress) -> None:
+        self.window.append(progress)
+        self.reporter.stepped(progress)
+        if progress.step % LOG_EVERY == 0:
+            self.log_window()
+
+    def log_window(self) -> None:
+        if self.window and self.accelerator.is_main_process:
+            self.run.log(summarise(self.window))
+        self.window.clear()
+
+    def evaluated(self, state: TrainingState) -> None:
+        if self.validation is None:
+            return
+        self.inverter.use(state.best)
+        result = validate(self.inverter, self.validation, self.pairwise, self.accelerator, state.step)
+        if self.accelerator.is_main_process:
+            self.run.log(dataclasses.asdict(result) | {"seconds": round(self.seconds, 1)})
+            self.reporter.validated(result)
+            self.run.figures.mkdir(exist_ok=True)
+            sheet = self.run.figures / f"sheet-{state.step:08d}.png"
+            draw_sheet(self.inverter, self.validation.first(SHEET_PHOTOS), sheet, str(self.accelerator.device))
+
+    def saved(self, state: TrainingState) -> None:
+        self.log_window()
+        if self.accelerator.is_main_process:
+            self.run.save_checkpoint(state, self.seconds)
+        self.accelerator.wait_for_everyone()
 
 
 def measure_pace(settings: Settings, device: str | None = None) -> float:
@@ -423,8 +449,7 @@ def split(photos: Photos, share: float, seed: int) -> tuple[Photos, Photos]:
     if len(photos) - count < 1:
         raise RunError(f"{len(photos)} photographs are too few to hold out {count} and train on the rest")
     order = np.random.default_rng(seed).permutation(len(photos))
-    held_out, rest = photos.subset(sorted(order[:count].tolist())), photos.subset(sorted(order[count:].tolist()))
-    rest.left_out = photos.left_out
+    held_out, rest = (photos.subset(sorted(part.tolist())) for part in (order[:count], order[count:]))
     return rest, held_out
 
 
@@ -455,8 +480,8 @@ def load_inverter(folder: str | Path, **given: Any) -> UpConv:
     check_same(run, representation)
     inverter = make_inverter(settings, representation)
     tensors = run.load_tensors()
-    averaged = select(tensors, "average.module.")
-    return inverter.restore(averaged or select(tensors, "decoder."))
+    averaged = beginning_with("average.module.", tensors)
+    return inverter.restore(averaged or beginning_with("decoder.", tensors))
 
 
 def make_inverter(settings: Settings, representation: Representation) -> UpConv:
@@ -496,11 +521,6 @@ def validate(inverter: UpConv, photos: Photos, pairwise: float, accelerator: Acc
         distances += distance(batch.images, inverter.invert(batch.features)).tolist()
     nre, nre_sem = mean_and_sem([one / pairwise for one in gather_object(distances)])
     return Validation(step, nre, nre_sem, len(photos))
-
-
-def pairwise_distance_of(photos: Photos) -> float:
-    """N of the NRE for these photographs at their size."""
-    return mean_pairwise_distance(torch.cat([images for _, images in photos.batches()]))
 
 
 def memory_needed(network: nn.Module, inputs: Tensor) -> int:

@@ -32,7 +32,7 @@ from preimage.errors import RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, summarise
-from preimage.images import Fit, Photos
+from preimage.images import Fit, Photos, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import GradientDescent, MeanImage, portable
 from preimage.metrics import mean_and_sem, paired_difference
@@ -91,8 +91,9 @@ class Trial:
         if fit is None and isinstance(name, str | Path) and is_path(name):
             fit = fit_of(name)
         photos = Photos.open(self.images, inverter.representation.image_size, fit or "crop")
-        photos.photos = photos.photos[: limit or self.limit]
-        return photos.load()
+        photos = photos.first(limit or self.limit).load()
+        warn_left_out(photos.left_out)
+        return photos
 
     def rivals(self, name: str | Path | Inverter, photos: Photos) -> list[Contender]:
         """Other inverters of the same features: those kept with it, what can be fitted on photographs, `baselines`."""
@@ -113,7 +114,7 @@ class Trial:
 
     def evaluate(self, name: str | Path) -> Evaluation:
         """An inverter beside its usual baselines, the slow ones that apply, and its control."""
-        return evaluate(
+        result = evaluate(
             name,
             self.images,
             fit=self.fit,
@@ -122,6 +123,8 @@ class Trial:
             loaded=self.load(name),
             baselines=self.applying(name),
         )
+        warn_left_out(result.left_out)
+        return result
 
 
 def applies(baseline: str, representation: Representation) -> bool:
@@ -196,7 +199,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
                 beside: Record = {key: errors[other][one.id] for key, other in BESIDE.items()}
                 records.append(own | beside)
         sizes[title] = {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)}
-        ids, shown = next(photos.subset(range(min(SHOWN, len(photos)))).batches(SHOWN))
+        ids, shown = next(photos.first(SHOWN).batches(SHOWN))
         features = inverter.representation.encode(shown.to(trial.device))
         columns.setdefault("photograph", resized(shown, SIDE))
         columns[title] = resized(inverter.invert(features).cpu(), SIDE)

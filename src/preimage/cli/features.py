@@ -139,7 +139,7 @@ def encode(
     """Features of photographs: an array (N, ...) and, beside it, their shape and settings as JSON."""
     import numpy as np
 
-    from preimage.pairs import EncodedPhotos
+    from preimage.pairs import EncodedPhotos, save_features
 
     if output.suffix != ".npy":
         raise SettingsError(f"features are written as .npy, not {output}")
@@ -147,26 +147,9 @@ def encode(
     chosen = representation_of(representation, settings + as_override(layer))
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
-    arrays = []
-    for batch in pairs:
-        tell_empty(batch.ids, batch.features)
-        arrays.append(batch.features.cpu().numpy())
-    features = np.concatenate(arrays)
-    np.save(output, features)
-    sidecar(output).write_text(
-        json.dumps(
-            {
-                "representation": {"name": chosen.name, **chosen.settings},
-                "fingerprint": chosen.fingerprint,
-                "shape": features.shape,
-                "ids": photos.ids,
-                "fit": photos.fit,
-            },
-            indent=2,
-        )
-        + "\n"
-    )
-    print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {sidecar(output).name}")
+    described = save_features(pairs, output, on_batch=lambda batch: tell_empty(batch.ids, batch.features))
+    features = np.load(output, mmap_mode="r")
+    print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {described.name}")
 
 
 @app.command()
@@ -266,7 +249,3 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
             picture = output / f"{names[ids[row]]}.{representation.file_name}.png"
             save_image(back, picture)
             print(picture)
-
-
-def sidecar(file: Path) -> Path:
-    return file.with_name(file.name + ".json")

@@ -462,7 +462,9 @@ class SavedFeatures(Representation):
         self.encoder = encoder
         self.rows: dict[str, int] = {}  # photograph -> row
         self.matched_by = ""
-        self.sha256 = sha256 or file_hash(open_table(file).file)
+        if not sha256:
+            self.table = open_table(file)
+        self.sha256 = sha256 or file_hash(self.table.file)
         if not shape:
             self.encoder = encoder or self.table.encoder
         self.shape = shape or self.table.feature_shape
@@ -482,7 +484,7 @@ class SavedFeatures(Representation):
         self.rows |= found.rows
         self.matched_by = found.how
         part = photos.subset(index for index, own in enumerate(photos.ids) if own in found.rows)
-        part.left_out = photos.left_out | dict.fromkeys(found.without_features, "no features")
+        part.left_out |= dict.fromkeys(found.without_features, "no features")
         part.left_out |= {f"{own} in {self.table.ids_from}": "no photograph" for own in found.without_photo}
         return part
 
