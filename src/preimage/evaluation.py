@@ -203,6 +203,17 @@ def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, floa
     return paired_difference(*errors)
 
 
+def paired_in_words(evaluation: Evaluation) -> list[str]:
+    """Rows on fewer photographs than the first one's beside it, on the same photographs: a sentence each."""
+    main, *others = evaluation.rows
+    words = []
+    for row in others:
+        if row.n < main.n:
+            difference, sem, n = paired(evaluation, row.inverter, main.inverter)
+            words.append(f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}")
+    return words
+
+
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
     """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
     ids, images = next(photos.batches(len(photos)))

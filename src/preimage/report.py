@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from preimage.evaluation import Evaluation
+from preimage.evaluation import Evaluation, paired_in_words
 from preimage.findings import Record, read_finding
 from preimage.pages import embedded, render
 
@@ -185,7 +185,7 @@ def evaluation_block(result: Evaluation) -> Block:
         "same inverter given the features of another photograph."
     )
     columns = ["inverter", *(COLUMNS[name] for name in ("nre", "psnr", "ssim", "n")), "fitted on"]
-    return Block("How good is it?", [], columns, rows, note=note)
+    return Block("How good is it?", paired_in_words(result), columns, rows, note=note)
 
 
 def facts_block(title: str, facts: Iterable[tuple[str, str]]) -> Block:

@@ -266,18 +266,10 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     for words, names in fitted.items():
         fit_to_say = names[0] not in ("other-image", "decoder-size")
         out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
-    print_paired(result)
+    from preimage.evaluation import paired_in_words
 
-
-def print_paired(result: Evaluation) -> None:
-    """Rows on fewer photographs than the first one's beside it, on the same photographs."""
-    from preimage.evaluation import paired
-
-    main = result.rows[0]
-    for row in result.rows:
-        if row.n < main.n:
-            difference, sem, n = paired(result, row.inverter, main.inverter)
-            out.print(f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}")
+    for words in paired_in_words(result):
+        out.print(words)
 
 
 def stop_on_signals() -> Callable[[], bool]:
