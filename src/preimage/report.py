@@ -56,7 +56,7 @@ SHADES = {
     "difference": "Differences: mid-grey is 0, brighter is where the reconstruction is too bright.",
     "expected error": "Errors: dark violet is 0, yellow the end of the scale.",
 }  # what must be known of a column of pictures to read it, by a part of its title
-FOLDERS = re.compile(r"(?<![^\s(])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?=\S)(?:[^,;\n]*[/\\])?(?=[^\s/\\,;])")
+FOLDERS = re.compile(r"(?<![^\s(])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?=\S)(?:[^\s,;]*[/\\])?(?!\.?(?:[\s,;)]|$))")
 LONG = 16  # rows of a table that is shown at once, at most
 NOTHING = "\u2013"  # a dash, in a cell without a value
 
