@@ -90,7 +90,7 @@ def shifts_in_words(table: Sequence[Record]) -> str:
         return "No hue was turned."
     if any(math.isnan(float(row["hue_shift"])) for row in rows):
         return "The reconstructions have no colour whose hue could turn."
-    read = ", ".join(f"by {plus_minus(row, 'hue_shift', 0)}° where it was {row['degrees']:g}°" for row in rows)
+    read = ", ".join(f"by {plus_minus(row, 'hue_shift', 1)}° where it was {row['degrees']:g}°" for row in rows)
     return f"The hue of the reconstructions turned {read} (n = {rows[0]['n']}): {verdict(rows)}."
 
 

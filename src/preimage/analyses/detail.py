@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -96,7 +96,7 @@ class Detail(Analysis):
             points.append((float(len(points)), share, (share - floor, share + floor)))
         bands = list(dict.fromkeys(f"{float(row['from']):.0f} to {float(row['to']):.0f}" for row in table))
         x_label = "spatial frequency, cycles per image"
-        y_label = "share of variance kept (1: all), 95 % intervals"
+        y_label = "share of variance kept, 95 % intervals"
         nothing = "mean image; what reaches it is noise"
         return Plot(self.question, x_label, y_label, series, groups=bands, level=0.0, level_name=nothing)
 
@@ -191,13 +191,13 @@ def kept_in_words(row: Record) -> str:
 
 
 def told(rows: Sequence[Record]) -> str:
-    """Up to which band, from the coarsest on, the share stands above its noise floor."""
-    above = list(takewhile(lambda row: float(row["kept"]) > float(row["noise_floor"]), rows))
+    """Up to which band there is a share above its noise floor."""
+    above = [row for row in rows if float(row["kept"]) > float(row["noise_floor"])]
     if not above:
         return "nothing that is told from noise"
-    if len(above) == len(rows):
-        return "something in every band"
-    return f"something up to {float(above[-1]['to']):g} cycles"
+    return (
+        "something in the finest band too" if above[-1] is rows[-1] else f"something up to {above[-1]['to']:g} cycles"
+    )
 
 
 def reach(rows: Sequence[Record], level: float, channel: str) -> str:
