@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from preimage.analyses import ANALYSES, get_analysis
-from preimage.analyses.attributes import turn_hue
-from preimage.analyses.perturbation import binarise, drop_least, dropout, with_norm_of
-from preimage.analyses.sampling import from_gaussian, from_histograms, rectified_gaussian
-from preimage.errors import SettingsError, UnknownNameError
+from preimage.analyses.attributes import mean_turn, turn_hue
+from preimage.analyses.perturbation import MEAN, TIMES, binarise, drop_least, dropout, with_norm_of
+from preimage.analyses.retention import DASH
+from preimage.analyses.sampling import PHOTOGRAPHS, from_gaussian, from_histograms, rectified_gaussian
+from preimage.errors import DivergedError, PreimageError, RunError, SettingsError, UnknownNameError, WeightsError
 from preimage.findings import Finding, read_finding, redraw
 from preimage.interfaces import Inverter, Pairs, Representation
+from preimage.metrics import mean_pairwise_distance
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,46 @@ def test_figures_are_redrawn_from_the_folder(images: Tensor, tmp_path: Path) -> 
 
 def test_a_representation_that_keeps_brightness_is_thrown_by_a_brighter_image(images: Tensor) -> None:
     errors = column(ask("brightness", images, factors=[10]), "condition", "nre")
-    assert errors["x10"] > 2 * errors["x1"]
+    assert errors[f"{TIMES}10"] > 2 * errors[f"{TIMES}1"]
+
+
+def test_changes_are_told_from_the_unchanged_one_photograph_by_photograph(images: Tensor) -> None:
+    finding = ask("brightness", images, factors=[10])
+    first, second, nothing = finding.table
+    pairs = [[float(r["nre"]) for r in finding.records if r["condition"] == one] for one in (f"{TIMES}1", f"{TIMES}10")]
+    differences = torch.tensor([after - before for before, after in zip(*pairs, strict=True)]).double()
+    assert first["difference"] == 0
+    assert second["difference"] == pytest.approx(float(differences.mean()))
+    assert second["difference_sem"] == pytest.approx(float(differences.std()) / 2)  # of four
+    assert f"({TIMES}10: {second['difference']:+.3f} ± {second['difference_sem']:.3f})" in finding.answer
+    assert nothing["condition"] == MEAN
+
+
+def test_the_mean_image_stands_beside_every_change(images: Tensor) -> None:
+    finding = ask("brightness", images)
+    others = torch.stack([images[[j for j in range(4) if j != i]].mean(dim=0) for i in range(4)])
+    wanted = (others - images).flatten(1).norm(dim=1).mean() / mean_pairwise_distance(images)
+    assert finding.table[-1]["nre"] == pytest.approx(float(wanted), rel=1e-5)
+    assert finding.plots[0].level == finding.table[-1]["nre"]
+
+
+@pytest.mark.parametrize("kind", [DivergedError, WeightsError, SettingsError, RunError])
+def test_what_one_question_cannot_do_is_a_reason_and_no_end(images: Tensor, kind: type[PreimageError]) -> None:
+    class Failing(Enlarged):
+        def invert(self, features: Tensor) -> Tensor:
+            raise kind("it cannot be done: do that instead")
+
+    finding = ask("brightness", images, Failing(Thumbnail()))
+    assert finding.reason == "it cannot be done: do that instead"
+
+
+def test_a_mistake_of_our_own_is_no_reason(images: Tensor) -> None:
+    class Broken(Enlarged):
+        def invert(self, features: Tensor) -> Tensor:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ask("brightness", images, Broken(Thumbnail()))
 
 
 def test_a_representation_without_a_scale_says_why_not(images: Tensor) -> None:
@@ -151,6 +192,51 @@ def test_a_thumbnail_follows_the_hue_and_a_grey_one_does_not(images: Tensor) -> 
     assert all(colour[turn] < 0.7 * grey[turn] for turn in grey)
 
 
+def test_the_turn_of_the_hue_is_read_off_the_reconstruction(images: Tensor) -> None:
+    finding = ask("hue", images)
+    shifts = column(finding, "degrees", "hue_shift")
+    assert shifts == pytest.approx({0: 0, 120: 120, 240: 240}, abs=1)  # a third of a circle swaps the colours
+    assert "it follows the photograph's" in finding.answer
+    assert {row["n"] for row in finding.table} == {4}
+
+
+def test_colours_made_up_do_not_follow_the_hue(images: Tensor) -> None:
+    class Tinted(Enlarged):
+        """Grey levels alone, in one tint."""
+
+        def invert(self, features: Tensor) -> Tensor:
+            return super().invert(features).mean(dim=1, keepdim=True) * torch.tensor([1.0, 0.8, 0.6]).view(1, 3, 1, 1)
+
+    finding = ask("hue", images, Tinted(Thumbnail()))
+    assert column(finding, "degrees", "hue_shift") == pytest.approx({0: 0, 120: 0, 240: 0}, abs=1e-3)
+    assert "it does not follow the photograph's" in finding.answer
+
+
+def test_without_colour_the_error_is_that_of_grey_and_no_turn_is_read(images: Tensor) -> None:
+    class Colourless(Enlarged):
+        def invert(self, features: Tensor) -> Tensor:
+            return super().invert(features).mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+
+    finding = ask("hue", images, Colourless(Thumbnail()))
+    errors, grey = (column(finding, "degrees", value) for value in ("colour_error", "grey_error"))
+    assert errors == pytest.approx(grey, rel=1e-3)
+    assert {row["hue_shift"] for row in finding.table} == {DASH}
+    assert "no colour whose hue could turn" in finding.answer
+
+
+def test_the_classes_of_the_most_colourful_stand_beside_them(images: Tensor) -> None:
+    (sheet,) = ask("hue", torch.cat([images[:1].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1), images[1:]]),
+                   photographs=3).sheets  # fmt: skip
+    assert "astronaut" not in "".join(sheet.captions)  # made grey
+    assert all(caption.count("class ") == 3 and caption.count(" %") == 3 for caption in sheet.captions)
+
+
+def test_the_mean_of_turns_goes_round_the_circle() -> None:
+    mean, sem = mean_turn(torch.polar(torch.ones(2).double(), torch.tensor([170.0, 190.0]).double().deg2rad()))
+    assert mean == pytest.approx(180)
+    assert sem == pytest.approx(10)  # as of two plain numbers 20 apart
+
+
 def test_turning_the_hue_by_a_third_makes_red_green() -> None:
     red = torch.tensor([0.8, 0.2, 0.2]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     assert torch.allclose(turn_hue(red, 120)[0, :, 0, 0], torch.tensor([0.2, 0.8, 0.2]), atol=1e-6)
@@ -170,6 +256,57 @@ def test_binarising_keeps_signs_zeros_and_the_norm() -> None:
 
 def test_dropping_the_least_leaves_the_largest_half_of_what_is_not_zero() -> None:
     assert drop_least(FEATURES, 0.5).tolist() == [[0, 0, -4, 0], [0, 0, 2, 4]]
+
+
+class Bits(Thumbnail):
+    """Of an 8 x 8 picture, which colours are on, each at its own strength."""
+
+    name: ClassVar[str] = "bits"
+
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images) * (1 + torch.arange(192) % 3)
+
+
+class Lit(Enlarged):
+    """Every colour that is on at full strength."""
+
+    def invert(self, features: Tensor) -> Tensor:
+        return F.interpolate((features > 0).float().view(-1, 3, 8, 8), (64, 64))
+
+
+@pytest.fixture(scope="module")
+def bits() -> Tensor:
+    """Pictures of which half the colours of each of 64 places are on, no two the same."""
+    order = torch.rand(4, 192, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    return F.interpolate((order < 96).float().view(4, 3, 8, 8), (64, 64))
+
+
+def test_a_picture_of_which_features_are_on_stays_when_they_are_binarised(bits: Tensor) -> None:
+    finding = ask("code", bits, Lit(Bits()))
+    errors, changes = (column(finding, "condition", value) for value in ("nre", "difference"))
+    assert errors["unchanged"] == errors["binarised"] == changes["binarised"] == 0
+    dropped = math.sqrt(48 * 64) / mean_pairwise_distance(bits)  # 48 of 96 colours, each of 8 x 8 pixels
+    assert changes["binarised, least 50% dropped"] == pytest.approx(dropped, rel=1e-5)
+    assert changes["50% dropped"] == changes["binarised, 50% dropped"] == pytest.approx(dropped, rel=0.15)
+
+
+def test_random_features_of_bits_have_the_spread_of_bits(bits: Tensor) -> None:
+    """0 and 1, half of each, is 0.5 around its mean; a normal distribution cut off at 0 has as many zeros."""
+    finding = ask("random-features", bits, Lit(Thumbnail()), samples=3)
+    spreads = column(finding, "condition", "spread")
+    assert spreads == pytest.approx({PHOTOGRAPHS: 0.5, "histograms": 0.5, "gaussian": 0.5}, abs=0.02)
+    assert [row["n"] for row in finding.table] == [4, 3, 3]
+
+
+def test_all_features_are_multiplied_by_the_contrast(bits: Tensor) -> None:
+    spreads = [column(ask("random-features", 0.1 * bits, contrast=c), "condition", "spread") for c in (1, 2)]
+    assert spreads[1] == pytest.approx({kind: 2 * spread for kind, spread in spreads[0].items()}, rel=0.05)
+
+
+def test_samples_are_told_apart_by_the_photographs_beside_them(bits: Tensor) -> None:
+    (sheet,) = ask("random-features", bits, Lit(Thumbnail()), samples=9).sheets
+    assert sheet.captions == [f"{one}\nsample {place}" for place, one in enumerate(IDS, start=1)]
+    assert {len(pictures) for pictures in sheet.columns.values()} == {4}
 
 
 def test_dropping_at_random_hits_about_the_share_and_the_norm_is_restored() -> None:

@@ -10,14 +10,15 @@ from typing import ClassVar, Self
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preimage import api
-from preimage.analyses.confidence import OTHER, ConfidenceMap, judged, reliability
+from preimage.analyses.confidence import OTHER, ConfidenceMap, judged, reliability, reliability_plot
 from preimage.errors import ImageError, NotFittedError, SettingsError
 from preimage.findings import Finding, redraw
 from preimage.images import Photos
-from preimage.interfaces import Inverter, Pairs, Representation
+from preimage.interfaces import Batch, Inverter, Pairs, Representation
 from preimage.inverters import MeanImage, Nearest, load_inverters, save_inverters
 from preimage.inverters.confidence import (
     CONSTANT,
@@ -81,25 +82,45 @@ def photos(crops: Path) -> Photos:
     return found.subset(torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist())
 
 
+class Drawn(list[Batch]):
+    """Smooth pictures made of random colours, as pairs; as many as are asked for, no two alike."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        coarse = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+        self.images = F.interpolate(coarse, (SIZE, SIZE), mode="bilinear").sigmoid()
+        self.ids = [f"{seed}-{place}" for place in range(count)]
+        parts = zip(range(0, count, 50), self.images.split(50), strict=True)
+        super().__init__(RightHalf().batch(self.ids[start : start + 50], part) for start, part in parts)
+
+    def __len__(self) -> int:
+        return self.count
+
+
 @pytest.fixture(scope="module")
-def inverter(photos: Photos) -> Inverter:
+def inverter() -> Inverter:
     """An inverter whose map has been learnt."""
     made = AsItIs()
-    made.confidence = Confidence(made, width=0.05).fit(EncodedPhotos(made.representation, photos, batch_size=16), QUICK)
+    made.confidence = Confidence(made, width=0.05).fit(Drawn(1200, seed=0), QUICK)
     return made
 
 
 @pytest.fixture(scope="module")
-def finding(inverter: Inverter, photos: Photos) -> Finding:
-    ids, images = next(photos.batches(len(photos)))
-    return ConfidenceMap()(inverter, ids, images)
+def unseen() -> Drawn:
+    """Pictures that neither the map nor its intervals have been learnt from."""
+    return Drawn(300, seed=1)
+
+
+@pytest.fixture(scope="module")
+def finding(inverter: Inverter, unseen: Drawn) -> Finding:
+    return ConfidenceMap()(inverter, unseen.ids, unseen.images)
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_map_is_large_where_the_inverter_guesses(inverter: Inverter, photos: Photos) -> None:
-    images = next(photos.batches(8))[1]
+def test_the_map_is_large_where_the_inverter_guesses(inverter: Inverter, unseen: Drawn) -> None:
+    images = unseen.images[:8]
     assert inverter.confidence is not None
     expected = inverter.confidence.predict(inverter.representation.encode(images))
     assert expected.shape == (8, 1, SIZE, SIZE)
@@ -229,18 +250,17 @@ def test_the_map_is_likelier_than_its_rivals(finding: Finding) -> None:
     assert likelihoods[MAP] > max(likelihoods[CONSTANT], likelihoods[GRADIENT]) + 0.3
 
 
-def test_calibrated_intervals_hold_about_what_they_should(inverter: Inverter, photos: Photos) -> None:
+@pytest.mark.parametrize("level", [50, 80, 95])
+def test_calibrated_intervals_hold_what_they_should_of_unseen_pictures(finding: Finding, level: int) -> None:
     """Errors on the left and on the right differ widely, and so do their intervals."""
-    ids, images = next(photos.batches(len(photos)))
-    (own,) = (row for row in ConfidenceMap()(inverter, ids, images).table if row["deviation"] == MAP)
-    assert own["covered_50"] == pytest.approx(0.5, abs=0.1)
-    assert own["covered_95"] == pytest.approx(0.95, abs=0.05)
+    (own,) = (row for row in finding.table if row["deviation"] == MAP)
+    assert own[f"covered_{level}"] == pytest.approx(level / 100, abs=0.05)
 
 
-def test_every_photograph_is_judged_by_every_map(finding: Finding, photos: Photos) -> None:
-    assert len(finding.records) == 4 * len(photos)
+def test_every_photograph_is_judged_by_every_map(finding: Finding, unseen: Drawn) -> None:
+    assert sum("log_likelihood" in record for record in finding.records) == 4 * len(unseen)
     assert {row["deviation"] for row in finding.table} == {MAP, CONSTANT, GRADIENT, OTHER}
-    assert f"n = {len(photos)}" in finding.answer
+    assert f"n = {len(unseen)}" in finding.answer
 
 
 def test_errors_of_one_deviation_lie_within_the_wider_intervals() -> None:
@@ -250,10 +270,29 @@ def test_errors_of_one_deviation_lie_within_the_wider_intervals() -> None:
     assert values["log_likelihood"] == pytest.approx(-0.5 - math.log(0.1 * math.sqrt(2 * math.pi)))
 
 
-def test_errors_as_large_as_expected_lie_on_the_diagonal() -> None:
+def test_errors_as_large_as_expected_lie_on_the_level() -> None:
     expected = torch.rand(5, 1, 8, 8)
-    for wanted, found, _ in reliability(expected, expected):
-        assert found == pytest.approx(wanted, rel=1e-5)
+    ratios = reliability(2 * expected, expected).ratios()
+    assert len(ratios) == 10
+    assert [ratio for _, ratio, _ in ratios] == pytest.approx([2] * 10, rel=1e-5)
+
+
+def test_what_expects_the_same_of_all_pixels_is_not_drawn() -> None:
+    error, flat = torch.rand(5, 1, 8, 8), torch.full((5, 1, 8, 8), 0.1)
+    plot = reliability_plot({MAP: reliability(error, error), CONSTANT: reliability(error, flat)})
+    assert set(plot.series) == {MAP}
+    assert plot.level == 1
+
+
+def test_the_reliability_that_is_drawn_can_be_computed_from_the_records(finding: Finding) -> None:
+    drawn = finding.plots[2].series[MAP]
+    own = [record for record in finding.records if record["deviation"] == MAP and "group" in record]
+    for group, (expected, ratio, _) in enumerate(drawn, start=1):
+        rows = [record for record in own if record["group"] == group]
+        pixels = sum(float(r["pixels"]) for r in rows)
+        squares = [sum(float(r["pixels"]) * float(r[key]) ** 2 for r in rows) for key in ("expected", "actual")]
+        assert math.sqrt(squares[0] / pixels) == pytest.approx(expected)
+        assert math.sqrt(squares[1] / squares[0]) == pytest.approx(ratio)
 
 
 def test_without_a_map_it_says_how_to_get_one(photos: Photos) -> None:

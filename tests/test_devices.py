@@ -192,7 +192,9 @@ class Elsewhere(nn.Module):
 
 
 def test_a_classifier_that_was_moved_elsewhere_judges_where_it_is_told(pretended: None) -> None:
-    probabilities = Class().probabilities(Elsewhere(), torch.rand(2, 3, 8, 8), torch.device("cpu"))
+    probabilities = Class().probabilities(
+        "efficientnet_lite0", Elsewhere(), torch.rand(2, 3, 8, 8), torch.device("cpu")
+    )
     assert (probabilities.device.type, tuple(probabilities.shape)) == ("cpu", (2, 1000))
 
 

@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
-from preimage.analyses.detail import Detail, cosine_transform, frequencies
+from preimage.analyses.detail import Detail, cosine_transform, frequencies, share_kept
+from preimage.analyses.perturbation import MEAN
 from preimage.analyses.place import ESTIMATOR, Place, estimate_shift, move
 from preimage.analyses.recognition import Class, Identity, ranks
-from preimage.analyses.retention import CONTROL, KEPT, MEAN, Colour, Lightness
+from preimage.analyses.retention import CONTROL, DASH, KEPT, Colour, Lightness
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.findings import Analysis, Finding, Record
 from preimage.images import Photos, grey
 from preimage.interfaces import Inverter, Pairs, Representation
 from preimage.metrics import wilson
+from preimage.networks.squeezenet import SqueezeNet
 from preimage.representations import get_representation
 
 SIZE = 128  # pixels
@@ -165,14 +168,41 @@ def test_another_photographs_features_keep_no_band(pictures: tuple[list[str], Te
     assert max(kept(asked(Detail(), Everything(), pictures), "luminance", CONTROL)) < 0.1
 
 
-def test_the_mean_of_the_others_scores_zero(pictures: tuple[list[str], Tensor]) -> None:
-    """What is off by as much as that mean, in every band, keeps nothing."""
+class AlwaysGrey(Everything):
+    """The same picture for all: knows nothing of any."""
 
-    class Guess(Everything):
-        def invert(self, features: Tensor) -> Tensor:
-            return (features.sum(0) - features) / (len(features) - 1)
+    def invert(self, features: Tensor) -> Tensor:
+        return torch.full_like(features, 0.5)
 
-    assert kept(asked(Detail(), Guess(), pictures), "chroma") == pytest.approx([0.0] * 6, abs=1e-9)
+
+@pytest.mark.parametrize("n", [4, 8, 20])
+def test_one_picture_for_all_keeps_nothing_however_few_are_measured(n: int) -> None:
+    """Noise around mid-grey, whose mean over all such pictures is known: that mean tells no more and no less than 0."""
+    noise = torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(n))
+    finding = Detail()(AlwaysGrey(), [f"{place}" for place in range(n)], noise)
+    for channel in ("luminance", "chroma"):  # in fine bands, of many values
+        assert kept(finding, channel)[3:] == pytest.approx([0.0] * 2, abs=0.4 / n)
+
+
+def test_a_share_below_the_noise_floor_is_called_noise(pictures: tuple[list[str], Tensor]) -> None:
+    finding = asked(Detail(), AlwaysGrey(), pictures)
+    own = [r for r in finding.table if r["condition"] == KEPT]
+    assert all(float(r["noise_floor"]) == pytest.approx(1.96 * float(r["kept_sem"]), rel=1e-4) for r in own)
+    assert "No band keeps half of the luminance variance, and nothing that is told from noise" in finding.answer
+
+
+def test_the_standard_error_is_that_of_leaving_out_each_photograph() -> None:
+    around, errors = torch.randn(7, 5).double(), torch.rand(7).double()
+
+    def share(chosen: Sequence[int]) -> float:
+        own = around[list(chosen)]
+        return 1 - float(errors[list(chosen)].mean() / own.var(dim=0).sum())
+
+    without = torch.tensor([share([j for j in range(7) if j != i]) for i in range(7)]).double()
+    variance = (around - around.mean(dim=0)).square().sum(dim=1) * 7 / 6
+    found, sem = share_kept(errors, variance)
+    assert found == pytest.approx(share(range(7)))
+    assert sem == pytest.approx(math.sqrt(6 / 7 * float((without - without.mean()).square().sum())))
 
 
 def test_the_bands_add_up_to_the_pixels(pictures: tuple[list[str], Tensor]) -> None:
@@ -219,6 +249,13 @@ def test_a_histogram_keeps_no_place(pictures: tuple[list[str], Tensor]) -> None:
     for shift in (2, 8):
         guess = row(finding, condition="guessing 0", shift=shift)["pixel_error"]
         assert row(finding, condition=KEPT, shift=shift)["pixel_error"] == guess == shift
+    assert "the reconstruction is no better at 2, 8 px" in finding.answer
+
+
+def test_guessing_is_drawn_beside_the_reconstruction(pictures: tuple[list[str], Tensor]) -> None:
+    finding = asked(NEAR, Everything(), pictures)
+    assert [point[:2] for point in finding.plots[0].series["guessing 0"]] == [(2, 2), (8, 8)]
+    assert "the reconstruction is better at every shift" in finding.answer
 
 
 def test_another_photograph_tells_no_shift(pictures: tuple[list[str], Tensor]) -> None:
@@ -258,7 +295,9 @@ def test_a_grey_histogram_keeps_no_colour(pictures: tuple[list[str], Tensor]) ->
     finding = asked(Colour(), MeanGrey(), pictures)
     own = row(finding, condition=KEPT)
     assert own["ab_error"] == pytest.approx(row(finding, condition="grey")["ab_error"], rel=1e-3)
-    assert math.isnan(float(own["ab_correlation"]))  # grey does not vary: there is nothing to correlate
+    assert own["ab_correlation"] == DASH  # grey does not vary: there is nothing to correlate
+    assert "no closer than without any colour" in finding.answer
+    assert "nan" not in finding.answer
 
 
 def test_a_grey_histogram_keeps_the_brightness(pictures: tuple[list[str], Tensor]) -> None:
@@ -267,6 +306,12 @@ def test_a_grey_histogram_keeps_the_brightness(pictures: tuple[list[str], Tensor
     assert float(own["correlation"]) > 0.99
     assert float(own["level_error"]) < 255 / LEVELS / 2
     assert float(own["level_error"]) < float(row(finding, condition=MEAN)["level_error"])
+
+
+def test_one_picture_for_all_has_no_correlation_to_show(pictures: tuple[list[str], Tensor]) -> None:
+    finding = asked(Lightness(), AlwaysGrey(), pictures)
+    assert row(finding, condition=KEPT)["correlation"] == DASH
+    assert "it is the same for all" in finding.answer
 
 
 def test_another_photographs_features_do_not_tell_the_brightness(pictures: tuple[list[str], Tensor]) -> None:
@@ -285,6 +330,13 @@ def test_all_pixels_are_found_at_once(pictures: tuple[list[str], Tensor]) -> Non
         assert own["top1"] == 1
         assert own["top1_low"] == pytest.approx(0.806, abs=1e-3)  # Wilson's interval for 16 of 16
         assert row(finding, space=space, condition=CONTROL)["top1"] == 0
+
+
+def test_shares_are_drawn_with_their_intervals_beside_chance(pictures: tuple[list[str], Tensor]) -> None:
+    (plot,) = asked(Identity(("pixels",)), Everything(), pictures).plots
+    assert plot.series["first"][0][2] == pytest.approx((0.806, 1), abs=1e-3)  # all of 16, and yet not sure
+    assert plot.level == pytest.approx(1 / 16)
+    assert "chance" in plot.level_name
 
 
 def test_one_picture_for_all_finds_none(pictures: tuple[list[str], Tensor]) -> None:
@@ -327,7 +379,7 @@ def test_the_interval_of_a_share() -> None:
 
 
 def test_equal_images_are_named_alike(pictures: tuple[list[str], Tensor]) -> None:
-    finding = asked(Class(), Everything(), pictures)
+    finding = asked(Class(("efficientnet_lite0",)), Everything(), pictures)
     own = row(finding, condition=KEPT)
     assert (own["top1"], own["top5"]) == (1, 1)
     assert own["probability"] == row(finding, condition="photograph")["probability"]
@@ -335,7 +387,7 @@ def test_equal_images_are_named_alike(pictures: tuple[list[str], Tensor]) -> Non
 
 
 def test_a_grey_picture_is_named_less_surely(pictures: tuple[list[str], Tensor]) -> None:
-    finding = asked(Class(), MeanGrey(), pictures)
+    finding = asked(Class(("efficientnet_lite0",)), MeanGrey(), pictures)
     before, after = (float(row(finding, condition=one)["probability"]) for one in ("photograph", KEPT))
     assert after < 0.25 * before
 
@@ -347,20 +399,63 @@ def test_a_classifier_that_judges_its_own_layer_is_marked() -> None:
         def invert(self, features: Tensor) -> Tensor:
             return torch.full((len(features), 3, 224, 224), 0.5)
 
-    finding = Class()(OfPool(), ["a", "b"], torch.rand(2, 3, 224, 224))
+    finding = Class(("efficientnet_lite0",))(OfPool(), ["a", "b"], torch.rand(2, 3, 224, 224))
     assert all("(inverted itself)" in str(r["classifier"]) for r in finding.table)
     assert "Beware" in finding.answer
+    assert "preimage weights get" in finding.answer
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Weights of a SqueezeNet that has learnt nothing: a file of another classifier."""
+    file = tmp_path_factory.mktemp("weights") / "squeezenet.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = SqueezeNet().state_dict()
+    named = {name.replace(".conv.", ".") if ".conv." in name else name.replace(".", "/", 1): value
+             for name, value in state.items()}  # fmt: skip
+    save_file(named, file)
+    return {"squeezenet": str(file)}
+
+
+def test_every_classifier_at_hand_judges_on_its_own(
+    pictures: tuple[list[str], Tensor], squeezenet: dict[str, str]
+) -> None:
+    class OfPool(Everything):
+        representation = get_representation("efficientnet_lite0.pool")  # type: ignore[assignment]
+
+        def invert(self, features: Tensor) -> Tensor:
+            return torch.full((len(features), 3, 224, 224), 0.5)
+
+    images = F.interpolate(pictures[1][:3], (224, 224), mode="bilinear")
+    finding = Class(weights=squeezenet)(OfPool(), pictures[0][:3], images)
+    judges = {str(r["classifier"]) for r in finding.table}
+    assert {"efficientnet_lite0 (inverted itself)", "squeezenet"} <= judges
+    assert len(finding.plots) == len(judges)
+    assert "preimage weights get" not in finding.answer
+    assert "photograph (class by efficientnet_lite0 (inverted itself))" not in finding.sheets[0].columns
+
+
+def test_weights_named_for_all_questions_reach_the_classifiers(squeezenet: dict[str, str]) -> None:
+    assert set(Class(classifiers=("squeezenet",)).with_weights(squeezenet).judges()) == {"squeezenet"}
+
+
+def test_the_class_stands_beside_the_pictures_with_its_probability(pictures: tuple[list[str], Tensor]) -> None:
+    finding = asked(Class(("efficientnet_lite0",)), Everything(), pictures)
+    first = next(r for r in finding.records if r["condition"] == KEPT)
+    chance = f"{100 * float(first['probability']):.0f} %"
+    assert finding.sheets[0].captions[0].endswith(f"class {first['class']}: {chance}\nnow {chance}, place 1")
 
 
 def test_a_classifier_without_weights_says_what_it_needs(pictures: tuple[list[str], Tensor]) -> None:
-    finding = Class(classifier="squeezenet")(Everything(), *pictures)
+    finding = Class(("squeezenet",))(Everything(), *pictures)
     assert "needs its weights" in finding.reason
     assert not finding.table
 
 
 def test_unknown_classifiers_suggest_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'squeezenet'"):
-        Class(classifier="squeeznet")
+        Class(("squeeznet",))
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

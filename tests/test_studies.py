@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from preimage import api, studies, zoo
+from preimage.analyses.perturbation import MEAN, TIMES
 from preimage.api import described, sample_files
 from preimage.errors import PreimageWarning, RunError, SettingsError, UnknownNameError
 from preimage.findings import Plot, joined_plot, read_finding
@@ -56,14 +57,14 @@ def test_an_analysis_leaves_records_before_pictures(trial: Trial, tmp_path: Path
     (finding,) = analyse(["brightness"], "hog", trial, tmp_path)
     with (tmp_path / "brightness" / "records.csv").open() as file:
         records = list(csv.DictReader(file))
-    assert len(records) == 3 * 3 == len(finding.records)
-    assert {record["condition"] for record in records} == {"x1", "x10", "x100"}
+    assert len(records) == 4 * 3 == len(finding.records)
+    assert {record["condition"] for record in records} == {f"{TIMES}1", f"{TIMES}10", f"{TIMES}100", MEAN}
     assert (tmp_path / "brightness" / "plot-0.png").exists()
 
 
 def test_hog_hardly_keeps_brightness(trial: Trial, tmp_path: Path) -> None:
     (finding,) = analyse(["brightness"], "hog", trial, tmp_path)
-    plain, _, bright = (float(row["nre"]) for row in finding.table)
+    plain, _, bright, _ = (float(row["nre"]) for row in finding.table)
     assert bright == pytest.approx(plain, abs=0.01)
 
 
@@ -80,7 +81,7 @@ def test_a_report_is_one_page_that_loads_nothing(trial: Trial, tmp_path: Path) -
     assert page.resources
     assert all(source.startswith("data:image/") for source in page.resources)
     assert all(page.alts)
-    for expected in ("What hog keeps", "mean-image", "other-image", "±", "licence", "x100"):
+    for expected in ("What hog keeps", "mean-image", "other-image", "±", "licence", f"{TIMES}100"):
         assert expected in page.words
     assert "Does not apply: hog holds no class scores" in page.words
     assert read_finding(tmp_path / "report" / "hog" / "brightness")["table"]

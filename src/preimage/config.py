@@ -70,6 +70,7 @@ class Settings:
 
 
 SAME_SHAPES = {"bvlc_alexnet": "alexnet", "caffenet": "alexnet"}  # networks whose layers share another's presets
+WEIGHTS_KEYS = ("weights", "representation.weights")
 RUN_WIDE = ("autoencoder", "seed")  # settings in no section
 SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name not in RUN_WIDE]
 
@@ -147,7 +148,7 @@ def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
         key = rest.partition("=")[0].strip()
         if whom not in ("", name, name.partition(".")[0]):
             continue
-        if key in ("weights", "representation.weights") and not whom and not needs_weights(name):
+        if key in WEIGHTS_KEYS and not whom and not needs_weights(name):
             continue
         (own if whom else general).append(rest)
     return general + own

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from preimage.errors import FeatureError, ImageError, RunError
+from preimage.errors import PreimageError, RunError
 from preimage.evaluation import Contender
 from preimage.figures import bars, curve, sheet
 from preimage.interfaces import Inverter
@@ -140,16 +140,23 @@ class Analysis(ABC):
         """The same question where other inverters of the same features take part; `rivals` gets them when called."""
         return self
 
+    def with_weights(self, files: Mapping[str, str]) -> Analysis:  # noqa: ARG002 (most need no other network)
+        """The same question where weights files of networks, by network, are at hand."""
+        return self
+
     @abstractmethod
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         """Ask it of photographs (N, 3, S, S) in [0, 1], at the size of the inverter's representation."""
 
     def __call__(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
-        """`analyse` where it applies, else a finding that says why not: the inverter, or these photographs."""
+        """`analyse` where it applies, else a finding that says why not.
+
+        Whatever a reader could mend is a reason: it must not cost the answers to all other questions.
+        """
         try:
             reason = self.unavailable(inverter)
             return Finding(self.name, self.question, reason=reason) if reason else self.analyse(inverter, ids, images)
-        except (FeatureError, ImageError) as error:
+        except PreimageError as error:
             return Finding(self.name, self.question, reason=str(error))
 
 

@@ -27,7 +27,7 @@ from preimage.api import (
     load_contenders,
     slow_baselines,
 )
-from preimage.config import overrides_for, plain_settings
+from preimage.config import WEIGHTS_KEYS, overrides_for, plain_settings, split_override
 from preimage.errors import RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
@@ -36,6 +36,7 @@ from preimage.images import Fit, Photos, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import GradientDescent, MeanImage, portable
 from preimage.metrics import mean_and_sem, paired_difference
+from preimage.networks import NETWORKS
 from preimage.pairs import EncodedPhotos
 from preimage.runs import Run
 
@@ -72,6 +73,17 @@ class Trial:
                     f"a baseline is {GradientDescent.name} or a file that `preimage fit` wrote, got {name!r}: "
                     f"`preimage fit {name} --images PHOTOS -o {name}.safetensors`, then --baseline ./{name}.safetensors"
                 )
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Files of weights by network, for analyses that ask a network of their own: `caffenet:weights=FILE`."""
+        found = {}
+        for override in self.overrides:
+            whom, rest = split_override(override)
+            key, _, value = rest.partition("=")
+            if whom in NETWORKS and key.strip() in WEIGHTS_KEYS:
+                found[whom] = value.strip()
+        return found
 
     def load(self, name: str | Path | Inverter) -> dict[str, Inverter]:
         """An inverter, then the baselines kept with it, by name."""
@@ -144,7 +156,8 @@ def analyse(names: Iterable[str], inverter: str | Path | Inverter, trial: Trial,
     findings = []
     for place, analysis in enumerate(analyses):
         trial.on_progress(analysis.name, place, len(analyses))
-        finding = analysis.against(lambda: trial.rivals(inverter, photos))(asked, ids, images.to(trial.device))
+        analysis = analysis.with_weights(trial.weights).against(lambda: trial.rivals(inverter, photos))
+        finding = analysis(asked, ids, images.to(trial.device))
         finding.save(Path(folder))
         findings.append(finding)
     return findings

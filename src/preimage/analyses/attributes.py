@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,20 +11,26 @@ import torch
 from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
-from preimage.analyses.recognition import resized
-from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
+from preimage.analyses.recognition import chance_in_words, resized
+from preimage.analyses.retention import plus_minus, with_dashes
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
-from preimage.metrics import ab
+from preimage.metrics import ab, wilson
 from preimage.representations import ModuleLayer, get_representation
 
 CLASSIFIER = "efficientnet_lite0.prob"  # where the inverted network has no class probabilities of its own
+FAINT = 1 / 255  # chroma: what is less coloured than one level of one colour has no hue
+NEAR = 30.0  # degrees, half the way from red to yellow: a turn so near to another counts as the same
 
 
 @dataclass(frozen=True)
 class Hue(Analysis):
-    """The hue of the first `photographs` turned by some degrees; the same class? the same colour in the reconstruction?
+    """Every hue turned by some degrees; the same class? the same turn and colour in the reconstruction?
 
-    `colour_error` is the mean distance in the a and b of CIELAB between the reconstruction and the turned photograph.
+    `hue_shift` is read off the reconstructions before and after, pixel by pixel: the circular mean of the angles
+    between them, weighted by chroma; its standard error is that of leaving out each photograph (jackknife).
+    `colour_error` is the mean distance in the a and b of CIELAB between the reconstruction and the turned photograph,
+    `grey_error` that of a picture without colour. The sheet shows the `photographs` with the most chroma.
     """
 
     name: ClassVar[str] = "hue"
@@ -33,49 +40,128 @@ class Hue(Analysis):
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         classify, classifier = classifier_of(inverter)
-        images, ids = images[: self.photographs], ids[: self.photographs]
-        records: list[Record] = []
+        chosen = on_circle(images.cpu()).abs().mean(dim=(1, 2)).argsort(descending=True)[: self.photographs]
+        before = inverted(inverter, encoded(inverter.representation, images)).cpu()
         columns: dict[str, Tensor] = {}
+        records: list[Record] = []
+        turns: dict[float, Tensor] = {}
         for turn in self.degrees:
             turned = turn_hue(images, turn)
-            pictures = inverted(inverter, encoded(inverter.representation, turned))
-            columns |= {f"{turn:g}°": turned.cpu(), f"{turn:g}°, reconstruction": pictures.cpu()}
-            confidence, predicted = classify(turned).max(dim=1)
-            off = (ab(turned.cpu()) - ab(pictures.cpu())).norm(dim=1).mean(dim=(1, 2))
-            for place, name in enumerate(ids):
-                records.append(
-                    {
-                        "id": name,
-                        "degrees": turn,
-                        "class": int(predicted[place]),
-                        "confidence": float(confidence[place]),
-                        "colour_error": float(off[place]),
-                    }
-                )
-        table = summarise(records, ["degrees"], ["colour_error", "confidence"])
-        errors = [(float(place), float(row["colour_error"]), float(row["colour_error_sem"]))
-                  for place, row in enumerate(table)]  # fmt: skip
-        plot = Plot(self.question, "hue turned by", "colour error of the reconstruction, CIELAB units",
-                    {"colour error": errors}, "bars", [f"{turn:g}°" for turn in self.degrees])  # fmt: skip
-        answer = f"{in_words(records, classifier)} Colour error of the reconstructions, in CIELAB units: "
-        answer += ", ".join(f"{row['colour_error']:.1f} at {row['degrees']:g}°" for row in table) + "."
+            pictures = inverted(inverter, encoded(inverter.representation, turned)).cpu() if turn % 360 else before
+            probability, predicted = classify(turned).cpu().max(dim=1)
+            turned = turned.cpu()
+            columns |= {f"{turn:g}°": turned[chosen], f"{turn:g}°, reconstruction": pictures[chosen]}
+            wanted = ab(turned)
+            values = {
+                "class": predicted,
+                "confidence": probability,
+                "colour_error": (wanted - ab(pictures)).norm(dim=1).mean(dim=(1, 2)),
+                "grey_error": wanted.norm(dim=1).mean(dim=(1, 2)),
+            }
+            turns[turn] = turned_by(before, pictures)
+            values |= {"hue_shift": degrees_of(turns[turn]), "hue_weight": turns[turn].abs()}
+            lists = {name: value.tolist() for name, value in values.items()}
+            records += [
+                {"id": one, "degrees": turn, **{name: numbers[place] for name, numbers in lists.items()}}
+                for place, one in enumerate(ids)
+            ]
+        table = summarise(records, ["degrees"], ["colour_error", "grey_error", "confidence"])
+        for row in table:
+            row["hue_shift"], row["hue_shift_sem"] = mean_turn(turns[float(row["degrees"])])
+        captions = [caption(ids[place], records) for place in chosen.tolist()]
         return Finding(
-            self.name, self.question, answer, table, records, [plot], [Sheet(self.question, columns, list(ids))]
+            self.name,
+            self.question,
+            f"{shifts_in_words(table)} {errors_in_words(table)} {classes_in_words(records, table, classifier)}",
+            with_dashes(table),
+            records,
+            [shift_plot(table), error_plot(table)],
+            [Sheet(self.question, columns, captions)],
         )
 
 
-def in_words(records: Sequence[Record], classifier: str) -> str:
-    """How many photographs keep their class under every hue, and what each was taken for."""
-    classes: dict[str | float, list[Record]] = {}
-    for record in records:
-        classes.setdefault(record["id"], []).append(record)
-    kept = sum(len({record["class"] for record in own}) == 1 for own in classes.values())
-    said = [
-        f"{name}: " + ", ".join(f"class {one['class']} ({one['confidence']:.0%}) at {one['degrees']:g}°" for one in own)
-        for name, own in classes.items()
+# --- in words and figures ---------------------------------------------------------------------------------------------
+
+
+def shifts_in_words(table: Sequence[Record]) -> str:
+    """By how much the hue of the reconstructions turned, and whether that is the turn of the photographs."""
+    rows = [row for row in table if float(row["degrees"]) % 360]
+    if not rows:
+        return "No hue was turned."
+    if any(math.isnan(float(row["hue_shift"])) for row in rows):
+        return "The reconstructions have no colour whose hue could turn."
+    read = ", ".join(f"by {plus_minus(row, 'hue_shift', 1)}° where it was {row['degrees']:g}°" for row in rows)
+    return f"The hue of the reconstructions turned {read} (n = {rows[0]['n']}): {verdict(rows)}."
+
+
+def verdict(rows: Sequence[Record]) -> str:
+    """Whether the turns read off are those given, or none."""
+    given, found = ([float(row[key]) for row in rows] for key in ("degrees", "hue_shift"))
+    if not all(float(row["hue_shift_sem"]) < NEAR for row in rows):
+        return "too unsure to say whether it follows the photograph's"
+    if all(abs(wrapped(one - turn)) <= NEAR for one, turn in zip(found, given, strict=True)):
+        return "it follows the photograph's"
+    if all(abs(wrapped(one)) <= NEAR for one in found):
+        return "it does not follow the photograph's"
+    return "it turns otherwise than the photograph's"
+
+
+def errors_in_words(table: Sequence[Record]) -> str:
+    errors = [
+        f"{plus_minus(row, 'colour_error', 1)} at {row['degrees']:g}° "
+        f"({plus_minus(row, 'grey_error', 1)} without colour)"
+        for row in table
     ]
-    start = f"{kept} of {len(classes)} photographs keep their class under every hue, says {classifier}"
-    return f"{start} ({'; '.join(said)})."
+    return f"Colour error of the reconstructions, in CIELAB units: {', '.join(errors)}."
+
+
+def classes_in_words(records: Sequence[Record], table: Sequence[Record], classifier: str) -> str:
+    """How many photographs keep their class under every hue, and how sure the classifier is."""
+    classes: dict[str | float, set[str | float]] = {}
+    for record in records:
+        classes.setdefault(record["id"], set()).add(record["class"])
+    kept = sum(len(own) == 1 for own in classes.values())
+    low, high = wilson(kept / len(classes), len(classes))
+    sure = ", ".join(f"{plus_minus(row, 'confidence')} at {row['degrees']:g}°" for row in table)
+    return (
+        f"{kept} of {len(classes)} photographs keep their class under every hue (95 % interval {100 * low:.0f} to "
+        f"{100 * high:.0f} %), says {classifier}; the probability of the class it names is {sure}."
+    )
+
+
+def caption(one: str, records: Sequence[Record]) -> str:
+    """A photograph and what it is taken for under every hue."""
+    said = [
+        f"{record['degrees']:g}°: class {record['class']}, {chance_in_words(float(record['confidence']))}"
+        for record in records
+        if record["id"] == one
+    ]
+    return "\n".join([one, *said])
+
+
+def shift_plot(table: Sequence[Record]) -> Plot:
+    """Turns read off beside those given, as bars."""
+    given: list[Point] = [(float(place), float(row["degrees"]), math.nan) for place, row in enumerate(table)]
+    read: list[Point] = [
+        (float(place), float(row["hue_shift"]), float(row["hue_shift_sem"])) for place, row in enumerate(table)
+    ]
+    series = {"photographs": given, "reconstructions": read}
+    groups = [f"{row['degrees']:g}°" for row in table]
+    x_label = "hue of the photographs turned by"
+    return Plot("By how much the hue turned", x_label, "turn, degrees", series, "bars", groups)
+
+
+def error_plot(table: Sequence[Record]) -> Plot:
+    series: dict[str, list[Point]] = {
+        words: [(float(place), float(row[key]), float(row[f"{key}_sem"])) for place, row in enumerate(table)]
+        for key, words in (("colour_error", "reconstruction"), ("grey_error", "without colour"))
+    }
+    y_label = "colour error, CIELAB units (lower is better)"
+    groups = [f"{row['degrees']:g}°" for row in table]
+    return Plot("How far the colours are off", "hue of the photographs turned by", y_label, series, "bars", groups)
+
+
+# --- what is done to photographs, and asked of them -------------------------------------------------------------------
 
 
 def classifier_of(inverter: Inverter) -> tuple[Callable[[Tensor], Tensor], str]:
@@ -104,3 +190,39 @@ def turn_hue(images: Tensor, degrees: float) -> Tensor:
     hsv[:, 0] = (hsv[:, 0] + degrees / 360) % 1
     turned = torch.from_numpy(hsv2rgb(hsv, channel_axis=1)).to(images)
     return turned.clamp(0, 1)
+
+
+def on_circle(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) -> complex numbers (N, H, W): the angle is the hue, 0 for red, the length the chroma.
+
+    Exactly that of `turn_hue` for a third of the circle, off by a degree at most between.
+    """
+    red, green, blue = images.double().unbind(dim=1)
+    return torch.complex(red - (green + blue) / 2, math.sqrt(3) / 2 * (green - blue))
+
+
+def turned_by(before: Tensor, after: Tensor) -> Tensor:
+    """From one picture to another, complex (N,): the angle is the mean turn of the hue, 0 where colour is too faint."""
+    first, second = on_circle(before), on_circle(after)
+    products = (second * first.conj()).mean(dim=(1, 2))
+    coloured = (second.abs() * first.abs()).mean(dim=(1, 2)) > FAINT**2
+    return torch.where(coloured, products, 0)
+
+
+def degrees_of(turns: Tensor) -> Tensor:
+    """Complex (N,) -> degrees from -90 to 270, so that turns of 0, 120 and 240 are far from the ends; or NaN."""
+    degrees = (turns.angle().rad2deg() + 90) % 360 - 90
+    return torch.where(turns.abs() > 0, degrees, torch.nan)
+
+
+def wrapped(degrees: float) -> float:
+    """The same angle from -180 to 180 degrees."""
+    return (degrees + 180) % 360 - 180
+
+
+def mean_turn(turns: Tensor) -> tuple[float, float]:
+    """Of several photographs (N,) -> degrees and standard error, by leaving out each photograph (jackknife)."""
+    whole, n = turns.sum(), len(turns)
+    moved = ((whole - turns) * whole.conj()).angle().rad2deg()
+    sem = float(((n - 1) / n * (moved - moved.mean()).square().sum()).sqrt()) if n > 1 else math.nan
+    return float(degrees_of(whole[None])), sem

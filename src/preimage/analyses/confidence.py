@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from preimage.errors import ImageError
 from preimage.figures import heat
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter
-from preimage.inverters.confidence import CONSTANT, GRADIENT, LEVELS, MAP, Confidence, log_likelihood
+from preimage.inverters.confidence import CONSTANT, GRADIENT, KINDS, LEVELS, MAP, Confidence, log_likelihood
 from preimage.metrics import mean_and_sem
 
 OTHER = "map of another"  # photograph: what a map is worth that looks right and belongs elsewhere
@@ -29,7 +29,9 @@ BINS = 10  # pixels by expected error, as many in each
 class ConfidenceMap(Analysis):
     """Log-likelihoods of the errors, in nats per colour value, and how many errors lie within an interval.
 
-    Intervals are `covered` as calibrated on training photographs, and `normal` as a normal distribution has them.
+    Intervals are `covered` as calibrated on training photographs, and `normal` as a normal distribution has them. The
+    records hold, of every photograph and group of pixels too, `pixels`, and the root mean squares of the `expected` and
+    the `actual` error.
     """
 
     name: ClassVar[str] = "confidence"
@@ -59,6 +61,8 @@ class ConfidenceMap(Analysis):
         values = [name for name in records[0] if name not in ("id", "deviation")]
         table = summarise(records, ["deviation"], values)
         size = errors.square().mean(dim=1, keepdim=True).sqrt()
+        found = {kind: reliability(size, deviations[kind]) for kind in KINDS}
+        records += reliability_records(ids, found)
         shown = {
             "photograph": images[:SHOWN].cpu(),
             "reconstruction": own[:SHOWN],
@@ -71,7 +75,7 @@ class ConfidenceMap(Analysis):
             answer(table, records),
             table,
             records,
-            [likelihood_plot(table), coverage_plot(table), reliability_plot(size, deviations)],
+            [likelihood_plot(table), coverage_plot(table), reliability_plot(found)],
             [Sheet(self.question, shown, list(ids[:SHOWN]))],
         )
 
@@ -99,7 +103,10 @@ def judged(error: Tensor, deviation: Tensor, reach: Sequence[float]) -> dict[str
 
 def gain(records: Sequence[Record], rival: str) -> tuple[float, float]:
     """By how much the map is likelier than a rival, photograph by photograph: mean and standard error."""
-    of_kind = [[float(r["log_likelihood"]) for r in records if r["deviation"] == kind] for kind in (MAP, rival)]
+    of_kind = [
+        [float(one["log_likelihood"]) for one in records if one["deviation"] == kind and "log_likelihood" in one]
+        for kind in (MAP, rival)
+    ]
     return mean_and_sem([own - other for own, other in zip(*of_kind, strict=True)])
 
 
@@ -138,29 +145,60 @@ def coverage_plot(table: Sequence[Record]) -> Plot:
     return Plot("Errors within the interval", "central interval", "errors within it, %", series, "bars", groups)
 
 
-def reliability_plot(size: Tensor, deviations: dict[str, Tensor]) -> Plot:
-    """Pixels in groups by expected error: is the actual one as large? Root mean squares, of all three colours."""
-    found = {kind: reliability(size, deviations[kind]) for kind in (MAP, GRADIENT)}
-    ends = [end(point[0] for points in found.values() for point in points) for end in (min, max)]
-    series: dict[str, list[Point]] = {"as expected": [(end, end, math.nan) for end in ends], **found}
-    return Plot(
-        "Expected and actual error", "expected error (pixels in [0, 1])", "actual error, root mean square", series
-    )
+@dataclass(frozen=True)
+class Reliability:
+    """Pixels in groups by expected error, of every photograph (N, groups): how many, sums of squared errors."""
+
+    pixels: Tensor
+    expected: Tensor
+    actual: Tensor
+
+    def ratios(self) -> list[Point]:
+        """(expected, actual / expected, standard error over photographs) of each group, root mean squares."""
+        points: list[Point] = []
+        for count, expected, actual in zip(self.pixels.T, self.expected.T, self.actual.T, strict=True):
+            if not count.any():
+                continue
+            ratio = float(actual.sum() / expected.sum())
+            own = (actual - ratio * expected) / expected.mean()  # linearised, as of a ratio of means
+            sem = float(own.std()) / math.sqrt(len(own)) / (2 * math.sqrt(ratio)) if ratio > 0 else math.nan
+            points.append((float((expected.sum() / count.sum()).sqrt()), math.sqrt(ratio), sem))
+        return points
 
 
-def reliability(size: Tensor, expected: Tensor) -> list[Point]:
-    """(expected, actual, standard error over photographs) of each of `BINS` groups of pixels."""
+def reliability(size: Tensor, expected: Tensor) -> Reliability:
+    """Errors (N, 1, H, W) and what was expected of them, in `BINS` groups of as many pixels."""
     edges = expected.flatten()[::7].sort().values
     inner = edges[torch.linspace(0, len(edges) - 1, BINS + 1)[1:-1].long()]
     group = torch.bucketize(expected.contiguous(), inner)
-    points: list[Point] = []
-    for number in range(BINS):
-        inside = group == number
-        counts, sums = inside.flatten(1).sum(dim=1), (size.square() * inside).double().flatten(1).sum(dim=1)
-        if not counts.any():
-            continue
-        mean = float(sums.sum() / counts.sum())
-        own = (sums - mean * counts) / counts.double().mean()  # linearised, as of a ratio of means
-        sem = float(own.std()) / math.sqrt(len(own)) / (2 * math.sqrt(mean)) if mean > 0 else math.nan
-        points.append((float(expected[inside].square().double().mean().sqrt()), math.sqrt(mean), sem))
-    return points
+
+    def sums(values: Tensor) -> Tensor:
+        return torch.stack([(values * (group == number)).flatten(1).sum(dim=1) for number in range(BINS)], dim=1)
+
+    return Reliability(sums(torch.ones_like(group)), sums(expected.double().square()), sums(size.double().square()))
+
+
+def reliability_records(ids: Sequence[str], found: Mapping[str, Reliability]) -> list[Record]:
+    """A record for every photograph, kind of deviation and group of pixels that it has."""
+    records: list[Record] = []
+    for kind, own in found.items():
+        expected, actual = ((sums / own.pixels).sqrt().tolist() for sums in (own.expected, own.actual))
+        for place, (one, counts) in enumerate(zip(ids, own.pixels.tolist(), strict=True)):
+            for group, pixels in enumerate(counts):
+                if pixels:
+                    key: Record = {"id": one, "deviation": kind, "group": group + 1, "pixels": pixels}
+                    records.append(key | {"expected": expected[place][group], "actual": actual[place][group]})
+    return records
+
+
+def reliability_plot(found: Mapping[str, Reliability]) -> Plot:
+    """Is the error of pixels as large as expected? Of kinds that tell pixels apart, which needs two groups."""
+    ratios = {kind: own.ratios() for kind, own in found.items()}
+    return Plot(
+        "Expected and actual error",
+        "expected error (pixels in [0, 1])",
+        "actual over expected error",
+        {kind: points for kind, points in ratios.items() if len(points) > 1},
+        level=1.0,
+        level_name="as expected",
+    )

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from preimage.analyses.perturbation import SHOWN
-from preimage.analyses.retention import CONTROL, KEPT, anothers, mean_of_others, percent, reconstructed
+from preimage.analyses.retention import CONTROL, KEPT, anothers, percent, reconstructed
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet
 from preimage.images import grey
 from preimage.interfaces import Inverter
+from preimage.metrics import Z95
 
 COARSEST = 2.0  # cycles per image: all below is one band, brightness and its slopes
 SHEET_BANDS = (8.0, 32.0)  # cycles per image: what parts coarse, middle and fine on the sheet
@@ -23,11 +24,14 @@ SHEET_BANDS = (8.0, 32.0)  # cycles per image: what parts coarse, middle and fin
 
 @dataclass(frozen=True)
 class Detail(Analysis):
-    """Per octave: 1 - (squared error) / (squared distance from the mean of the other photographs), summed over them.
+    """Per octave: 1 - (mean squared error) / (variance over the photographs, unbiased: divided by n - 1).
 
-    1 is a perfect band, 0 the mean image's score, and less than 0 is worse than that. Bands are those of the discrete
-    cosine transform, which sees an image mirrored at its border: no window is needed, and the bands add up to all
-    pixels. Half the variance is `level` = 0.5.
+    1 is a perfect band, less than 0 is worse than the mean image. What returns the mean of all photographs there are,
+    or nothing in a band whose mean is 0, scores 0 there up to chance, however few are measured. A share below its
+    `noise_floor`, 1.96 standard errors, is not told from nothing.
+
+    Bands are those of the discrete cosine transform, which sees an image mirrored at its border: no window is needed,
+    and the bands add up to all pixels. Half the variance is `level` = 0.5.
     """
 
     name: ClassVar[str] = "detail"
@@ -37,7 +41,10 @@ class Detail(Analysis):
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         own, images = reconstructed(inverter, images), images.cpu()
         bands = octaves(min(images.shape[2:]))
-        variance = spectrum(opponent(images - mean_of_others(images)), bands)
+        n = len(images)
+        around = spectrum(opponent(images - images.mean(dim=0)), bands)
+        # Whose mean over photographs is the unbiased variance: the mean image here is drawn towards each of them.
+        variance = {channel: n / (n - 1) * energy for channel, energy in around.items()}
         errors = {
             name: spectrum(opponent(images - one), bands) for name, one in ((KEPT, own), (CONTROL, anothers(own)))
         }
@@ -55,11 +62,11 @@ class Detail(Analysis):
                 for band, (low, high) in enumerate(bands):
                     share, sem = share_kept(error[channel][:, band], total[:, band])
                     key: Record = {"condition": condition, "channel": channel, "from": low, "to": high}
-                    table.append(key | {"n": len(ids), "kept": share, "kept_sem": sem})
+                    table.append(key | {"n": n, "kept": share, "kept_sem": sem, "noise_floor": Z95 * sem})
         return Finding(
             self.name,
             self.question,
-            self.answer(table, len(ids)),
+            self.answer(table, n),
             table,
             records,
             [self.plot(table)],
@@ -72,20 +79,26 @@ class Detail(Analysis):
             rows = [row for row in table if row["condition"] == KEPT and row["channel"] == channel]
             control = next(row for row in table if row["condition"] == CONTROL and row["channel"] == channel)
             parts.append(
-                f"of the {channel} variance {reach(rows, self.level)} (of the coarsest band "
-                f"{percent(rows[0]['kept'])} ± {percent(rows[0]['kept_sem'])}; with another photograph's features "
-                f"{percent(control['kept'])})"
+                f"{reach(rows, self.level, channel)}, and {told(rows)} (of the coarsest band {kept_in_words(rows[0])}; "
+                f"with another photograph's features {kept_in_words(control)})."
             )
-        return f"Half and more is kept {'; '.join(parts)}; 0 % is the mean of the other photographs, n = {n}."
+        highest = max(float(row["noise_floor"]) for row in table if row["condition"] == KEPT)
+        return (
+            f"{' '.join(parts)} 0 % is the mean image. The noise floor, below which a share is not told from nothing, "
+            f"is 1.96 standard errors: {percent(highest)} in the worst band (n = {n})."
+        )
 
     def plot(self, table: Sequence[Record]) -> Plot:
         series: dict[str, list[Point]] = {}
         for row in table:
             points = series.setdefault(f"{row['channel']}{'' if row['condition'] == KEPT else f', {CONTROL}'}", [])
-            points.append((float(len(points)), float(row["kept"]), float(row["kept_sem"])))
+            share, floor = float(row["kept"]), float(row["noise_floor"])
+            points.append((float(len(points)), share, (share - floor, share + floor)))
         bands = list(dict.fromkeys(f"{float(row['from']):.0f} to {float(row['to']):.0f}" for row in table))
-        y_label = "share of variance kept (0: mean image, 1: all)"
-        return Plot(self.question, "spatial frequency, cycles per image", y_label, series, groups=bands)
+        x_label = "spatial frequency, cycles per image"
+        y_label = "share of variance kept, 95 % intervals"
+        nothing = "mean image; what reaches it is noise"
+        return Plot(self.question, x_label, y_label, series, groups=bands, level=0.0, level_name=nothing)
 
     def sheet(self, ids: Sequence[str], images: Tensor, own: Tensor) -> Sheet:
         """Photograph and reconstruction, whole and in their middle and fine luminance alone (around mid-grey)."""
@@ -156,12 +169,15 @@ def between(images: Tensor, low: float, high: float) -> Tensor:
 
 
 def share_kept(error: Tensor, variance: Tensor) -> tuple[float, float]:
-    """1 - sum of errors / sum of variances (N,), and its standard error as a ratio of means (linearised)."""
-    total = float(variance.sum())
+    """1 - mean error / mean variance, both (N,), and its standard error by leaving out each photograph (jackknife)."""
+    total, n = float(variance.sum()), len(error)
     if not total > 0:
         return math.nan, math.nan
-    ratio, n = float(error.sum()) / total, len(error)
-    return 1 - ratio, float((error - ratio * variance).std()) / (total / n) / math.sqrt(n)
+    # Without a photograph the mean image is another one too: the sum of squares around it falls by more than its own.
+    squares = total * (n - 1) / n - variance
+    without = 1 - (error.sum() - error) / (n - 1) / (squares / (n - 2)) if n > 2 else torch.full((n,), math.nan)
+    sem = ((n - 1) / n * (without - without.mean()).square().sum()).sqrt()
+    return 1 - float(error.sum()) / total, float(sem)
 
 
 def middle(row: Record) -> float:
@@ -169,14 +185,31 @@ def middle(row: Record) -> float:
     return math.sqrt(float(row["from"]) * float(row["to"])) or float(row["to"]) / 2
 
 
-def reach(rows: Sequence[Record], level: float) -> str:
+def kept_in_words(row: Record) -> str:
+    """`58 % ± 2 %`."""
+    return f"{percent(row['kept'])} ± {percent(row['kept_sem'])}"
+
+
+def told(rows: Sequence[Record]) -> str:
+    """Up to which band there is a share above its noise floor."""
+    above = [row for row in rows if float(row["kept"]) > float(row["noise_floor"])]
+    if not above:
+        return "nothing that is told from noise"
+    return (
+        "something in the finest band too" if above[-1] is rows[-1] else f"something up to {above[-1]['to']:g} cycles"
+    )
+
+
+def reach(rows: Sequence[Record], level: float, channel: str) -> str:
     """Up to how many cycles at least that share is kept in every band, interpolated between the bands' middles."""
+    share = "half" if level == 0.5 else percent(level)
     if not float(rows[0]["kept"]) >= level:
-        return "in no band"
+        return f"No band keeps {share} of the {channel} variance"
+    most = f"{share[0].upper()}{share[1:]} of the {channel} variance or more is kept"
     for before, after in pairwise(rows):
         high, low = float(before["kept"]), float(after["kept"])
         if not low >= level:
-            share = (high - level) / (high - low)
-            cycles = middle(before) * (middle(after) / middle(before)) ** share
-            return f"up to {cycles:.0f} cycles per image" if cycles >= 2 else "up to 2 cycles per image"
-    return f"up to the finest band ({float(rows[-1]['from']):g} cycles per image and more)"
+            part = (high - level) / (high - low)
+            cycles = max(COARSEST, middle(before) * (middle(after) / middle(before)) ** part)
+            return f"{most} up to {cycles:.0f} cycles per image"
+    return f"{most} up to the finest band ({float(rows[-1]['from']):g} cycles per image and more)"

@@ -71,10 +71,9 @@ class Place(Analysis):
         series: dict[str, list[Point]] = {}
         for row in table:
             point = (float(row["shift"]), float(row["pixel_error"]), float(row["pixel_error_sem"]))
-            if row["condition"] in (KEPT, ESTIMATOR):  # the others are pixels off: they would flatten these two
+            if row["condition"] != CONTROL:  # which is tens of pixels off: it would flatten the others
                 series.setdefault(str(row["condition"]), []).append(point)
-        x_label = "true shift, pixels (as much as guessing 0 is off)"
-        return Plot(self.question, x_label, "error of the estimated shift, pixels", series)
+        return Plot(self.question, "true shift, pixels", "error of the estimated shift, pixels", series)
 
 
 def per_photograph(records: Sequence[Record]) -> list[Record]:
@@ -137,8 +136,14 @@ def answer(table: Sequence[Record]) -> str:
     control = [float(row["pixel_error"]) for row in table if row["condition"] == CONTROL]
     known = [float(row["pixel_error"]) for row in table if row["condition"] == ESTIMATOR]
     count = next(row["n"] for row in table if row["condition"] == KEPT)
+    worse = [
+        f"{row['shift']}"
+        for row in table
+        if row["condition"] == KEPT and not float(row["pixel_error"]) < float(row["shift"])
+    ]
+    verdict = f"no better at {', '.join(worse)} px" if worse else "better at every shift"
     return (
         f"Error of the estimated shift in pixels, by true shift: {'; '.join(parts)} (guessing 0 errs by the shift "
-        f"itself; the photographs themselves {max(known, default=math.nan):.2f} at most; another photograph's features "
-        f"{min(control, default=math.nan):.1f} and more; n = {count})."
+        f"itself, and the reconstruction is {verdict}; the photographs themselves {max(known, default=math.nan):.2f} "
+        f"at most; another photograph's features {min(control, default=math.nan):.1f} and more; n = {count})."
     )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from preimage.analyses.perturbation import BATCH, SHOWN
+from preimage.analyses.perturbation import BATCH, MEAN, SHOWN
 from preimage.analyses.retention import (
     CONTROL,
     KEPT,
-    MEAN,
     anothers,
     conditions,
     percent,
@@ -26,11 +25,12 @@ from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import wilson
-from preimage.networks import NETWORKS, load_network, on_device
+from preimage.networks import NETWORKS, has_weights, load_network, on_device
 from preimage.networks.weights import fingerprint
 from preimage.representations import REPRESENTATIONS, get_representation
 
 PIXELS = "pixels"
+PHOTOGRAPH = "photograph"
 FEW = 5  # "among the first five"
 
 
@@ -68,24 +68,21 @@ class Identity(Analysis):
                 values = {name: value.double() for name, value in values.items()}
                 records += [{"space": title, **one} for one in records_of(ids, condition, values)]
         table = with_intervals(summarise(records, ["space", "condition"], ["top1", f"top{FEW}", "rank"]))
-        spaces = list(dict.fromkeys(str(row["space"]) for row in table))
-        plot = Plot(
-            self.question,
-            "distance in",
-            f"share found (chance {1 / len(ids):.2g} and {min(1, FEW / len(ids)):.2g})",
-            {
-                f"{words}{'' if condition == KEPT else f', {CONTROL}'}": [
-                    (float(spaces.index(str(row["space"]))), float(row[value]), float(row[f"{value}_sem"]))
-                    for row in table
-                    if row["condition"] == condition
-                ]
-                for condition in (KEPT, CONTROL)
-                for value, words in (("top1", "first"), (f"top{FEW}", f"among {FEW}"))
-            },
-            "bars",
-            spaces,
-        )
+        plot = identity_plot(self.question, table)
         return Finding(self.name, self.question, identity_answer(table), table, records, [plot])
+
+
+def identity_plot(title: str, table: Sequence[Record]) -> Plot:
+    """Shares with their 95 % intervals, beside what chance finds."""
+    series: dict[str, list[Point]] = {}
+    for condition in (KEPT, CONTROL):
+        rows = [row for row in table if row["condition"] == condition]
+        words = "" if condition == KEPT else f", {CONTROL}"
+        series |= {f"first{words}": shares(rows, "top1"), f"among {FEW}{words}": shares(rows, f"top{FEW}")}
+    spaces = list(dict.fromkeys(str(row["space"]) for row in table))
+    chance = float(table[0]["chance"])
+    name = f"chance to be first ({percent(chance)}; among {FEW} {percent(min(1, FEW * chance))})"
+    return Plot(title, "distance in", "share found", series, "bars", spaces, level=chance, level_name=name)
 
 
 def vectors(space: str, images: Tensor) -> Tensor:
@@ -158,74 +155,110 @@ def identity_answer(table: Sequence[Record]) -> str:
 
 @dataclass(frozen=True)
 class Class(Analysis):
-    """Whether a classifier still says of the reconstruction what it says of the photograph; no labels are needed.
+    """Whether classifiers still say of the reconstruction what they say of the photograph; no labels are needed.
 
-    `classifier` is a network by name, `weights` its files where it brings none.
+    `classifiers` are networks by name; where none is named, all whose weights are at hand. `weights` are files of
+    networks that bring none, by network. A classifier that is the inverted network is marked: it judges its own work.
     """
 
     name: ClassVar[str] = "class"
     question: ClassVar[str] = "Does a classifier still name what the photograph shows?"
-    classifier: str = "efficientnet_lite0"
-    weights: str | None = None
+    classifiers: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.classifier not in NETWORKS:
-            raise UnknownNameError("classifier", self.classifier, NETWORKS)
+        for network in (*self.classifiers, *self.weights):
+            if network not in NETWORKS:
+                raise UnknownNameError("classifier", network, NETWORKS)
 
-    def unavailable(self, inverter: Inverter) -> str:  # noqa: ARG002 (it depends on the classifier alone)
-        try:
-            network = load_network(self.classifier, self.weights)
-        except WeightsError as error:
-            return str(error)
-        return "" if hasattr(network, "prob") else f"{self.weights} holds no whole classifier: its last layers miss"
+    def with_weights(self, files: Mapping[str, str]) -> Class:
+        return replace(self, weights={**files, **self.weights})
+
+    def judges(self) -> dict[str, nn.Module]:
+        """The classifiers; raises `WeightsError` where one that was named cannot be had whole."""
+        at_hand = [name for name in NETWORKS if name in self.weights or has_weights(name)]
+        found = {name: load_network(name, self.weights.get(name)) for name in self.classifiers or at_hand}
+        whole = {name: network for name, network in found.items() if hasattr(network, "prob")}
+        for name in self.classifiers:
+            if name not in whole:
+                raise WeightsError(f"the weights of {name} hold no whole classifier: its last layers miss")
+        return whole
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
-        network = load_network(self.classifier, self.weights)
-        compared = conditions(inverter, images)
-        wanted = self.probabilities(network, images, images.device)
-        named = wanted.argmax(dim=1)
+        pictures = {PHOTOGRAPH: images.cpu(), **conditions(inverter, images)}
         records: list[Record] = []
-        places: dict[str, Tensor] = {}
-        for condition, pictures in {"photograph": images.cpu(), **compared}.items():
-            own = wanted if condition == "photograph" else self.probabilities(network, pictures, images.device)
-            place = (own > own.gather(1, named[:, None])).sum(dim=1)  # how many classes come before
-            places[condition] = place
-            values = {"top1": place < 1, f"top{FEW}": place < FEW, "probability": own.gather(1, named[:, None])[:, 0]}
-            records += records_of(ids, condition, {name: value.double() for name, value in values.items()})
-        judge = f"{self.classifier}{' (inverted itself)' if self.judges_itself(inverter) else ''}"
-        records = [{"classifier": judge, **record} for record in records]
+        captions: dict[str, list[str]] = {}
+        for network, judge in self.judges().items():
+            itself = same_network(network, self.weights.get(network), inverter.representation)
+            title = f"{network} (inverted itself)" if itself else network
+            said = {
+                condition: self.probabilities(network, judge, own, images.device) for condition, own in pictures.items()
+            }
+            verdicts = judged(said)
+            for condition, values in verdicts.items():
+                records += [{"classifier": title, **record} for record in records_of(ids, condition, values)]
+            captions[title] = [in_words(one, place, verdicts) for place, one in enumerate(ids[:SHOWN])]
         values_shown = ["top1", f"top{FEW}", "probability"]
         table = with_intervals(summarise(records, ["classifier", "condition"], values_shown))
         for row in table:
             row.pop("chance")  # of 1,000 classes that are not equally frequent: the control says it better
-        shown = {"photograph": images[:SHOWN].cpu(), "reconstruction": compared[KEPT][:SHOWN]}
-        captions = [f"{one}\nclass {named[i]}, now in place {places[KEPT][i] + 1}" for i, one in enumerate(ids[:SHOWN])]
+        by_judge = {title: [row for row in table if row["classifier"] == title] for title in captions}
+        seen = min(by_judge, key=is_marked)  # the first that does not judge itself, if there is one
+        shown = {f"photograph (class by {seen})": pictures[PHOTOGRAPH], KEPT: pictures[KEPT]}
         return Finding(
             self.name,
             self.question,
-            class_answer(table),
+            " ".join([*(class_answer(rows) for rows in by_judge.values()), advice(by_judge)]).strip(),
             table,
             records,
-            [class_plot(self.question, table)],
-            [Sheet(self.question, shown, captions)],
+            [class_plot(self.question, rows) for rows in by_judge.values()],
+            [Sheet(self.question, {title: own[:SHOWN] for title, own in shown.items()}, captions[seen])],
         )
 
-    def probabilities(self, network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    def probabilities(self, network: str, judge: nn.Module, images: Tensor, device: torch.device) -> Tensor:
         """Images (N, 3, H, W) -> class probabilities (N, classes) on the CPU, computed on a device.
 
         The whole picture is scaled to the input's size.
         """
-        preprocessing = NETWORKS[self.classifier].preprocessing
-        network = on_device(network, device)  # which may be the inverter's own, and elsewhere
+        preprocessing = NETWORKS[network].preprocessing
+        judge = on_device(judge, device)  # which may be the inverter's own, and elsewhere
         with torch.inference_mode():
             parts = [
-                network(preprocessing(resized(part.to(device), preprocessing.image_size))).cpu()
+                judge(preprocessing(resized(part.to(device), preprocessing.image_size))).cpu()
                 for part in torch.split(images, BATCH)
             ]
         return torch.cat(parts)
 
-    def judges_itself(self, inverter: Inverter) -> bool:
-        return same_network(self.classifier, self.weights, inverter.representation)
+
+def judged(said: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Class probabilities (N, classes) by condition -> what becomes of the photographs' classes, values (N,)."""
+    wanted = said[PHOTOGRAPH].argmax(dim=1)[:, None]
+    verdicts = {}
+    for condition, own in said.items():
+        probability = own.gather(1, wanted)
+        place = 1 + (own > probability).sum(dim=1)  # as many classes come before
+        verdicts[condition] = {
+            "class": own.argmax(dim=1),
+            "place": place,
+            "top1": (place <= 1).double(),
+            f"top{FEW}": (place <= FEW).double(),
+            "probability": probability[:, 0].double(),
+        }
+    return verdicts
+
+
+def in_words(one: str, place: int, verdicts: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """A caption: the class of a photograph, and how likely and in which place it is for the reconstruction."""
+    before, after = ({key: float(own[place]) for key, own in verdicts[c].items()} for c in (PHOTOGRAPH, KEPT))
+    return (
+        f"{one}\nclass {before['class']:.0f}: {chance_in_words(before['probability'])}\n"
+        f"now {chance_in_words(after['probability'])}, place {after['place']:.0f}"
+    )
+
+
+def chance_in_words(probability: float) -> str:
+    """`93 %`, `0.02 %`."""
+    return f"{100 * probability:.0f} %" if probability >= 0.01 else f"{100 * probability:.1g} %"
 
 
 def same_network(network: str, weights: str | None, representation: Representation) -> bool:
@@ -236,25 +269,47 @@ def same_network(network: str, weights: str | None, representation: Representati
     return isinstance(module, nn.Module) and fingerprint(module) == fingerprint(load_network(network, weights))
 
 
+def is_marked(title: str) -> bool:
+    return "(inverted itself)" in title
+
+
 def class_plot(title: str, table: Sequence[Record]) -> Plot:
-    words: Mapping[str, str] = {"top1": "named first", f"top{FEW}": f"among {FEW}", "probability": "probability"}
+    """Of one classifier; shares with their 95 % intervals."""
     series: dict[str, list[Point]] = {
-        label: [(float(place), float(row[value]), float(row[f"{value}_sem"])) for place, row in enumerate(table)]
-        for value, label in words.items()
+        "named first": shares(table, "top1"),
+        f"among {FEW}": shares(table, f"top{FEW}"),
+        "probability": [
+            (float(place), float(row["probability"]), float(row["probability_sem"])) for place, row in enumerate(table)
+        ],
     }
     groups = [str(row["condition"]) for row in table]
     return Plot(title, "", f"class of the photograph by\n{table[0]['classifier']}, share", series, "bars", groups)
+
+
+def shares(rows: Sequence[Record], name: str) -> list[Point]:
+    """Points of a plot with a group for each row: shares and their intervals."""
+    return [
+        (float(place), float(row[name]), (float(row[f"{name}_low"]), float(row[f"{name}_high"])))
+        for place, row in enumerate(rows)
+    ]
 
 
 def class_answer(table: Sequence[Record]) -> str:
     rows = {str(row["condition"]): row for row in table}
     own, control = rows[KEPT], rows[CONTROL]
     judge = str(own["classifier"])
-    warning = " Beware: it judges features of its own." if "(inverted itself)" in judge else ""
+    warning = " Beware: it judges features of its own." if is_marked(judge) else ""
     return (
         f"{judge} names {interval(own, 'top1')} of the reconstructions as their photographs, "
         f"{interval(own, f'top{FEW}')} with that class among the first {FEW}; its probability is "
-        f"{plus_minus(own, 'probability')} instead of {plus_minus(rows['photograph'], 'probability')}. "
+        f"{plus_minus(own, 'probability')} instead of {plus_minus(rows[PHOTOGRAPH], 'probability')}. "
         f"With another photograph's features {interval(control, 'top1')}, with the mean image "
         f"{interval(rows[MEAN], 'top1')} (n = {own['n']}; in brackets 95 % intervals).{warning}"
     )
+
+
+def advice(judges: Collection[str]) -> str:
+    """Where every classifier is the inverted network: how to have another one."""
+    if not all(is_marked(judge) for judge in judges):
+        return ""
+    return "For a judge of its own, fetch the weights of another network: `preimage weights get alexnet`."

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import SHOWN, encoded, inverted
+from preimage.analyses.perturbation import MEAN, SHOWN, encoded, inverted, mean_of_others
 from preimage.errors import ImageError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.images import grey
@@ -23,8 +23,8 @@ from preimage.interfaces import Inverter
 from preimage.metrics import ab
 
 KEPT = "reconstruction"
-MEAN = "mean of the others"  # of the other evaluated photographs: what is known without any features
 CONTROL = "another's features"
+DASH = "\N{EN DASH}"  # in a table: there is no such number
 LIGHTNESS_SHOWN = 65.0  # CIELAB's L of a picture that shows colour alone
 GROUPS = 5  # of photographs, from the darkest to the brightest
 
@@ -42,11 +42,6 @@ def reconstructed(inverter: Inverter, images: Tensor) -> Tensor:
 def anothers(values: Tensor) -> Tensor:
     """For every photograph what belongs to the next one: the control, as in the evaluation."""
     return values.roll(-1, dims=0)
-
-
-def mean_of_others(values: Tensor) -> Tensor:
-    """For every photograph the mean over all but it, (N, ...) -> (N, ...)."""
-    return (values.sum(dim=0) - values) / (len(values) - 1)
 
 
 def conditions(inverter: Inverter, images: Tensor) -> dict[str, Tensor]:
@@ -70,6 +65,19 @@ def bar_plot(title: str, y_label: str, table: Sequence[Record], value: str) -> P
         (float(place), float(row[value]), float(row[f"{value}_sem"])) for place, row in enumerate(table)
     ]
     return Plot(title, "", y_label, {value: points}, "bars", [str(row["condition"]) for row in table])
+
+
+def with_dashes(table: Sequence[Record]) -> list[Record]:
+    """A table for people: a value that is no number becomes a dash, a standard error that is none is left out."""
+
+    def missing(value: float | str) -> bool:
+        return isinstance(value, float) and math.isnan(value)
+
+    return [
+        {key: DASH if missing(value) else value for key, value in row.items()
+         if not (key.endswith("_sem") and missing(value))}
+        for row in table
+    ]  # fmt: skip
 
 
 def plus_minus(row: Record, value: str, digits: int = 2) -> str:
@@ -111,7 +119,7 @@ class Colour(Analysis):
             self.name,
             self.question,
             colour_answer(table),
-            table,
+            with_dashes(table),
             records,
             [bar_plot(self.question, "error in CIELAB's a, b plane (lower is better)", table, "ab_error")],
             [Sheet(self.question, shown, list(ids[:SHOWN]))],
@@ -144,14 +152,28 @@ def correlation(own: Tensor, wanted: Tensor) -> Tensor:
 def colour_answer(table: Sequence[Record]) -> str:
     rows = {str(row["condition"]): row for row in table}
     own, none = rows[KEPT], rows["grey"]
-    saved = 1 - float(own["ab_error"]) / float(none["ab_error"]) if none["ab_error"] else math.nan
     return (
-        f"Mean error in the a, b plane of CIELAB {plus_minus(own, 'ab_error')}, {percent(saved)} less than without any "
-        f"colour ({plus_minus(none, 'ab_error')}); mean of the other photographs {plus_minus(rows[MEAN], 'ab_error')}, "
+        f"Mean error in the a, b plane of CIELAB {plus_minus(own, 'ab_error')}, {saved(own, none)} "
+        f"({plus_minus(none, 'ab_error')}); mean of the other photographs {plus_minus(rows[MEAN], 'ab_error')}, "
         f"another photograph's features {plus_minus(rows[CONTROL], 'ab_error')} (n = {own['n']}). "
-        f"Over the places of a picture a and b correlate by {own['ab_correlation']:.2f} "
-        f"(another photograph's features: {rows[CONTROL]['ab_correlation']:.2f})."
+        f"{alike_over_places(own, rows[CONTROL])}"
     )
+
+
+def alike_over_places(own: Record, control: Record) -> str:
+    if math.isnan(float(own["ab_correlation"])):
+        return "Over the places of a reconstruction the colour does not vary."
+    return (
+        f"Over the places of a picture a and b correlate by {own['ab_correlation']:.2f} "
+        f"(another photograph's features: {control['ab_correlation']:.2f})."
+    )
+
+
+def saved(own: Record, none: Record) -> str:
+    """By how much the error is less than that of a picture without colour."""
+    error, without = float(own["ab_error"]), float(none["ab_error"])
+    share = 1 - error / without if without else math.nan
+    return f"{percent(share)} less than without any colour" if share >= 0.005 else "no closer than without any colour"
 
 
 # --- lightness --------------------------------------------------------------------------------------------------------
@@ -187,7 +209,7 @@ class Lightness(Analysis):
                 | {name: by_brightness(wanted, own) for name, own in levels.items()},
             ),
         ]
-        return Finding(self.name, self.question, lightness_answer(table), table, records, plots)
+        return Finding(self.name, self.question, lightness_answer(table), with_dashes(table), records, plots)
 
 
 def mean_level(images: Tensor) -> Tensor:
@@ -218,7 +240,12 @@ def lightness_answer(table: Sequence[Record]) -> str:
     return (
         f"The mean level is off by {plus_minus(own, 'level_error', 1)} of 255, by "
         f"{plus_minus(guess, 'level_error', 1)} when always guessing the mean of the others; "
-        f"it correlates with the photograph's by {plus_minus(own, 'correlation')} "
-        f"(another photograph's features: {plus_minus(control, 'correlation')}, error"
+        f"{correlates(own)} (another photograph's features: {correlates(control)}, error"
         f" {plus_minus(control, 'level_error', 1)}; n = {own['n']})."
     )
+
+
+def correlates(row: Record) -> str:
+    if math.isnan(float(row["correlation"])):
+        return "it is the same for all"
+    return f"it correlates with the photograph's by {plus_minus(row, 'correlation')}"

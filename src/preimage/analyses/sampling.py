@@ -13,18 +13,21 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance, mean_pairwise_distance
+
+PHOTOGRAPHS = "of photographs"
 
 
 @dataclass(frozen=True)
 class RandomFeatures(Analysis):
-    """`samples` feature arrays of two kinds, multiplied by `contrast` before inversion.
+    """`samples` feature arrays of two kinds beside those of the photographs, all multiplied by `contrast`.
 
     *Histograms*: every dimension drawn from its own values over the photographs, so that its sparsity is theirs.
     *Gaussian*: all dimensions from one normal distribution; where features are never negative, cut off below zero, its
     mean and deviation such that the share of zeros and the mean are those of the photographs.
+    `nearest` is the distance to the nearest (other) picture from photographs' features, over their mean distance.
     """
 
     name: ClassVar[str] = "random-features"
@@ -37,35 +40,42 @@ class RandomFeatures(Analysis):
         if self.samples < 1 or not self.contrast > 0:
             raise SettingsError(f"samples and contrast are positive, got {self.samples} and {self.contrast}")
 
-    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:  # noqa: ARG002 (samples have no ids)
+    def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         features = encoded(inverter.representation, images)
         generator = torch.Generator().manual_seed(self.seed)
         drawn = {
-            "photographs": features[: self.samples],
-            "histograms": from_histograms(features, self.samples, generator) * self.contrast,
-            "gaussian": from_gaussian(features, self.samples, generator) * self.contrast,
+            PHOTOGRAPHS: features,
+            "histograms": from_histograms(features, self.samples, generator),
+            "gaussian": from_gaussian(features, self.samples, generator),
         }
-        known = inverted(inverter, features)
+        pictures = {kind: inverted(inverter, own * self.contrast) for kind, own in drawn.items()}
+        known = pictures[PHOTOGRAPHS]
         pairwise = mean_pairwise_distance(known)
         records: list[Record] = []
-        pictures = {kind: inverted(inverter, own) for kind, own in drawn.items()}
         for kind, own in pictures.items():
-            for place, picture in enumerate(own):
-                others = known if kind != "photographs" else torch.cat([known[:place], known[place + 1 :]])
-                nearest = float(distance(others, picture[None]).min()) / pairwise if len(others) else math.nan
-                records.append(
-                    {"id": f"{kind}-{place}", "condition": kind, "spread": float(picture.std()), "nearest": nearest}
-                )
+            names = list(ids) if kind == PHOTOGRAPHS else [f"{kind}-{place + 1}" for place in range(len(own))]
+            for place, (name, picture) in enumerate(zip(names, own, strict=True)):
+                others = known if kind != PHOTOGRAPHS else torch.cat([known[:place], known[place + 1 :]])
+                nearest = float(distance(others, picture[None]).min()) / pairwise if pairwise > 0 else math.nan
+                records.append({"id": name, "condition": kind, "spread": float(picture.std()), "nearest": nearest})
         table = summarise(records, ["condition"], ["spread", "nearest"])
-        spreads = [(float(place), float(row["spread"]), float(row["spread_sem"])) for place, row in enumerate(table)]
+        spreads: list[Point] = [
+            (float(place), float(row["spread"]), float(row["spread_sem"])) for place, row in enumerate(table)
+        ]
         plot = Plot(self.question, "features from", "standard deviation of pixel values", {"pictures": spreads}, "bars",
                     list(drawn))  # fmt: skip
-        sheet = Sheet(self.question, {kind: own.cpu() for kind, own in pictures.items()},
-                      [str(place) for place in range(len(pictures["histograms"]))])  # fmt: skip
-        words = ", ".join(f"{row['condition']} {row['spread']:.3f}" for row in table)
+        rows = min(self.samples, len(images))
+        sheet = Sheet(
+            self.question,
+            {f"features:\n{kind}": own[:rows].cpu() for kind, own in pictures.items()},
+            [f"{one}\nsample {place + 1}" for place, one in enumerate(ids[:rows])],
+        )
+        words = ", ".join(
+            f"{row['condition']} {row['spread']:.3f} ± {row['spread_sem']:.3f} (n = {row['n']})" for row in table
+        )
         answer = (
             f"Standard deviation of the pictures' pixels (in [0, 1]), by where the features came from: {words}; "
-            f"{self.samples} samples each, features multiplied by {self.contrast:g}."
+            f"all features multiplied by {self.contrast:g}."
         )
         return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
 
