@@ -12,6 +12,7 @@ from pathlib import Path
 
 from preimage import paper, report, studies, zoo
 from preimage.analyses import get_analysis
+from preimage.analyses.perturbation import MEAN
 from preimage.errors import RunError, SettingsError, UnknownNameError
 from preimage.evaluation import CONTROL, Evaluation, paired
 from preimage.findings import Finding, Plot, Record, errors_by
@@ -313,7 +314,7 @@ def conditions(finding: Finding) -> paper.Errors:
 
 def harm(finding: Finding) -> dict[str, float]:
     """How much the error of each photograph grows under a condition other than the first, on average over them."""
-    first, *others = conditions(finding).values()
+    first, *others = (errors for condition, errors in conditions(finding).items() if condition != MEAN)
     return {one: sum(own[one] - first[one] for own in others) / len(others) for one in first}
 
 
