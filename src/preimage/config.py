@@ -135,6 +135,11 @@ def plain_settings(overrides: Iterable[str], owner: str) -> dict[str, Any]:
     return values
 
 
+def settings_for(name: str, overrides: Iterable[str]) -> dict[str, Any]:
+    """The settings of a representation that overrides for several give it."""
+    return plain_settings(overrides_for(name, overrides), "representation")
+
+
 def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
     """The overrides that concern a representation; weights for all only where the network brings none of its own.
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from preimage import zoo
 from preimage.api import Sources, load_inverter
+from preimage.config import settings_for
 from preimage.errors import PreimageError
 from preimage.evaluation import sheet_columns
 from preimage.figures import sheet
 from preimage.images import Photos
 from preimage.interfaces import Inverter, ignore
-from preimage.networks import needs_weights
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,18 @@ class Exhibit:
 def exhibits(
     sources: Sources,
     *,
-    settings: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
     device: str = "cpu",
     limit: int | None = None,
     tell: Callable[[str], None] = ignore,
 ) -> Iterator[Exhibit]:
     """The first `limit` photographs through every shipped inverter; one that cannot be used is told and left out.
 
-    `settings` go to the representations whose networks need weights.
+    `overrides` are settings for all representations, or for one name or network: `alexnet:weights=FILE`.
     """
     for name in zoo.shipped():
-        own = dict(settings or {}) if needs_weights(name) else {}
         try:
-            inverter = load_inverter(name, **own)
+            inverter = load_inverter(name, **settings_for(name, overrides))
             photos = Photos.open(sources, inverter.representation.image_size).first(limit)
             ids, photographs = next(photos.batches(len(photos)))
             features = inverter.representation.encode(photographs.to(device))

@@ -6,7 +6,7 @@ The exception are the values of the paper, which are recalled and said to be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ Cards = Mapping[str, dict[str, Any]]
 def write(
     output: str | Path,
     *,
-    settings: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
     device: str = "cpu",
     tell: Callable[[str], None] = ignore,
 ) -> Path:
     """Write the page of results as Markdown, and its pictures beside it under `images/`.
 
-    `settings` go to the representations whose networks need weights, for the sheet of sample photographs.
+    `overrides` are settings of representations, such as `alexnet:weights=FILE`, for the sheet of sample photographs.
     """
     output = Path(output)
     cards = {name: zoo.card(name) for name in zoo.shipped()}
@@ -49,7 +49,7 @@ def write(
         raise PreimageError("nothing ships, so there are no results: preimage zoo train, preimage zoo export")
     folder = output.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    shown = list(exhibits(sample_files(), settings=settings, device=device, tell=tell))
+    shown = list(exhibits(sample_files(), overrides=overrides, device=device, tell=tell))
     if shown:
         draw_together(shown, folder / "results-samples.jpg")
     page = render(
@@ -80,14 +80,14 @@ def draw_sheets(
     folder: str | Path,
     images: Sources,
     *,
-    settings: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
     device: str = "cpu",
     tell: Callable[[str], None] = ignore,
 ) -> list[Path]:
     """A sheet of the first twelve of some photographs for every shipped inverter, and one of all side by side."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    shown = list(exhibits(images, settings=settings, device=device, limit=SHEET_PHOTOS, tell=tell))
+    shown = list(exhibits(images, overrides=overrides, device=device, limit=SHEET_PHOTOS, tell=tell))
     for exhibit in shown:
         exhibit.draw(folder / f"{exhibit.name}.png")
     if shown:

@@ -27,7 +27,7 @@ from preimage.api import (
     load_contenders,
     slow_baselines,
 )
-from preimage.config import WEIGHTS_KEYS, overrides_for, plain_settings, split_override
+from preimage.config import WEIGHTS_KEYS, settings_for, split_override
 from preimage.errors import RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
@@ -90,8 +90,8 @@ class Trial:
         if isinstance(name, Inverter):
             return {name.name: name}
         if name not in self.loaded:
-            own = overrides_for(described(name)["name"], self.overrides)
-            self.loaded[name] = load_contenders(name, **plain_settings(own, "representation"))
+            own = settings_for(described(name)["name"], self.overrides)
+            self.loaded[name] = load_contenders(name, **own)
         return self.loaded[name]
 
     def inverter(self, name: str | Path | Inverter) -> Inverter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from preimage import runs
+from preimage.config import settings_for
 from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
 from preimage.interfaces import Inverter, Representation
@@ -200,20 +201,20 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
 
 
-def check(folder: Path | None = None, settings: Mapping[str, Any] | None = None) -> list[Inspection]:
+def check(folder: Path | None = None, overrides: Sequence[str] = ()) -> list[Inspection]:
     """Every file of inverters in a folder, by default what ships: hash, card, probe, size; then the sum of sizes.
 
-    `settings` go to the representations whose networks need weights.
+    `overrides` are settings of representations, such as `alexnet:weights=FILE`.
     """
     files = sorted((folder or FOLDER).glob("*.safetensors"), key=lambda file: place(file.stem))
-    found = [check_file(file, settings or {}) for file in files]
+    found = [check_file(file, overrides) for file in files]
     together = Inspection("together", sum(one.size_bytes for one in found))
     if together.size_bytes > LARGEST_ZOO:
         together.problems.append(f"more than {LARGEST_ZOO / 2**20:.0f} MiB")
     return [*found, together]
 
 
-def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
+def check_file(file: Path, overrides: Sequence[str]) -> Inspection:
     found = Inspection(file.stem, file.stat().st_size)
     if found.size_bytes > LARGEST_FILE:
         found.problems.append(f"larger than {LARGEST_FILE / 2**20:.0f} MiB")
@@ -222,7 +223,7 @@ def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
         if content["sha256"] != file_hash(file):
             found.problems.append("its SHA-256 is not the one on its card")
         found.problems += [f"no {fact} on its card" for fact in ("licence", "evaluation") if not content.get(fact)]
-        check_probe(file, settings, found)
+        check_probe(file, settings_for(file.stem, overrides), found)
     except PreimageError as error:
         found.problems.append(str(error))
     return found
@@ -230,11 +231,11 @@ def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
 
 def check_probe(file: Path, settings: Mapping[str, Any], found: Inspection) -> None:
     """Load the file with the representation at hand, and compare features of the probe picture if it keeps any."""
-    own = dict(settings) if needs_weights(file.stem) else {}
-    if needs_weights(file.stem) and "weights" not in own and not has_weights(file.stem.partition(".")[0]):
-        found.notes.append("probe not compared: needs weights (--set weights=FILE)")
+    network = file.stem.partition(".")[0]
+    if needs_weights(file.stem) and "weights" not in settings and not has_weights(network):
+        found.notes.append(f"probe not compared: needs weights (--set {network}:weights=FILE)")
         return
-    representation = next(iter(load_inverters(file, **own).values())).representation
+    representation = next(iter(load_inverters(file, **settings).values())).representation
     different = probe_difference(file, representation)
     if different is None:
         found.notes.append("keeps no probe: goes by its fingerprint")

@@ -140,15 +140,13 @@ def caption(one: str, records: Sequence[Record]) -> str:
 
 
 def shift_plot(table: Sequence[Record]) -> Plot:
-    """Turns read off beside those given, as bars."""
-    given: list[Point] = [(float(place), float(row["degrees"]), math.nan) for place, row in enumerate(table)]
+    """Turns read off reconstructions, as bars; those given are the names of the groups."""
     read: list[Point] = [
         (float(place), float(row["hue_shift"]), float(row["hue_shift_sem"])) for place, row in enumerate(table)
     ]
-    series = {"photographs": given, "reconstructions": read}
     groups = [f"{row['degrees']:g}°" for row in table]
-    x_label = "hue of the photographs turned by"
-    return Plot("By how much the hue turned", x_label, "turn, degrees", series, "bars", groups)
+    x_label, y_label = "hue of the photographs turned by", "turn of the reconstructions, degrees"
+    return Plot("By how much the hue turned", x_label, y_label, {"reconstructions": read}, "bars", groups)
 
 
 def error_plot(table: Sequence[Record]) -> Plot:

@@ -17,7 +17,6 @@ from preimage.cli.terminal import (
     Device,
     ImagesOption,
     NamedOverrides,
-    Overrides,
     app,
     duration,
     make_reporter,
@@ -27,7 +26,6 @@ from preimage.cli.terminal import (
     plain_table,
     print_evaluation,
     progress_bar,
-    representation_settings,
     stop_on_signals,
 )
 from preimage.errors import SettingsError
@@ -73,7 +71,7 @@ def results(
     output: Annotated[Path, typer.Option("--output", "-o", help="The Markdown file.")] = Path("docs/results.md"),
     sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of your own photographs.")] = None,
     images: Annotated[list[str], typer.Option("--images", help=f"Photographs for --sheets. {SOURCES}")] = [],  # noqa: B006
-    settings: Overrides = [],  # noqa: B006
+    settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Write the page of results from the cards of what ships, pictures included."""
@@ -81,10 +79,10 @@ def results(
 
     if (sheets is None) != (not images):
         raise SettingsError("--sheets FOLDER and --images PHOTOS go together")
-    where, given = pick_device(device), representation_settings(settings)
-    print(page.write(output, settings=given, device=where, tell=note))
+    where = pick_device(device)
+    print(page.write(output, overrides=settings, device=where, tell=note))
     if sheets is not None:
-        for file in page.draw_sheets(sheets, images, settings=given, device=where, tell=note):
+        for file in page.draw_sheets(sheets, images, overrides=settings, device=where, tell=note):
             print(file)
 
 
@@ -208,12 +206,12 @@ def zoo_list(as_json: AsJson = False) -> None:
 @zoo_app.command("check")
 def zoo_check(
     folder: Annotated[Path | None, typer.Argument(help="By default what ships.")] = None,
-    settings: Overrides = [],  # noqa: B006
+    settings: NamedOverrides = [],  # noqa: B006
 ) -> None:
     """Verify hash, card, size and probe of every file; exit code 1 where something is wrong."""
     from preimage import zoo
 
-    found = zoo.check(folder, representation_settings(settings))
+    found = zoo.check(folder, settings)
     table = plain_table("", "file", "size", "problems", "notes")
     for one in found:
         table.add_row(
