@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,33 @@ import torch
 from torch import Tensor
 
 from preimage.images import Photos, find_photos
+from preimage.networks import NETWORKS, has_weights
 
 SHARED_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 SHARED_WEIGHTS = Path(__file__).parents[2] / "shared" / "data" / "weights"
+
+# Where weights of networks that are not at hand by themselves lie on the machines that have them; some are another
+# network's of the same shapes, for a contract holds with any.
+CAFFE_ALEXNET = ["bvlc_alexnet_qcnn_conv_fp16.npz", "alexnet_refit_fc.npz"]
+RESEARCH_WEIGHTS = {
+    "alexnet": ["alexnet_owt_conv_fp16.npz", "alexnet_refit_fc.npz"],
+    "bvlc_alexnet": CAFFE_ALEXNET,
+    "caffenet": CAFFE_ALEXNET,
+    "squeezenet": ["squeezenet_v1.1_fp16.npz"],
+}
+
+
+def weights_of(name: str) -> dict[str, str] | None:
+    """The settings that give a representation its weights; None where there are none on this machine."""
+    network = name.partition(".")[0]
+    if name == "sift" and importlib.util.find_spec("vlsift") is None:
+        return None
+    if network not in NETWORKS or has_weights(network):
+        return {}
+    files = [SHARED_WEIGHTS / file for file in RESEARCH_WEIGHTS.get(network, [])]
+    if not files or not all(file.exists() for file in files):
+        return None
+    return {"weights": ",".join(map(str, files))}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,10 +91,10 @@ def shared_photos() -> Path:
 @pytest.fixture(scope="session")
 def shared_alexnet() -> str:
     """The weights files of a complete BVLC AlexNet (its fc6 refitted), as `weights=` takes them."""
-    files = [SHARED_WEIGHTS / "bvlc_alexnet_qcnn_conv_fp16.npz", SHARED_WEIGHTS / "alexnet_refit_fc.npz"]
-    if not all(file.exists() for file in files):
+    settings = weights_of("bvlc_alexnet.fc8")
+    if settings is None:
         pytest.skip("needs the research weights, which are not part of the repository")
-    return ",".join(map(str, files))
+    return settings["weights"]
 
 
 @pytest.fixture(scope="session")

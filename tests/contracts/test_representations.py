@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 from torch import Tensor
 
-from conftest import SHARED_WEIGHTS
+from conftest import weights_of
 from preimage.contract import PROMISES
 from preimage.errors import ImageError, PreimageError, SettingsError, UnknownNameError
 from preimage.interfaces import Representation
-from preimage.networks import NETWORKS, has_weights
 from preimage.representations import REPRESENTATIONS, get_representation
-
-# Where weights of networks that are not at hand by themselves lie on the machines that have them; some are another
-# network's of the same shapes, for a contract holds with any.
-CAFFE_ALEXNET = ["bvlc_alexnet_qcnn_conv_fp16.npz", "alexnet_refit_fc.npz"]
-RESEARCH_WEIGHTS = {
-    "alexnet": ["alexnet_owt_conv_fp16.npz", "alexnet_refit_fc.npz"],
-    "bvlc_alexnet": CAFFE_ALEXNET,
-    "caffenet": CAFFE_ALEXNET,
-    "squeezenet": ["squeezenet_v1.1_fp16.npz"],
-}
-
-
-def weights_of(name: str) -> dict[str, str] | None:
-    """The settings that give a representation its weights; None where there are none on this machine."""
-    network = name.partition(".")[0]
-    if name == "sift" and importlib.util.find_spec("vlsift") is None:
-        return None
-    if network not in NETWORKS or has_weights(network):
-        return {}
-    files = [SHARED_WEIGHTS / file for file in RESEARCH_WEIGHTS.get(network, [])]
-    if not files or not all(file.exists() for file in files):
-        return None
-    return {"weights": ",".join(map(str, files))}
-
 
 MISSING = sorted({name for name in REPRESENTATIONS if weights_of(name) is None})
 
