@@ -13,7 +13,7 @@ from pathlib import Path
 from preimage import paper, report, studies, zoo
 from preimage.analyses import get_analysis
 from preimage.analyses.perturbation import MEAN
-from preimage.errors import RunError, SettingsError, UnknownNameError
+from preimage.errors import RunError, SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import CONTROL, Evaluation, paired
 from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
@@ -36,6 +36,7 @@ class Study:
     runs: dict[str, str] = field(default_factory=dict)  # representation -> path of a run or file
     autoencoders: dict[str, str] = field(default_factory=dict)  # the same, of the encoder trained too
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    without_weights: dict[str, str] = field(default_factory=dict)  # representation -> what its network misses
 
     def find(self, representation: str) -> str | None:
         """The inverter of a representation: a named run, else the one that ships."""
@@ -46,7 +47,24 @@ class Study:
         network, _, layer = representation.partition(".")
         kin = network in paper.NETWORKS
         names = [f"{other}.{layer}" for other in paper.NETWORKS] if kin else [representation]
-        return next((name for name in names if self.find(name)), None)
+        return next((name for name in names if self.can_use(name)), None)
+
+    def can_use(self, representation: str) -> bool:
+        """Whether there is an inverter, and the weights it needs; the reason is kept where one ships without them."""
+        if representation in self.runs or representation not in zoo.shipped():
+            return representation in self.runs
+        try:
+            self.trial.load(representation)
+        except WeightsError as error:
+            self.without_weights[representation] = str(error)
+            return False
+        return True
+
+    def missing(self, representation: str) -> str:
+        """Why there is no number for a representation."""
+        layer = representation.rpartition(".")[2]
+        kin = [own for name, own in self.without_weights.items() if name.rpartition(".")[2] == layer]
+        return kin[0] if kin else MISSING
 
     def evaluated(self, representation: str) -> Evaluation:
         """Its inverter beside its baselines, computed once."""
@@ -207,7 +225,7 @@ def rows_of(study: Study, representation: str) -> list[list[str]]:
     stand_in = study.stand_in(representation)
     if stand_in is None:
         return [
-            [representation, method, two_places(value), f"not available: {MISSING}", "", "", ""]
+            [representation, method, two_places(value), f"not available: {study.missing(representation)}", "", "", ""]
             for method, value in known.items()
         ]
     result = study.evaluated(stand_in)
@@ -376,8 +394,12 @@ def layer_curves(study: Study, name: str, question: str, tables: Mapping[str, li
 def split(study: Study, representations: Sequence[str]) -> tuple[list[str], list[report.Block]]:
     """Representations there is an inverter for (or a stand-in), and a block that names the others."""
     stand_ins = {name: study.stand_in(name) for name in representations}
-    missing = [name for name, found in stand_ins.items() if found is None]
-    blocks = [report.Block("", [f"Not available: {', '.join(missing)} ({MISSING})."])] if missing else []
+    missing: dict[str, list[str]] = {}
+    for name, found in stand_ins.items():
+        if found is None:
+            missing.setdefault(study.missing(name), []).append(name)
+    words = [f"Not available: {', '.join(names)} ({reason})." for reason, names in missing.items()]
+    blocks = [report.Block("", words)] if words else []
     return [found for found in stand_ins.values() if found is not None], blocks
 
 

@@ -207,14 +207,15 @@ def check(folder: Path | None = None, overrides: Sequence[str] = ()) -> list[Ins
     `overrides` are settings of representations, such as `alexnet:weights=FILE`.
     """
     files = sorted((folder or FOLDER).glob("*.safetensors"), key=lambda file: place(file.stem))
-    found = [check_file(file, overrides) for file in files]
+    settings = {file: settings_for(file.stem, overrides) for file in files}
+    found = [check_file(file, own) for file, own in settings.items()]
     together = Inspection("together", sum(one.size_bytes for one in found))
     if together.size_bytes > LARGEST_ZOO:
         together.problems.append(f"more than {LARGEST_ZOO / 2**20:.0f} MiB")
     return [*found, together]
 
 
-def check_file(file: Path, overrides: Sequence[str]) -> Inspection:
+def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
     found = Inspection(file.stem, file.stat().st_size)
     if found.size_bytes > LARGEST_FILE:
         found.problems.append(f"larger than {LARGEST_FILE / 2**20:.0f} MiB")
@@ -223,7 +224,7 @@ def check_file(file: Path, overrides: Sequence[str]) -> Inspection:
         if content["sha256"] != file_hash(file):
             found.problems.append("its SHA-256 is not the one on its card")
         found.problems += [f"no {fact} on its card" for fact in ("licence", "evaluation") if not content.get(fact)]
-        check_probe(file, settings_for(file.stem, overrides), found)
+        check_probe(file, settings, found)
     except PreimageError as error:
         found.problems.append(str(error))
     return found
