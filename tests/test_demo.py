@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from conftest import weights_of
 from preimage import demo, zoo
 from preimage.errors import PreimageError
 from preimage.representations import LBP
@@ -98,3 +99,13 @@ def test_where_nothing_can_be_shown_it_says_why(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     with pytest.raises(PreimageError, match="nothing ships"):
         demo.show(tmp_path / "demo")
+
+
+def test_weights_that_do_not_come_with_the_package_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "alexnet.conv5"
+    settings = weights_of(name)
+    if settings is None or name not in zoo.shipped():
+        pytest.skip(f"{name} or its weights are not here")
+    monkeypatch.setattr(zoo, "shipped", lambda: [name])
+    (shown,) = demo.show(tmp_path, overrides=[f"alexnet:weights={settings['weights']}"])
+    assert shown.name == name

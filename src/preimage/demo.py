@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from preimage import zoo
 from preimage.api import evaluate, sample_files
+from preimage.config import settings_for
 from preimage.errors import PreimageError
 from preimage.evaluation import Evaluation, Row
 from preimage.gallery import Exhibit, exhibits
@@ -41,8 +42,17 @@ class Shown:
         return row
 
 
-def show(output: str | Path, *, device: str = "cpu", tell: Callable[[str], None] = ignore) -> list[Shown]:
-    """Write `output`/index.html; what ships but cannot be used here is left out and told, with the reason."""
+def show(
+    output: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    tell: Callable[[str], None] = ignore,
+) -> list[Shown]:
+    """Write `output`/index.html; what ships but cannot be used here is left out and told, with the reason.
+
+    `overrides` are settings of representations, such as `alexnet:weights=FILE`.
+    """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     left_out: list[str] = []
@@ -52,8 +62,9 @@ def show(output: str | Path, *, device: str = "cpu", tell: Callable[[str], None]
         left_out.append(reason)
 
     shown = []
-    for exhibit in exhibits(sample_files(), device=device, tell=leave_out):
-        evaluation = evaluate(exhibit.name, sample_files(), described=DESCRIBED, device=device)
+    for exhibit in exhibits(sample_files(), overrides=overrides, device=device, tell=leave_out):
+        settings = settings_for(exhibit.name, overrides)
+        evaluation = evaluate(exhibit.name, sample_files(), described=DESCRIBED, device=device, settings=settings)
         shown.append(Shown(exhibit, evaluation, zoo.card(exhibit.name)))
     if not shown:
         raise PreimageError(f"nothing that ships can be shown here: {'; '.join(left_out) or 'nothing ships'}")

@@ -49,6 +49,7 @@ METRIC_PLACES = {"nre": 3, "psnr": 2, "ssim": 3}
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page.")] = Path("demo"),
+    settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +57,7 @@ def demo(
     from preimage import demo as exhibition
 
     where = pick_device(device)
-    exhibits = exhibition.show(output, device=where, tell=note)
+    exhibits = exhibition.show(output, overrides=settings, device=where, tell=note)
     if as_json:
         print(to_json({exhibit.name: exhibit.evaluation.to_json() for exhibit in exhibits}))
     else:
