@@ -24,6 +24,7 @@ import argparse
 import csv
 import itertools
 import json
+import re
 import signal
 import statistics
 import sys
@@ -226,7 +227,8 @@ class Bench:
         return {
             "images": [Path(place).name for place in options.images],
             "val": [Path(place).name for place in options.val],
-            "minutes": options.minutes_per_decoder, "set": options.set, "seed": options.seed,
+            "minutes": options.minutes_per_decoder, "seed": options.seed,
+            "set": [re.sub(r"=.*/", "=", override) for override in options.set],
             "threads": options.threads, "device": options.device,
         }  # fmt: skip
 
