@@ -76,6 +76,12 @@ def test_the_same_inverter_twice_compares_equal(trial: Trial, tmp_path: Path) ->
     assert set(finding.sheets[0].columns) == {"photograph", "hog", str(SHIPPED_FILE)}
 
 
+def test_a_mean_image_can_be_compared_too(trial: Trial, tmp_path: Path) -> None:
+    api.fit_inverter("mean-image", "hog", sample_files(), tmp_path / "mean.safetensors")
+    _, mean = compare(["hog", tmp_path / "mean.safetensors"], trial, tmp_path).table
+    assert mean["nre"] == mean["mean_image_nre"]
+
+
 def test_a_report_is_one_page_that_loads_nothing(trial: Trial, tmp_path: Path) -> None:
     page = Page(write_report(["hog"], trial, tmp_path / "report.html", ["brightness", "dark-knowledge"]))
     assert page.resources

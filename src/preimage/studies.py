@@ -204,7 +204,8 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
         inverter, photos = trial.inverter(name), trial.photos(name)
         pairs = EncodedPhotos(inverter.representation, photos)
         mean = trial.load(name).get(MeanImage.name) or MeanImage(inverter.representation).fit(pairs)
-        result = evaluate_contenders([Contender(inverter, ""), Contender(mean, "")], photos, "", device=trial.device)
+        contenders = [Contender(one, "") for one in dict.fromkeys([inverter, mean])]  # which may be the same
+        result = evaluate_contenders(contenders, photos, "", device=trial.device)
         errors = errors_by("inverter", map(asdict, result.records))
         for one in result.records:
             if one.inverter == inverter.name:
