@@ -17,6 +17,7 @@ from preimage.errors import RunError, SettingsError, UnknownNameError, WeightsEr
 from preimage.evaluation import CONTROL, Evaluation, paired
 from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
+from preimage.pages import span
 from preimage.paper import Claim
 from preimage.runs import Run
 from preimage.studies import Trial, file_name, label, labels
@@ -139,7 +140,7 @@ def what_differs(study: Study) -> str:
     if made:
         photographs, hours, widths = zip(*made, strict=True)
         here = (
-            f"on {span(photographs, ',')} photographs, for {span(hours, '.1f')} hours, with {span(widths, '.2g')} "
+            f"on {span(photographs)} photographs, for {span(hours, '.1f')} hours, with {span(widths, '.2g')} "
             "times the channels of a full-sized decoder"
         )
     return (
@@ -159,12 +160,6 @@ def training_of(inverter: str | Path) -> tuple[int, float, float] | None:
     except RunError:
         return None
     return run.provenance["photos"], run.checkpoint["seconds"] / 3600, run.settings.decoder.width
-
-
-def span(values: Iterable[float], form: str) -> str:
-    """`0.5 to 2.0`, or the one value they all are."""
-    texts = [f"{value:{form}}" for value in sorted(values)]
-    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
 def findings_of_the_paper(claims: Iterable[Claim], errors: paper.Errors, where: str) -> list[list[str]]:

@@ -6,7 +6,7 @@ The exception are the values of the paper, which are recalled and said to be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from preimage.gallery import draw_together, exhibits
 from preimage.interfaces import ignore
 from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
 from preimage.networks import NETWORKS
-from preimage.pages import render
+from preimage.pages import render, span
 from preimage.representations import get_representation
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
@@ -170,12 +170,6 @@ def plus_minus(value: float, error: float, places: int) -> str:
 
 def hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} min"
-
-
-def span(values: Iterable[float]) -> str:
-    """Numbers in words: one, or from the smallest to the largest."""
-    found = sorted(set(values))
-    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
