@@ -17,7 +17,7 @@ from preimage.decoders import cost, width_for
 from preimage.inverters import UpConv
 from preimage.zoo_training import overrides_for
 
-OURS = "smooth"
+OURS = "compact"
 PAPERS = {"hog": "paper-hog", "lbp": "paper-lbp", "sift": "paper-sift"}  # else by the shape of the features
 SIZES = ("shipped", "full")
 

@@ -40,7 +40,7 @@ def compared(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_decoders_have_as_many_parameters_and_a_result(crops: Path, compared: Path) -> None:
     bench = bench_decoders.Bench(options(crops), compared)
     ours, papers = (
-        [bench.find(kind, decoder=name) for kind in ("cost", "trained")] for name in ("smooth", "paper-hog")
+        [bench.find(kind, decoder=name) for kind in ("cost", "trained")] for name in ("compact", "paper-hog")
     )
     assert papers[0]["parameters"] == pytest.approx(ours[0]["parameters"], rel=0.1)
     assert ours[1]["n"] == papers[1]["n"] == 64
@@ -56,7 +56,7 @@ def test_what_has_been_compared_is_not_compared_again(crops: Path, compared: Pat
 
 def test_a_training_that_was_cut_off_is_done_by_the_next_run(crops: Path, compared: Path) -> None:
     bench = bench_decoders.Bench(options(crops), compared)
-    bench.records = [one for one in bench.records if one["kind"] == "cost" or one.get("decoder") == "smooth"]
+    bench.records = [one for one in bench.records if one["kind"] == "cost" or one.get("decoder") == "compact"]
     bench.run()
     assert bench.find("trained", decoder="paper-hog")
     assert bench.find("paired", representation="hog")

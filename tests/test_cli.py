@@ -63,7 +63,7 @@ def test_list_names_everything(run: Path) -> None:
         "lbp",
         "efficientnet_lite0.stage3",
         "paper-hog",
-        "smooth",
+        "compact",
         "upconv",
         "mean-image",
         "nearest",

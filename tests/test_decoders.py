@@ -6,11 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from preimage.decoders import DECODERS, Decoder, Join, Standardise, UpConv, build_decoder, cost, width_for
+from preimage.decoders import (
+    DECODERS,
+    Decoder,
+    Join,
+    SmoothConvTranspose2d,
+    Standardise,
+    UpConv,
+    build_decoder,
+    cost,
+    width_for,
+)
 from preimage.errors import SettingsError, UnknownNameError
 
 HOG_SHAPE = (31, 32, 32)
 SHAPES = {
+    "compact": HOG_SHAPE,
     "smooth": HOG_SHAPE,
     "paper-hog": HOG_SHAPE,
     "paper-lbp": (58, 16, 16),
@@ -94,10 +105,10 @@ def test_what_does_not_fit_is_refused() -> None:
         build_decoder("paper-hg", HOG_SHAPE, 256)
     with pytest.raises(SettingsError, match="width"):
         build_decoder("paper-hog", HOG_SHAPE, 256, width=0)
-    with pytest.raises(SettingsError, match="'smooth' reads any"):
+    with pytest.raises(SettingsError, match="'compact' reads any"):
         build_decoder("paper-hog", (4096,), 256)
     with pytest.raises(SettingsError, match=r"vectors \(D,\) and feature maps"):
-        build_decoder("smooth", (7, 7), 256)
+        build_decoder("compact", (7, 7), 256)
 
 
 @pytest.mark.parametrize(
@@ -125,25 +136,32 @@ def test_the_papers_networks_for_alexnet_come_out_at_its_sizes(shape: tuple[int,
     ],
 )
 def test_ours_reads_features_of_any_shape(shape: tuple[int, ...]) -> None:
-    images = build_decoder("smooth", shape, 224, width=0.05)(torch.rand(2, *shape))
+    images = build_decoder("compact", shape, 224, width=0.05)(torch.rand(2, *shape))
     assert images.shape[:2] == (2, 3)
-    assert 112 <= max(images.shape[2:]) <= 224
+    least = 64 if len(shape) == 1 else 112 / 2**0.5  # half the image's size, to the nearest doubling
+    assert least <= max(images.shape[2:]) <= 224
+
+
+@pytest.mark.parametrize(("shape", "blurs"), [(HOG_SHAPE, 1), ((112, 14, 14), 1), ((64,), 4)])
+def test_up_convolutions_of_maps_are_blurred_once(shape: tuple[int, ...], blurs: int) -> None:
+    decoder = build_decoder("compact", shape, 256, width=0.05)
+    assert sum(isinstance(module, SmoothConvTranspose2d) for module in decoder.modules()) == blurs
 
 
 def test_ours_is_the_papers_network_for_hog_but_for_the_blur() -> None:
-    ours, papers = (build_decoder(name, HOG_SHAPE, 256, 0.1) for name in ("smooth", "paper-hog"))
+    ours, papers = (build_decoder(name, HOG_SHAPE, 256, 0.1) for name in ("compact", "paper-hog"))
     assert {name: value.shape for name, value in ours.state_dict().items()} == {
         name: value.shape for name, value in papers.state_dict().items()
     }
 
 
 def test_a_map_decoder_takes_maps_of_any_size() -> None:
-    decoder = build_decoder("smooth", HOG_SHAPE, 256, width=0.05)
+    decoder = build_decoder("compact", HOG_SHAPE, 256, width=0.05)
     assert decoder(torch.rand(1, 31, 37, 21)).shape == (1, 3, 296, 168)
 
 
 def test_probabilities_are_read_as_logarithms() -> None:
-    decoder = build_decoder("smooth", (1000,), 224, width=0.05, log=True)
+    decoder = build_decoder("compact", (1000,), 224, width=0.05, log=True)
     probabilities = torch.softmax(5 * torch.randn(64, 1000), dim=1)
     decoder.prepare(probabilities, torch.rand(64, 3, 224, 224))
     assert decoder.standardise(probabilities).std() == pytest.approx(1, abs=0.05)
@@ -225,7 +243,7 @@ def test_a_file_of_before_outliers_were_drawn_in_means_what_it_did() -> None:
 @pytest.mark.parametrize("shape", [(8,), (100_000,), (20_000, 2, 2), (1, 1, 1), (2, 300, 300)])
 def test_features_of_any_length_are_read_within_bounds(shape: tuple[int, ...]) -> None:
     with torch.device("meta"):
-        decoder = Decoder(DECODERS["smooth"](shape, 224), shape[0])
+        decoder = Decoder(DECODERS["compact"](shape, 224), shape[0])
         images = decoder(torch.empty(2, *shape))
     assert images.shape[:2] == (2, 3)
     assert max(parameter.numel() for parameter in decoder.parameters()) < 20e6
@@ -251,13 +269,14 @@ def test_of_skewed_positive_vectors_the_root_is_read() -> None:
 
 
 def test_only_hidden_numbers_of_fully_connected_layers_are_dropped() -> None:
-    decoder = build_decoder("smooth", (64,), 64, width=0.05)
+    decoder = build_decoder("compact", (64,), 64, width=0.05)
     kinds = [type(module).__name__ for module in decoder.modules() if isinstance(module, nn.Linear | nn.Dropout)]
-    assert kinds == ["Linear", "Dropout", "Linear", "Dropout", "Linear"]
-    assert not any(isinstance(module, nn.Dropout) for module in build_decoder("smooth", HOG_SHAPE, 256, 0.05).modules())
+    assert kinds == ["Linear", "Dropout", "Linear"]
+    of_map = build_decoder("compact", HOG_SHAPE, 256, 0.05)
+    assert not any(isinstance(module, nn.Dropout) for module in of_map.modules())
 
 
-@pytest.mark.parametrize("name", ["smooth", "paper-hog", "paper-vector"])
+@pytest.mark.parametrize("name", ["compact", "paper-hog", "paper-vector"])
 def test_a_decoder_can_be_brought_to_the_size_of_another(name: str) -> None:
     shape, wanted = SHAPES[name], 2_000_000
     found = cost(build_decoder(name, shape, 256, width_for(name, shape, 256, wanted)), shape).parameters

@@ -338,7 +338,7 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
         evaluate_every=max(1, steps // LOOKS),
         checkpoint_every=steps,
     )
-    attacker = UpConv(representation, "smooth", settings.width, seed)
+    attacker = UpConv(representation, "compact", settings.width, seed)
     accelerator = training.make_accelerator(device)
     stream = TrainingStream(photos, plan.batch_size, seed, Augmentation(flip=False, min_scale=1.0))
     first = next(iter(EncodedPhotos(representation, photos, 256)))

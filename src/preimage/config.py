@@ -24,7 +24,7 @@ from preimage.training import TrainingSettings
 class DecoderSettings:
     """Which layer table, and how wide."""
 
-    name: str = "smooth"
+    name: str = "compact"
     width: float = 1.0
 
 

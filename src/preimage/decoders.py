@@ -27,7 +27,7 @@ SKEWED = 1.0  # skewness from which the root of a vector's number is read; an ex
 MEASURED_AT_ONCE = 1 << 22  # features
 SORTED = 1 << 14  # features of a channel, at least, that its quantiles are taken from
 WIDE_MAP = 4096  # channels
-WIDEST = 1 << 14  # inputs of the first layer; beyond, neighbours are joined to one
+WIDEST = 1 << 13  # inputs of the first layer; beyond, neighbours are joined to one
 Shape = Sequence[int]
 
 
@@ -72,7 +72,7 @@ class Conv:
 class UpConv:
     """An up-convolution: twice the size. Kernel 4 pads 1; kernel 5 pads 2 and adds 1 to the output.
 
-    Its even and odd pixels come from different weights, which shows as a grid; `smooth` blurs it away.
+    Its even and odd pixels come from different weights, which shows as a grid; with `smooth` it is blurred away.
     """
 
     channels: int
@@ -137,6 +137,8 @@ class JoinNeighbours(nn.Module):
 
 
 Layer = Linear | Grid | Conv | UpConv | Join
+Stream = tuple[Layer, ...]
+Streams = tuple[Stream, ...]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -149,8 +151,8 @@ class Table:
     `dropout` is the share of the hidden numbers of fully connected layers that are set to 0 in training.
     """
 
-    streams: tuple[tuple[Layer, ...], ...]
-    joint: tuple[Layer, ...]
+    streams: Streams
+    joint: Stream
     dropout: float = 0.0
 
 
@@ -191,35 +193,77 @@ def paper_vector(_shape: Shape, _image_size: int) -> Table:
     return Table(((Linear(4096), Linear(4096), Grid(256, 4)),), ups)
 
 
-def smooth(shape: Shape, image_size: int) -> Table:
-    """Ours, for features of any shape: the paper's HOG network generalised, a blur in every up-convolution.
+def compact(shape: Shape, image_size: int) -> Table:
+    """Ours, for features of any shape: little arithmetic, few weights.
 
-    Vectors, and maps of places 16 pixels apart and more, stop at half the image's size or the first doubling beyond:
-    nothing finer can be recovered from them, and the last doubling costs most of the time. What is longer than `WIDEST`
-    is first made shorter, so that the first layer has a bounded number of weights, whatever the features. What vectors
-    keep is learnt by heart from some thousand photographs: hence the dropout.
+    Vectors, and maps of places 16 pixels apart and more, stop at about half the image's size, vectors at 64 pixels at
+    the latest: nothing finer can be recovered from them. Of a map only the last up-convolution is blurred: behind it no
+    grid comes back, and the others learn faster without. What vectors keep is learnt by heart from some thousand
+    photographs: hence the dropout.
     """
     if len(shape) == 1:
-        ups = tuple(UpConv(channels, smooth=True) for channels in (128, 64, 32, 3))
-        join = (Join(WIDEST),) if shape[0] > WIDEST else ()
-        stream = (*join, Linear(1024), Linear(1024), Grid(128, max(1, image_size // 32)))
-        return Table((stream,), ups, dropout=0.5)
+        stream = (*shortened(shape), Linear(2048), Grid(128, 4))
+        steps = min(4, max(1, doublings(4, image_size)))
+        return Table((stream,), blurred(rising(steps, 32)), dropout=0.5)
     side = max(shape[1:])
-    downs = max(1, math.ceil(math.log2(side / 4)))  # to 4 x 4, where everything is in sight
+    if is_sparse(side, image_size):
+        streams: Streams = ((*narrowed(shape), Conv(256), Conv(256), Conv(256)),)
+        joint: Stream = rising(max(1, round(math.log2(image_size / side / 2))), 64)
+    else:
+        streams, joint = far_and_near(shape, doublings(side, image_size))
+    return Table(streams, (*joint[:-1], *blurred(joint[-1:])))
+
+
+def smooth(shape: Shape, image_size: int) -> Table:
+    """Ours before `compact`, which some files that ship were made with: a blur in every up-convolution."""
+    if len(shape) == 1:
+        stream = (*shortened(shape), Linear(1024), Linear(1024), Grid(128, max(1, image_size // 32)))
+        return Table((stream,), blurred(rising(4, 32)), dropout=0.5)
+    side = max(shape[1:])
+    sparse = is_sparse(side, image_size)
+    steps = math.ceil(math.log2(image_size / side / 2)) if sparse else doublings(side, image_size)
+    streams, joint = far_and_near(shape, steps)
+    return Table(tuple(blurred(stream) for stream in streams), blurred(joint))
+
+
+def is_sparse(side: int, image_size: int) -> bool:
+    """Whether the places of a map lie 16 pixels apart or more."""
+    return image_size >= 16 * side
+
+
+def far_and_near(shape: Shape, steps: int) -> tuple[Streams, Stream]:
+    """The paper's HOG network generalised: one stream to 4 x 4, where everything is in sight, one that keeps detail."""
+    downs = max(1, math.ceil(math.log2(max(shape[1:]) / 4)))
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
     down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]
-    far: tuple[Layer, ...] = (*reversed(down), *(UpConv(channels, smooth=True) for channels in widths[1:]))
-    detail: tuple[Layer, ...] = (Conv(128, 5), Conv(128, 3))
-    sparse = image_size >= 16 * side
-    steps = math.ceil(math.log2(image_size / side / 2)) if sparse else doublings(side, image_size)
-    ups = tuple(UpConv(max(32, 16 << place) if place else 3, smooth=True) for place in reversed(range(steps)))
-    if shape[0] > WIDE_MAP:
-        narrow = Conv(max(64, (1 << 24) // shape[0]), 1)  # else the convolutions would have a weight for each channel
-        far, detail = (narrow, *far), (narrow, *detail)
-    return Table((far, detail), (Conv(256), Conv(128), *(ups or (Conv(3),))))
+    far = (*narrowed(shape), *reversed(down), *(UpConv(channels) for channels in widths[1:]))
+    near = (*narrowed(shape), Conv(128, 5), Conv(128, 3))
+    return (far, near), (Conv(256), Conv(128), *(rising(steps, 32) or (Conv(3),)))
+
+
+def rising(steps: int, narrowest: int) -> tuple[UpConv, ...]:
+    """As many up-convolutions, to channels that halve down to `narrowest`, and to 3 at last."""
+    widths = [narrowest << place for place in reversed(range(steps - 1))]
+    return tuple(UpConv(min(256, channels)) for channels in widths) + (UpConv(3),) * min(steps, 1)
+
+
+def blurred(layers: Stream) -> Stream:
+    """The same layers, with a blur in every up-convolution."""
+    return tuple(replace(layer, smooth=True) if isinstance(layer, UpConv) else layer for layer in layers)
+
+
+def shortened(shape: Shape) -> tuple[Layer, ...]:
+    """A first layer that bounds the weights of those after it, however long a vector is."""
+    return (Join(WIDEST),) if shape[0] > WIDEST else ()
+
+
+def narrowed(shape: Shape) -> tuple[Layer, ...]:
+    """A first layer that bounds the weights of those after it, however many channels a map has."""
+    return (Conv(max(64, (1 << 24) // shape[0]), 1),) if shape[0] > WIDE_MAP else ()
 
 
 DECODERS: dict[str, Callable[[Shape, int], Table]] = {
+    "compact": compact,
     "smooth": smooth,
     "paper-hog": paper_hog,
     "paper-lbp": paper_lbp,
@@ -436,7 +480,7 @@ def build_decoder(
         with torch.device("meta"):
             Decoder(table, feature_shape[0], width)(torch.empty(1, *feature_shape))
     except RuntimeError as error:
-        raise SettingsError(f"decoder {name!r} cannot read features of {size}; 'smooth' reads any") from error
+        raise SettingsError(f"decoder {name!r} cannot read features of {size}; 'compact' reads any") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Decoder(table, feature_shape[0], width, log)

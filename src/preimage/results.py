@@ -152,6 +152,7 @@ def cost(name: str, card: Mapping[str, Any]) -> dict[str, str]:
     seen = training["steps"] * training["batch_size"]
     return {
         "name": name,
+        "decoder": card["decoder"]["name"],
         "weights": f"{card['decoder']['parameters'] / 1e6:.1f} M",
         "size": f"{card['size_bytes'] / 2**20:.1f} MiB",
         "photographs": f"{card['photos']['n']:,}",

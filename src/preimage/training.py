@@ -196,8 +196,6 @@ def train(
         waited = time.perf_counter() - began
 
         rate = learning_rate(state.step, steps, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         draw = state.step * accelerator.num_processes + accelerator.process_index
         with drawn_for(draw, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
             reconstructions = network(features).float()
@@ -205,13 +203,7 @@ def train(
         if grid is not None and settings.grid_weight:
             period = grid * reconstructions.shape[3] // images.shape[3]  # the decoder may work at another size
             loss = error + settings.grid_weight * grid_penalty(reconstructions, period, accelerator)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(loss)
-        norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
-        optimizer.step()
-        if state.average is not None:
-            state.average.update_parameters(state.decoder)
-        state.step += 1
+        norm = descend(state, loss, rate, settings, optimizer, accelerator.backward)
 
         last, stopping = state.step == steps, agreed(should_stop(), accelerator)
         due = last or stopping or state.step % settings.checkpoint_every == 0
@@ -234,6 +226,31 @@ def train(
         if stopping:
             break
     return state
+
+
+def descend(
+    state: TrainingState,
+    loss: Tensor,
+    rate: float,
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer | None = None,
+    backward: Callable[[Tensor], None] = Tensor.backward,
+) -> Tensor:
+    """One step down the gradient of a loss, at this learning rate; returns the gradient's norm before clipping.
+
+    `optimizer` and `backward` are accelerate's for those of the state, where it prepared them.
+    """
+    optimizer = optimizer or state.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    backward(loss)
+    norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
+    optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(state.decoder)
+    state.step += 1
+    return norm
 
 
 @contextlib.contextmanager

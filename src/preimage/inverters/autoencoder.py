@@ -29,7 +29,7 @@ class Autoencoder(UpConv):
     def __init__(
         self,
         representation: Representation,
-        decoder: str = "smooth",
+        decoder: str = "compact",
         width: float = 1.0,
         seed: int = 0,
         full_stride: bool = True,

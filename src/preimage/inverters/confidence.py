@@ -73,7 +73,7 @@ class Confidence:
     `decoder` and `width` are those of the part that reads the features; `seed` draws its weights.
     """
 
-    def __init__(self, inverter: Inverter, decoder: str = "smooth", width: float = 0.1, seed: int = 0) -> None:
+    def __init__(self, inverter: Inverter, decoder: str = "compact", width: float = 0.1, seed: int = 0) -> None:
         self.inverter = inverter
         self.settings: dict[str, Any] = {"decoder": decoder, "width": width}
         representation = inverter.representation
@@ -121,8 +121,6 @@ class Confidence:
         steps = settings.steps or 1000
         halved = training.resolve_precision(settings.precision, device) == "bfloat16"
         for step, examples in enumerate(islice(batches, steps)):
-            for group in state.optimizer.param_groups:
-                group["lr"] = training.learning_rate(step, steps, settings)
             with training.drawn_for(step, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
                 log_variance = state.decoder(examples.features, examples.reconstructions)
             variance = log_variance.exp()
@@ -133,12 +131,7 @@ class Confidence:
                 raise DivergedError(
                     f"the likelihood became {-loss.item():.3g} at step {step}: try a lower learning_rate"
                 )
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
-            state.optimizer.step()
-            if state.average is not None:
-                state.average.update_parameters(state.decoder)
+            training.descend(state, loss, training.learning_rate(step, steps, settings), settings)
             on_progress(step + 1, steps)
         return state.best
 

@@ -33,7 +33,7 @@ class UpConv(Inverter):
     name: ClassVar[str] = "upconv"
 
     def __init__(
-        self, representation: Representation, decoder: str = "smooth", width: float = 1.0, seed: int = 0
+        self, representation: Representation, decoder: str = "compact", width: float = 1.0, seed: int = 0
     ) -> None:
         self.representation = representation
         self.settings: dict[str, Any] = {"decoder": decoder, "width": width}
