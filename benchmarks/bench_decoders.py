@@ -318,7 +318,7 @@ def row(records: list[Record], measured: Record) -> list[str]:
     batch = measured["batch_size"]
     cells = [
         f"`{measured['representation']}`", f"`{measured['decoder']}`", " x ".join(map(str, measured["output_size"])),
-        f"{measured['width']:g}", f"{measured['parameters'] / 1e6:.2f} M", f"{measured['flops'] / 1e9:.2f}",
+        f"{measured['width']:g}", f"{measured['parameters'] / 1e6:.2f} M", f"{measured['flops'] / 1e9:.3g}",
         *(f"{batch / measured[one]:.1f}" if measured[one] else "" for one in ("step_seconds", "inversion_seconds")),
     ]  # fmt: skip
     if result is None:
