@@ -207,18 +207,21 @@ def evaluate(
         raise SettingsError("name the photographs to evaluate on, by --images")
     if features is not None:
         raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
+    own = None
     if not isinstance(inverter, Inverter) and is_run:
         own = Run.open(inverter).settings.photos
         fit = fit or own.fit
         trained_on = ", ".join(own.train)
-        if train_images is None and at_hand(own.train, representation.image_size, fit):
-            train_images = own.train
     fit = fit or "crop"
     photos = Photos.open(images, representation.image_size, fit).first(limit).load()
 
     if train_images is not None:
-        train_photos = Photos.open(train_images, representation.image_size, fit).load()
-        words = f"{', '.join(as_texts(train_images))} ({len(train_photos)} photographs)"
+        train_photos: Photos | None = Photos.open(train_images, representation.image_size, fit)
+    else:
+        train_photos = at_hand(own.train, representation.image_size, fit) if own else None
+    if train_photos is not None:
+        words = f"{', '.join(as_texts(train_images or trained_on))} ({len(train_photos)} photographs)"
+        train_photos = train_photos.load()
         usual = fit_baselines(representation, train_photos, words, device)
         known = EncodedPhotos(representation, train_photos, device=device)
     else:
@@ -232,18 +235,17 @@ def evaluate(
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 
-def at_hand(sources: Sources, size: int, fit: Fit) -> bool:
-    """Whether a run's training photographs are still where they were; warns where they are not."""
+def at_hand(sources: Sources, size: int, fit: Fit) -> Photos | None:
+    """A run's training photographs, if they are still where they were; warns where they are not."""
     try:
-        Photos.open(sources, size, fit)
+        return Photos.open(sources, size, fit)
     except ImageError as error:
         warnings.warn(
             f"baselines are fitted on the evaluated photographs, as those of training are gone ({error})",
             PreimageWarning,
             stacklevel=3,
         )
-        return False
-    return True
+        return None
 
 
 def kept_baselines(kept: Mapping[str, Inverter], trained_on: str, pairs: EncodedPhotos) -> list[Contender]:
