@@ -69,7 +69,7 @@ class FlatColours:
 def test_training_the_encoder_keeps_what_the_encoder_throws_away(layer: ModuleLayer) -> None:
     pairs = FlatColours(layer)
     images = torch.cat([batch.images for batch in pairs])
-    frozen, trained = (kind(layer, width=0.05).fit(pairs, QUICK) for kind in (UpConv, Autoencoder))
+    frozen, trained = (kind(layer, width=0.2).fit(pairs, QUICK) for kind in (UpConv, Autoencoder))
     errors = [
         float(distance(images, each.invert(each.representation.encode(images))).mean()) for each in (frozen, trained)
     ]
