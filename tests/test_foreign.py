@@ -139,7 +139,7 @@ def test_its_name_can_be_part_of_a_file_s(encoder: Representation, tmp_path: Pat
 def test_an_inverter_can_be_trained_and_beats_the_mean_image(case: str, folder: Path, photos: Photos) -> None:
     right, wrong = errors_after_training(make(case, folder), photos)
     assert right < 0.9
-    assert wrong > 0.93
+    assert wrong > 0.97
 
 
 # --- what is turned away ----------------------------------------------------------------------------------------------

@@ -37,10 +37,11 @@ def errors_after_training(encoder: Representation, photos: Photos) -> tuple[floa
 
 
 class Remembered:
-    """Photographs with features computed before, or with those of others."""
+    """Photographs with features computed before, or with those of others, far away: neighbours may be of one scene."""
 
     def __init__(self, encoder: Representation, photos: Photos, known: dict[str, Tensor], wrong: bool) -> None:
-        self.encoder, self.photos, self.known, self.shift = encoder, photos, known, 5 if wrong else 0
+        self.encoder, self.photos, self.known = encoder, photos, known
+        self.shift = len(photos) // 2 if wrong else 0
 
     def __len__(self) -> int:
         return len(self.photos)

@@ -198,27 +198,22 @@ def evaluate(
         kept = dict(loaded or load_contenders(inverter, **(settings or {})))
     main = next(iter(kept.values()))
     representation = main.representation
-    trained_on = "its training photographs"
     is_run = not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir()
+    own = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
     if isinstance(representation, SavedFeatures):
-        of_run = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
-        return evaluate_saved(kept, of_run, as_texts(images), features, fit, device, limit, on_progress)
+        return evaluate_saved(kept, own, as_texts(images), features, fit, device, limit, on_progress)
     if not as_texts(images):
         raise SettingsError("name the photographs to evaluate on, by --images")
     if features is not None:
         raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
-    own = None
-    if not isinstance(inverter, Inverter) and is_run:
-        own = Run.open(inverter).settings.photos
-        fit = fit or own.fit
-        trained_on = ", ".join(own.train)
-    fit = fit or "crop"
+    fit = fit or (own.photos.fit if own else "crop")
     photos = Photos.open(images, representation.image_size, fit).first(limit).load()
+    trained_on = ", ".join(own.photos.train) if own else "its training photographs"
 
     if train_images is not None:
         train_photos: Photos | None = Photos.open(train_images, representation.image_size, fit)
     else:
-        train_photos = at_hand(own.train, representation.image_size, fit) if own else None
+        train_photos = at_hand(own.photos.train, representation.image_size, fit) if own else None
     if train_photos is not None:
         words = f"{', '.join(as_texts(train_images or trained_on))} ({len(train_photos)} photographs)"
         train_photos = train_photos.load()

@@ -238,13 +238,15 @@ def far_and_near(shape: Shape, steps: int) -> tuple[Streams, Stream]:
     down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]
     far = (*narrowed(shape), *reversed(down), *(UpConv(channels) for channels in widths[1:]))
     near = (*narrowed(shape), Conv(128, 5), Conv(128, 3))
-    return (far, near), (Conv(256), Conv(128), *(rising(steps, 32) or (Conv(3),)))
+    return (far, near), (Conv(256), Conv(128), *rising(steps, 32))
 
 
-def rising(steps: int, narrowest: int) -> tuple[UpConv, ...]:
-    """As many up-convolutions, to channels that halve down to `narrowest`, and to 3 at last."""
+def rising(steps: int, narrowest: int) -> Stream:
+    """As many up-convolutions, to channels that halve down to `narrowest`, and to 3 at last; a convolution for none."""
+    if not steps:
+        return (Conv(3),)
     widths = [narrowest << place for place in reversed(range(steps - 1))]
-    return tuple(UpConv(min(256, channels)) for channels in widths) + (UpConv(3),) * min(steps, 1)
+    return (*(UpConv(min(256, channels)) for channels in widths), UpConv(3))
 
 
 def blurred(layers: Stream) -> Stream:
