@@ -228,7 +228,7 @@ class Bench:
             "images": [Path(place).name for place in options.images],
             "val": [Path(place).name for place in options.val],
             "minutes": options.minutes_per_decoder, "seed": options.seed,
-            "set": [re.sub(r"=.*/", "=", override) for override in options.set],
+            "set": [re.sub(r"(?<=[=,])[^=,]*/", "", override) for override in options.set],
             "threads": options.threads, "device": options.device,
         }  # fmt: skip
 
@@ -292,10 +292,13 @@ def render(records: list[Record]) -> str:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     latest = {tuple(record.get(key) for key in KEY): record for record in records if record["kind"] == "cost"}
-    costs = list(latest.values())
+    costs = sorted(latest.values(), key=place)
     trained = [record for record in records if record["kind"] == "trained"]
-    verdicts = [verdict(records, record) for record in records if record["kind"] == "paired"]
+    verdicts = sorted((verdict(records, record) for record in records if record["kind"] == "paired"), key=place)
     shipped = [one for one in verdicts if one["size"] == "shipped"]
+    won: dict[str, list[str]] = {}
+    for one in shipped:
+        won.setdefault(one["winner"], []).append(one["representation"])
     return environment.from_string(PAGE.read_text()).render(
         timed=any(one["step_seconds"] for one in costs),
         sizes={size: [row(records, one) for one in costs if one["size"] == size] for size in SIZES},
@@ -306,9 +309,13 @@ def render(records: list[Record]) -> str:
         machines=sorted({f"{one['device']}, {one['precision']}, threads: {one['threads']}" for one in costs}),
         one_thread=all(one["device"].startswith("cpu") and one["threads"] == 1 for one in costs),
         defaults=defaults(),
-        won=[f"{one['winner']} wins for {one['representation']}" for one in shipped],
+        won=won,
         untried=[name for name in zoo.PLANNED if name not in {one["representation"] for one in shipped}],
     )
+
+
+def place(record: Record) -> tuple[int, str]:
+    return zoo.place(record["representation"])
 
 
 def row(records: list[Record], measured: Record) -> list[str]:
