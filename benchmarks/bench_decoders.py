@@ -307,6 +307,7 @@ def render(records: list[Record]) -> str:
         conditions=find(records, "conditions"),
         photos=sorted({record["photos"] for record in trained}),
         machines=sorted({f"{one['device']}, {one['precision']}, threads: {one['threads']}" for one in costs}),
+        batches=sorted({one["batch_size"] for one in costs}),
         one_thread=all(one["device"].startswith("cpu") and one["threads"] == 1 for one in costs),
         defaults=defaults(),
         won=won,
@@ -345,7 +346,7 @@ def verdict(records: list[Record], paired: Record) -> Mapping[str, Any]:
         if record["kind"] == "cost" and all(record[name] == key[name] for name in key) and record["decoder"] != OURS
     )  # fmt: skip
     winner = "neither" if abs(difference) <= 2 * sem else OURS if difference < 0 else rival
-    return key | {"difference": f"{difference:+.3f} ± {sem:.3f}", "n": paired["n"], "rival": rival, "winner": winner}
+    return key | {"difference": f"{difference:+.4f} ± {sem:.4f}", "n": paired["n"], "rival": rival, "winner": winner}
 
 
 def defaults() -> dict[str, list[str]]:

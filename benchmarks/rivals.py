@@ -1,4 +1,4 @@
-"""Our decoder and the paper's for each representation, at full width or both at the size that ships."""
+"""Our decoder and the paper's for each representation, at full width or both at the size of its preset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from preimage import runs, training
 from preimage.api import Sources, training_settings
-from preimage.config import Settings
+from preimage.config import Settings, overrides_for
 from preimage.decoders import cost, width_for
 from preimage.inverters import UpConv
-from preimage.zoo_training import overrides_for
 
 OURS = "compact"
 PAPERS = {"hog": "paper-hog", "lbp": "paper-lbp", "sift": "paper-sift"}  # else by the shape of the features

@@ -75,7 +75,7 @@ def test_the_page_says_who_won(crops: Path, compared: Path) -> None:
         if record["kind"] == "paired":
             record |= {"difference": 0.1, "sem": 0.01}
     page = bench_decoders.render(records)
-    assert "| `hog` | `paper-hog` | +0.100 ± 0.010 | 64 | paper-hog |" in page
+    assert "| `hog` | `paper-hog` | +0.1000 ± 0.0100 | 64 | paper-hog |" in page
     assert "0.002 minutes" in page
 
 

@@ -95,6 +95,11 @@ def test_what_cannot_be_computed_here_is_left_out_with_its_reason(
     assert "LBP needs &lt;something&gt; that is not here" in (tmp_path / "index.html").read_text()
 
 
+def test_a_mistyped_setting_is_no_reason_to_leave_everything_out(tmp_path: Path) -> None:
+    with pytest.raises(PreimageError, match="Did you mean 'alexnet'"):
+        demo.show(tmp_path, overrides=["alexnt:weights=x"])
+
+
 def test_where_nothing_can_be_shown_it_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     with pytest.raises(PreimageError, match="nothing ships"):

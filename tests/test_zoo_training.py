@@ -155,6 +155,20 @@ def test_the_check_finds_a_file_that_is_not_its_cards(exported_zoo: Path, tmp_pa
     assert "SHA-256" in zoo.check(folder)[0].problems[0]
 
 
+def test_the_check_finds_a_card_that_is_none(exported_zoo: Path, tmp_path: Path) -> None:
+    folder = altered(exported_zoo, tmp_path)
+    (folder / "hog.json").write_text("[]")
+    (folder / "lbp.json").write_text("{}")
+    hog, lbp, _ = zoo.check(folder)
+    assert "no JSON object" in hog.problems[0]
+    assert "SHA-256" in lbp.problems[0]
+
+
+def test_where_there_is_nothing_to_check_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is no folder of"):
+        zoo.check(tmp_path)
+
+
 def test_the_check_finds_files_that_are_too_large(
     exported_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

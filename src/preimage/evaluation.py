@@ -22,7 +22,7 @@ from preimage.inverters.retrieval import Nearest
 from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance_of, paired_difference
 from preimage.pairs import EncodedPhotos
 
-FLOOR = "decoder-size"  # the photograph itself at the size the first inverter works at: nothing it does is better
+FLOOR = "decoder-size"  # the photograph itself, scaled to the size the first inverter works at and back
 SLOW_BATCH = 4  # photographs between two signs of life from a slow inverter
 CONTROL = "other-image"  # the inverter given the features of another photograph: what it makes up by itself
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from preimage import zoo
 from preimage.api import Sources, load_inverter
 from preimage.config import settings_for
-from preimage.errors import PreimageError
+from preimage.errors import ImageError, PreimageError
 from preimage.evaluation import sheet_columns
 from preimage.figures import sheet
 from preimage.images import Photos
@@ -48,12 +48,15 @@ def exhibits(
 
     `overrides` are settings for all representations, or for one name or network: `alexnet:weights=FILE`.
     """
-    for name in zoo.shipped():
+    settings = {name: settings_for(name, overrides) for name in zoo.shipped()}  # a mistyped owner is told at once
+    for name, own in settings.items():
         try:
-            inverter = load_inverter(name, **settings_for(name, overrides))
+            inverter = load_inverter(name, **own)
             photos = Photos.open(sources, inverter.representation.image_size).first(limit)
             ids, photographs = next(photos.batches(len(photos)))
             features = inverter.representation.encode(photographs.to(device))
+        except ImageError:  # no inverter could use these photographs
+            raise
         except PreimageError as error:
             tell(f"{name} is left out: {error}")
             continue

@@ -170,7 +170,7 @@ class Inverter(ABC):
         """Features (N, *feature_shape) -> reconstructions (N, 3, H, W) in [0, 1]; raises `FeatureError`."""
 
     def perfect(self, images: Tensor) -> Tensor | None:  # noqa: ARG002 (by default any image can be reached)
-        """What the best imaginable inverter of this kind would return for images; None where that is the images."""
+        """Images at the size this inverter works at, scaled back; None where that is their own."""
         return None
 
     @property

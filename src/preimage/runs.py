@@ -603,9 +603,11 @@ def summarise(window: list[Progress]) -> dict[str, Any]:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; raises `RunError` where the file is missing or damaged."""
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
         raise RunError(f"{file} is missing or damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{file} is damaged: it holds no JSON object")
     return content
 
 

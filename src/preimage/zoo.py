@@ -206,7 +206,10 @@ def check(folder: Path | None = None, overrides: Sequence[str] = ()) -> list[Ins
 
     `overrides` are settings of representations, such as `alexnet:weights=FILE`.
     """
-    files = sorted((folder or FOLDER).glob("*.safetensors"), key=lambda file: place(file.stem))
+    folder = folder or FOLDER
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: place(file.stem))
+    if not files:
+        raise RunError(f"there is no folder of .safetensors files at {folder}")
     settings = {file: settings_for(file.stem, overrides) for file in files}
     found = [check_file(file, own) for file, own in settings.items()]
     together = Inspection("together", sum(one.size_bytes for one in found))
@@ -221,7 +224,7 @@ def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
         found.problems.append(f"larger than {LARGEST_FILE / 2**20:.0f} MiB")
     try:
         content = runs.read_json(file.with_suffix(".json"))
-        if content["sha256"] != file_hash(file):
+        if content.get("sha256") != file_hash(file):
             found.problems.append("its SHA-256 is not the one on its card")
         found.problems += [f"no {fact} on its card" for fact in ("licence", "evaluation") if not content.get(fact)]
         check_probe(file, settings, found)

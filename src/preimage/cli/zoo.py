@@ -43,7 +43,7 @@ RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the run fold
 ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"}
 
 
-METRIC_PLACES = {"nre": 3, "psnr": 2, "ssim": 3}
+METRIC_PLACES = {"psnr": 2, "ssim": 3}
 
 
 @app.command()
@@ -178,19 +178,14 @@ def zoo_list(as_json: AsJson = False) -> None:
     if as_json:
         print(to_json(cards))
         return
-    table = plain_table(
-        "", "shipped", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "trained on", "steps", "time", "with", "size"
-    )
+    table = plain_table("", "shipped", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "size")
     for name, card in cards.items():
-        row, training = card["evaluation"]["rows"][0], card["training"]
+        row = card["evaluation"]["rows"][0]
         table.add_row(
             name,
-            *(f"{row[key]:.{places}f} ± {row[f'{key}_sem']:.{places}f}" for key, places in METRIC_PLACES.items()),
+            f"{row['nre']:.3f} ± {row['nre_sem']:.3f}",
+            *(f"{row[key]:.{places}f}" for key, places in METRIC_PLACES.items()),
             str(row["n"]),
-            f"{card['photos']['n']} photographs",
-            str(training["steps"]),
-            duration(training["seconds"]),
-            card["made_with"]["device"],
             f"{card['size_bytes'] / 2**20:.1f} MiB",
         )
     out.print(table)
