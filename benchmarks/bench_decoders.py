@@ -29,7 +29,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -296,9 +296,6 @@ def render(records: list[Record]) -> str:
     trained = [record for record in records if record["kind"] == "trained"]
     verdicts = sorted((verdict(records, record) for record in records if record["kind"] == "paired"), key=place)
     shipped = [one for one in verdicts if one["size"] == "shipped"]
-    won: dict[str, list[str]] = {}
-    for one in shipped:
-        won.setdefault(one["winner"], []).append(one["representation"])
     return environment.from_string(PAGE.read_text()).render(
         timed=any(one["step_seconds"] for one in costs),
         sizes={size: [row(records, one) for one in costs if one["size"] == size] for size in SIZES},
@@ -310,7 +307,7 @@ def render(records: list[Record]) -> str:
         batches=sorted({one["batch_size"] for one in costs}),
         one_thread=all(one["device"].startswith("cpu") and one["threads"] == 1 for one in costs),
         defaults=defaults(),
-        won=won,
+        won=grouped((one["winner"], one["representation"]) for one in shipped),
         untried=[name for name in zoo.PLANNED if name not in {one["representation"] for one in shipped}],
     )
 
@@ -351,10 +348,15 @@ def verdict(records: list[Record], paired: Record) -> Mapping[str, Any]:
 
 def defaults() -> dict[str, list[str]]:
     """The decoders of the presets, and for which representations."""
-    chosen: dict[str, list[str]] = {}
-    for name in preset_names():
-        chosen.setdefault(load_preset(name)["decoder"]["name"], []).append(name)
-    return chosen
+    return grouped((load_preset(name)["decoder"]["name"], name) for name in preset_names())
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The second words of pairs, by the first."""
+    found: dict[str, list[str]] = {}
+    for key, word in pairs:
+        found.setdefault(key, []).append(word)
+    return found
 
 
 def plus_minus(value: float, error: float) -> str:

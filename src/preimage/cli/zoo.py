@@ -43,9 +43,6 @@ RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the run fold
 ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"}
 
 
-METRIC_PLACES = {"psnr": 2, "ssim": 3}
-
-
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page.")] = Path("demo"),
@@ -184,7 +181,8 @@ def zoo_list(as_json: AsJson = False) -> None:
         table.add_row(
             name,
             f"{row['nre']:.3f} ± {row['nre_sem']:.3f}",
-            *(f"{row[key]:.{places}f}" for key, places in METRIC_PLACES.items()),
+            f"{row['psnr']:.2f}",
+            f"{row['ssim']:.3f}",
             str(row["n"]),
             f"{card['size_bytes'] / 2**20:.1f} MiB",
         )
