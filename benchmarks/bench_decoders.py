@@ -29,7 +29,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -47,13 +47,14 @@ from preimage.evaluation import CONTROL, FLOOR
 from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
 from preimage.runs import Run
-from rivals import OURS, SIZES, Candidate, candidates, noise, stepper
+from rivals import SIZES, Candidate, candidates, noise, stepper
 from timing import clock_of, in_turns
 
 QUICK = ["hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.pool"]  # where nothing is trained
 PAGE = Path(__file__).with_name("decoders.md")
 
-KEY = ("representation", "size", "decoder")  # of the records of one decoder
+RECORDS = "records.jsonl"
+KEY = ("representation", "size", "decoder", "width")  # of the records of one decoder
 
 Record = dict[str, Any]
 
@@ -76,8 +77,10 @@ def main() -> None:
     options = parser.parse_args()
     if bool(options.images) != bool(options.val):
         parser.error("--images and --val belong together: decoders are compared on photographs they have not seen")
-    if options.table_only and not options.runs:
-        parser.error("--table-only needs --runs")
+    if options.rounds < 0 or options.minutes_per_decoder <= 0:
+        parser.error("--rounds is not negative, and --minutes-per-decoder is positive")
+    if options.table_only and not (options.runs and (options.runs / RECORDS).exists()):
+        parser.error(f"--table-only needs --runs with {RECORDS}")
     torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -100,7 +103,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
         self.folder = folder
-        self.file = folder / "records.jsonl"
+        self.file = folder / RECORDS
         self.records: list[Record] = []
         if self.file.exists():
             self.records = [json.loads(line) for line in self.file.read_text().splitlines()]
@@ -116,6 +119,11 @@ class Bench:
 
     def find(self, kind: str, **facts: Any) -> Record | None:
         return find(self.records, kind, **facts)
+
+    def cost_of(self, candidate: Candidate) -> Record | None:
+        """What is known of a candidate's cost on this device with as many threads."""
+        device = runs.device_name(torch.device(self.options.device))
+        return self.find("cost", **key_of(candidate), threads=self.options.threads, device=device)
 
     def run(self) -> None:
         """All that is missing. Ctrl-C and SIGTERM end it after the step, with a checkpoint."""
@@ -137,7 +145,7 @@ class Bench:
 
     def compare(self, contestants: list[Candidate]) -> None:
         """Ours and the paper's for one representation at one size."""
-        known = [self.find("cost", **key_of(candidate)) for candidate in contestants]
+        known = [self.cost_of(candidate) for candidate in contestants]
         if not all(known) or (self.options.rounds and not all(cost["step_seconds"] for cost in known if cost)):
             self.measure(contestants)
         if not self.options.images:
@@ -145,7 +153,7 @@ class Bench:
         for candidate in contestants:
             if not self.stopping and not self.find("trained", **key_of(candidate)):
                 self.train(candidate)
-        key = {"representation": contestants[0].representation, "size": contestants[0].size}
+        key = key_of_pair([key_of(candidate) for candidate in contestants])
         trained = all(self.find("trained", **key_of(candidate)) for candidate in contestants)
         if trained and not self.find("paired", **key):
             ours, theirs = (errors(self.run_folder(candidate)) for candidate in contestants)
@@ -200,7 +208,7 @@ class Bench:
 
     def with_budget(self, candidate: Candidate) -> Settings:
         """The candidate's settings with as many steps as the processor time is enough for."""
-        measured = self.find("cost", **key_of(candidate))
+        measured = self.cost_of(candidate)
         if measured is None or not measured["step_seconds"]:
             raise PreimageError("equal compute needs to know how long a step takes: give --rounds 5")
         steps = max(1, int(60 * self.options.minutes_per_decoder / measured["step_seconds"]))
@@ -233,7 +241,8 @@ class Bench:
         }  # fmt: skip
 
     def run_folder(self, candidate: Candidate) -> Path:
-        return self.folder / candidate.size / f"{candidate.representation}-{candidate.decoder}"
+        name = f"{candidate.representation}-{candidate.decoder}-{candidate.width:g}"
+        return self.folder / candidate.size / name
 
 
 def key_of(candidate: Candidate) -> Record:
@@ -241,12 +250,21 @@ def key_of(candidate: Candidate) -> Record:
     return asdict(candidate)
 
 
+def key_of_pair(pair: Sequence[Record]) -> Record:
+    """What the comparison of two decoders is found by."""
+    first, second = pair
+    return {
+        "representation": first["representation"], "size": first["size"],
+        "decoders": [first["decoder"], second["decoder"]], "widths": [first["width"], second["width"]],
+    }  # fmt: skip
+
+
 def facts_of(settings: Settings, inverter: UpConv, device: torch.device) -> Record:
     """What is known of a decoder before anything is measured."""
     numbers = cost(inverter.network, inverter.input_shape)
     return {
         "feature_shape": list(inverter.input_shape), "image_size": inverter.representation.image_size,
-        "output_size": list(output_size(inverter.network, inverter.input_shape)), "width": settings.decoder.width,
+        "output_size": list(output_size(inverter.network, inverter.input_shape)),
         "parameters": numbers.parameters, "flops": numbers.flops, "batch_size": settings.training.batch_size,
         "precision": training.resolve_precision(settings.training.precision, device),
         "threads": torch.get_num_threads(), "device": runs.device_name(device),
@@ -291,10 +309,16 @@ def render(records: list[Record]) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    latest = {tuple(record.get(key) for key in KEY): record for record in records if record["kind"] == "cost"}
-    costs = sorted(latest.values(), key=place)
+    latest = {
+        (place(record), record["size"], is_papers(record["decoder"])): record
+        for record in records
+        if record["kind"] == "cost"
+    }
+    costs = [latest[which] for which in sorted(latest)]
+    pairs = [list(pair) for _, pair in itertools.groupby(costs, lambda one: (one["representation"], one["size"]))]
+    paired = [find(records, "paired", **key_of_pair(pair)) for pair in pairs]
+    verdicts = [verdict(pair, found) for pair, found in zip(pairs, paired, strict=True) if found]
     trained = [record for record in records if record["kind"] == "trained"]
-    verdicts = sorted((verdict(records, record) for record in records if record["kind"] == "paired"), key=place)
     shipped = [one for one in verdicts if one["size"] == "shipped"]
     return environment.from_string(PAGE.read_text()).render(
         timed=any(one["step_seconds"] for one in costs),
@@ -334,16 +358,19 @@ def row(records: list[Record], measured: Record) -> list[str]:
     ]  # fmt: skip
 
 
-def verdict(records: list[Record], paired: Record) -> Mapping[str, Any]:
+def verdict(pair: Sequence[Record], paired: Record) -> Mapping[str, Any]:
     """Which decoder wins, photograph by photograph: NRE of ours less the paper's."""
-    key = {name: paired[name] for name in ("representation", "size")}
+    ours, rival = (one["decoder"] for one in pair)
     difference, sem = paired["difference"], paired["sem"]
-    rival = next(
-        record["decoder"] for record in records
-        if record["kind"] == "cost" and all(record[name] == key[name] for name in key) and record["decoder"] != OURS
-    )  # fmt: skip
-    winner = "neither" if abs(difference) <= 2 * sem else OURS if difference < 0 else rival
-    return key | {"difference": f"{difference:+.4f} ± {sem:.4f}", "n": paired["n"], "rival": rival, "winner": winner}
+    winner = "neither" if abs(difference) <= 2 * sem else ours if difference < 0 else rival
+    return {
+        "representation": paired["representation"], "size": paired["size"], "n": paired["n"], "rival": rival,
+        "difference": f"{difference:+.4f} ± {sem:.4f}", "winner": winner,
+    }  # fmt: skip
+
+
+def is_papers(decoder: str) -> bool:
+    return decoder.startswith("paper-")
 
 
 def defaults() -> dict[str, list[str]]:

@@ -16,7 +16,6 @@ from preimage.config import Settings, overrides_for
 from preimage.decoders import cost, width_for
 from preimage.inverters import UpConv
 
-OURS = "compact"
 PAPERS = {"hog": "paper-hog", "lbp": "paper-lbp", "sift": "paper-sift"}  # else by the shape of the features
 SIZES = ("shipped", "full")
 
@@ -28,26 +27,32 @@ class Candidate:
     representation: str
     size: str
     decoder: str
+    width: float
 
     def settings(
         self, images: Sources = (), validation: Sources = (), overrides: Iterable[str] = (), seed: int = 0
     ) -> Settings:
-        """The preset's, with this decoder at its width; overrides as `preimage zoo train --set` takes them."""
+        """The preset's, with this decoder; overrides as `preimage zoo train --set` takes them."""
         name = self.representation
         settings = training_settings(name, images, validation, overrides_for(name, overrides), seed)
-        width = 1.0 if self.size == "full" else settings.decoder.width
-        if self.size == "shipped" and self.decoder != settings.decoder.name:
-            own = runs.make_inverter(settings, settings.get_representation())
-            shape, image_size = own.representation.feature_shape, own.representation.image_size
-            width = width_for(self.decoder, shape, image_size, cost(own.network, shape).parameters)
-        return replace(settings, decoder=replace(settings.decoder, name=self.decoder, width=width))
+        return replace(settings, decoder=replace(settings.decoder, name=self.decoder, width=self.width))
 
 
 def candidates(name: str, size: str, overrides: Iterable[str] = ()) -> list[Candidate]:
-    """Ours, then the paper's for this kind of features. Raises `WeightsError` where the network's are missing."""
-    ours = Candidate(name, size, OURS)
-    shape = ours.settings(overrides=overrides).get_representation().feature_shape
-    return [ours, Candidate(name, size, PAPERS.get(name, "paper-vector" if len(shape) == 1 else "paper-map"))]
+    """Ours, which is the preset's, then the paper's for this kind of features.
+
+    Raises `WeightsError` where the network's weights are missing.
+    """
+    settings = training_settings(name, (), (), overrides_for(name, overrides))
+    ours = settings.decoder
+    representation = settings.get_representation()
+    shape, image_size = representation.feature_shape, representation.image_size
+    papers = PAPERS.get(name, "paper-vector" if len(shape) == 1 else "paper-map")
+    widths = [1.0, 1.0]
+    if size == "shipped":
+        parameters = cost(runs.make_inverter(settings, representation).network, shape).parameters
+        widths = [ours.width, width_for(papers, shape, image_size, parameters)]
+    return [Candidate(name, size, decoder, width) for decoder, width in zip((ours.name, papers), widths, strict=True)]
 
 
 def stepper(

@@ -40,7 +40,7 @@ def compared(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_decoders_have_as_many_parameters_and_a_result(crops: Path, compared: Path) -> None:
     bench = bench_decoders.Bench(options(crops), compared)
     ours, papers = (
-        [bench.find(kind, decoder=name) for kind in ("cost", "trained")] for name in ("compact", "paper-hog")
+        [bench.find(kind, decoder=name) for kind in ("cost", "trained")] for name in ("multiscale", "paper-hog")
     )
     assert papers[0]["parameters"] == pytest.approx(ours[0]["parameters"], rel=0.1)
     assert ours[1]["n"] == papers[1]["n"] == 64
@@ -56,7 +56,7 @@ def test_what_has_been_compared_is_not_compared_again(crops: Path, compared: Pat
 
 def test_a_training_that_was_cut_off_is_done_by_the_next_run(crops: Path, compared: Path) -> None:
     bench = bench_decoders.Bench(options(crops), compared)
-    bench.records = [one for one in bench.records if one["kind"] == "cost" or one.get("decoder") == "compact"]
+    bench.records = [one for one in bench.records if one["kind"] == "cost" or one.get("decoder") == "multiscale"]
     bench.run()
     assert bench.find("trained", decoder="paper-hog")
     assert bench.find("paired", representation="hog")
@@ -67,6 +67,16 @@ def test_decoders_trained_under_other_conditions_are_not_put_into_one_table(crop
     bench.records = [record for record in bench.records if record["kind"] in ("cost", "conditions")]
     with pytest.raises(PreimageError, match="seed=0, not 1"):
         bench.run()
+
+
+def test_what_is_known_of_one_width_is_not_taken_for_another(crops: Path, compared: Path) -> None:
+    bench = bench_decoders.Bench(options(crops), compared)
+    same = bench_decoders.candidates("hog", "shipped", COMPARED)
+    wider = bench_decoders.candidates("hog", "shipped", [*COMPARED, "decoder.width=0.1"])
+    assert all(bench.cost_of(candidate) for candidate in same)
+    assert not any(bench.cost_of(candidate) for candidate in wider)
+    bench.options.threads += 1
+    assert not any(bench.cost_of(candidate) for candidate in same)
 
 
 def test_the_page_says_who_won(crops: Path, compared: Path) -> None:

@@ -15,13 +15,16 @@ from preimage.decoders import (
     UpConv,
     build_decoder,
     cost,
+    load_weights,
     width_for,
 )
-from preimage.errors import SettingsError, UnknownNameError
+from preimage.errors import SettingsError, UnknownNameError, WeightsError
 
 HOG_SHAPE = (31, 32, 32)
 SHAPES = {
     "compact": HOG_SHAPE,
+    "multiscale": HOG_SHAPE,
+    "two-streams": HOG_SHAPE,
     "smooth": HOG_SHAPE,
     "paper-hog": HOG_SHAPE,
     "paper-lbp": (58, 16, 16),
@@ -92,6 +95,12 @@ def test_features_of_any_scale_and_dead_channels_are_standardised() -> None:
     torch.testing.assert_close(deviations, torch.tensor([1.0, 1.0, 0.0]), atol=1e-2, rtol=1e-2)
 
 
+def test_weights_of_another_width_are_refused() -> None:
+    narrow, wide = (build_decoder("compact", HOG_SHAPE, 256, width) for width in (0.05, 0.1))
+    with pytest.raises(WeightsError, match="another table or width"):
+        load_weights(narrow, wide.state_dict())
+
+
 def test_the_seed_decides_the_weights() -> None:
     first, same, other = (
         build_decoder("paper-hog", HOG_SHAPE, 256, 0.05, seed=seed).output.weight for seed in (0, 0, 1)
@@ -107,6 +116,8 @@ def test_what_does_not_fit_is_refused() -> None:
         build_decoder("paper-hog", HOG_SHAPE, 256, width=0)
     with pytest.raises(SettingsError, match="'compact' reads any"):
         build_decoder("paper-hog", (4096,), 256)
+    with pytest.raises(SettingsError, match="reads feature maps; 'compact' reads vectors"):
+        build_decoder("multiscale", (4096,), 256)
     with pytest.raises(SettingsError, match=r"vectors \(D,\) and feature maps"):
         build_decoder("compact", (7, 7), 256)
 
@@ -136,28 +147,46 @@ def test_the_papers_networks_for_alexnet_come_out_at_its_sizes(shape: tuple[int,
     ],
 )
 def test_ours_reads_features_of_any_shape(shape: tuple[int, ...]) -> None:
-    images = build_decoder("compact", shape, 224, width=0.05)(torch.rand(2, *shape))
-    assert images.shape[:2] == (2, 3)
     least = 64 if len(shape) == 1 else 112 / 2**0.5  # half the image's size, to the nearest doubling
-    assert least <= max(images.shape[2:]) <= 224
+    for name in ["compact"] if len(shape) == 1 else ["compact", "multiscale"]:
+        images = build_decoder(name, shape, 224, width=0.05)(torch.rand(2, *shape))
+        assert images.shape[:2] == (2, 3)
+        assert least <= max(images.shape[2:]) <= 224
 
 
-@pytest.mark.parametrize(("shape", "blurs"), [(HOG_SHAPE, 1), ((112, 14, 14), 1), ((64,), 4)])
-def test_up_convolutions_of_maps_are_blurred_once(shape: tuple[int, ...], blurs: int) -> None:
-    decoder = build_decoder("compact", shape, 256, width=0.05)
+@pytest.mark.parametrize(
+    ("name", "shape", "blurs"),
+    [("multiscale", HOG_SHAPE, 1), ("compact", HOG_SHAPE, 1), ("compact", (112, 14, 14), 1), ("compact", (64,), 4)],
+)
+def test_up_convolutions_of_maps_are_blurred_once(name: str, shape: tuple[int, ...], blurs: int) -> None:
+    decoder = build_decoder(name, shape, 256, width=0.05)
     assert sum(isinstance(module, SmoothConvTranspose2d) for module in decoder.modules()) == blurs
 
 
-def test_ours_is_the_papers_network_for_hog_but_for_the_blur() -> None:
-    ours, papers = (build_decoder(name, HOG_SHAPE, 256, 0.1) for name in ("compact", "paper-hog"))
+def test_every_place_is_in_sight_of_multiscale_and_few_are_of_compact() -> None:
+    """How much of the picture changes with the feature in the middle."""
+    seen = {}
+    for name in ("compact", "multiscale"):
+        decoder = build_decoder(name, HOG_SHAPE, 256, width=0.1)
+        features = torch.zeros(1, *HOG_SHAPE, requires_grad=True)
+        decoder(features)[0, :, 64, 64].sum().backward()
+        assert features.grad is not None
+        seen[name] = (features.grad.abs().sum(dim=(0, 1)) > 0).float().mean().item()
+    assert seen["compact"] < 0.1
+    assert seen["multiscale"] == 1
+
+
+def test_two_streams_are_the_papers_network_for_hog_but_for_the_blur() -> None:
+    ours, papers = (build_decoder(name, HOG_SHAPE, 256, 0.1) for name in ("two-streams", "paper-hog"))
     assert {name: value.shape for name, value in ours.state_dict().items()} == {
         name: value.shape for name, value in papers.state_dict().items()
     }
 
 
-def test_a_map_decoder_takes_maps_of_any_size() -> None:
-    decoder = build_decoder("compact", HOG_SHAPE, 256, width=0.05)
-    assert decoder(torch.rand(1, 31, 37, 21)).shape == (1, 3, 296, 168)
+@pytest.mark.parametrize("name", ["compact", "multiscale"])
+def test_a_map_decoder_takes_maps_of_any_size(name: str) -> None:
+    decoder = build_decoder(name, HOG_SHAPE, 256, width=0.05)
+    assert decoder(torch.rand(1, 31, 37, 21)).shape == (1, 3, 148, 84)
 
 
 def test_probabilities_are_read_as_logarithms() -> None:

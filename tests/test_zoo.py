@@ -70,6 +70,11 @@ def test_a_damaged_file_is_refused(name: str, tmp_path: Path, monkeypatch: pytes
         preimage.load_inverter(name)
 
 
+def test_whose_weights_a_substitute_needs_is_said_with_the_error() -> None:
+    with pytest.raises(WeightsError, match="fc6 of this network is a substitute"):
+        preimage.load_inverter("bvlc_alexnet.fc6", weights="nowhere.npz")
+
+
 def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'hog'"):
         preimage.load_inverter("hogg")

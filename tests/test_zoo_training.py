@@ -99,6 +99,19 @@ def test_one_that_fails_does_not_stop_the_others(crops: Path, tmp_path: Path) ->
     assert log_of(tmp_path)[1]["event"] == "failed"
 
 
+def test_a_damaged_run_does_not_stop_the_others(crops: Path, tmp_path: Path) -> None:
+    train_tiny(crops, tmp_path, names=["lbp"])
+    (tmp_path / "hog").mkdir()
+    (tmp_path / "hog" / "settings.json").write_text("{")
+    found = train_tiny(crops, tmp_path, names=["hog", "lbp", "lbp"])
+    assert {name: one.state for name, one in found.items()} == {"hog": "failed", "lbp": "finished"}
+    assert "settings.json" in found["hog"].reason
+    exported = export_zoo([], tmp_path, tmp_path / "files", licence="free")
+    assert [file.stem for file in exported] == ["lbp"]
+    with pytest.raises(RunError, match=r"hog is failed, not finished: .*settings\.json"):
+        export_zoo(["hog"], tmp_path, tmp_path / "files", licence="free")
+
+
 def test_mistakes_are_told_before_anything_is_trained(crops: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'hog'"):
         train_tiny(crops, tmp_path, names=["hogg"])
@@ -108,6 +121,10 @@ def test_mistakes_are_told_before_anything_is_trained(crops: Path, tmp_path: Pat
         train_tiny(crops, tmp_path, "width=1")
     with pytest.raises(UnknownNameError, match="Did you mean 'width'"):
         train_tiny(crops, tmp_path, "decoder.widht=1")
+    with pytest.raises(UnknownNameError, match="Did you mean 'compact'"):
+        train_tiny(crops, tmp_path, "decoder.name=compakt")
+    with pytest.raises(SettingsError, match="width is a positive factor, got 0"):
+        train_tiny(crops, tmp_path, "decoder.width=0")
     with pytest.raises(ImageError, match="there is no file or folder"):
         train_zoo(["hog"], "nowhere", tmp_path)
     assert not any(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib import resources
 from typing import Any
 
+from preimage.decoders import check_choice
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.images import Augmentation, Fit
 from preimage.interfaces import Representation
@@ -26,6 +27,9 @@ class DecoderSettings:
 
     name: str = "compact"
     width: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, self.width)
 
 
 @dataclass(frozen=True)

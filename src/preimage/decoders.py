@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from preimage.errors import SettingsError, UnknownNameError
+from preimage.errors import SettingsError, UnknownNameError, WeightsError
 
 SLOPE = 0.2
 REACH = 10.0  # robust deviations; of normally distributed features nothing lies beyond
@@ -161,6 +161,11 @@ def doublings(side: int, image_size: int) -> int:
     return max(0, int(math.log2(image_size / side)))
 
 
+def to_half(side: int, image_size: int) -> int:
+    """How often a side is doubled to come nearest to half the image's size: once at least, unless that is too large."""
+    return min(doublings(side, image_size), max(1, round(math.log2(image_size / side / 2))))
+
+
 def paper_hog(_shape: Shape, _image_size: int) -> Table:
     """The paper's for HOG: one stream sees far and finds the brightness, one keeps detail, the third joins them."""
     far = (Conv(256, 5, 2), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256), UpConv(128))
@@ -197,48 +202,61 @@ def compact(shape: Shape, image_size: int) -> Table:
     """Ours, for features of any shape: little arithmetic, few weights.
 
     Vectors, and maps of places 16 pixels apart and more, stop at about half the image's size, vectors at 64 pixels at
-    the latest: nothing finer can be recovered from them. Of a map only the last up-convolution is blurred: behind it no
-    grid comes back, and the others learn faster without. What vectors keep is learnt by heart from some thousand
-    photographs: hence the dropout.
+    the latest: nothing that is finer can be recovered from them. Of a map only the last up-convolution is blurred:
+    behind it no grid comes back, and the others learn faster without. What vectors keep is learnt by heart from some
+    thousand photographs: hence the dropout.
     """
     if len(shape) == 1:
         stream = (*shortened(shape), Linear(2048), Grid(128, 4))
         steps = min(4, max(1, doublings(4, image_size)))
         return Table((stream,), blurred(rising(steps, 32)), dropout=0.5)
     side = max(shape[1:])
-    if is_sparse(side, image_size):
-        streams: Streams = ((*narrowed(shape), Conv(256), Conv(256), Conv(256)),)
-        joint: Stream = rising(max(1, round(math.log2(image_size / side / 2))), 64)
-    else:
-        streams, joint = far_and_near(shape, doublings(side, image_size))
-    return Table(streams, (*joint[:-1], *blurred(joint[-1:])))
+    steps = to_half(side, image_size) if image_size >= 16 * side else doublings(side, image_size)
+    joint = rising(steps, 64)
+    return Table(((*narrowed(shape), Conv(256), Conv(256), Conv(256)),), (*joint[:-1], *blurred(joint[-1:])))
+
+
+def multiscale(shape: Shape, image_size: int) -> Table:
+    """Ours, for maps whose places know their own surroundings only, as those of HOG and SIFT do.
+
+    Contrast is all they hold: how bright a place is has to be found from far. So beside the stream that keeps detail
+    there is one that goes down to 4 x 4, where everything is in sight, and one half-way. It stops at half the image's
+    size, and only the last up-convolution is blurred.
+    """
+    far, near = far_and_near(shape)
+    middle = (*narrowed(shape), Conv(128, 5, 2), Conv(256, 3, 2), Conv(256), UpConv(128), UpConv(128))
+    joint = (Conv(256), Conv(128), *rising(to_half(max(shape[1:]), image_size), 32))
+    return Table((far, middle, near), (*joint[:-1], *blurred(joint[-1:])))
+
+
+def two_streams(shape: Shape, image_size: int) -> Table:
+    """The paper's HOG network generalised, at the whole size, with a blur in the last up-convolution."""
+    joint = (Conv(256), Conv(128), *rising(doublings(max(shape[1:]), image_size), 32))
+    return Table(far_and_near(shape), (*joint[:-1], *blurred(joint[-1:])))
 
 
 def smooth(shape: Shape, image_size: int) -> Table:
-    """Ours before `compact`, which some files that ship were made with: a blur in every up-convolution."""
+    """Ours before, which some files that ship were made with: a blur in every up-convolution."""
     if len(shape) == 1:
         stream = (*shortened(shape), Linear(1024), Linear(1024), Grid(128, max(1, image_size // 32)))
         return Table((stream,), blurred(rising(4, 32)), dropout=0.5)
     side = max(shape[1:])
-    sparse = is_sparse(side, image_size)
+    sparse = image_size >= 16 * side
     steps = math.ceil(math.log2(image_size / side / 2)) if sparse else doublings(side, image_size)
-    streams, joint = far_and_near(shape, steps)
-    return Table(tuple(blurred(stream) for stream in streams), blurred(joint))
+    joint = (Conv(256), Conv(128), *rising(steps, 32))
+    return Table(tuple(blurred(stream) for stream in far_and_near(shape)), blurred(joint))
 
 
-def is_sparse(side: int, image_size: int) -> bool:
-    """Whether the places of a map lie 16 pixels apart or more."""
-    return image_size >= 16 * side
-
-
-def far_and_near(shape: Shape, steps: int) -> tuple[Streams, Stream]:
-    """The paper's HOG network generalised: one stream to 4 x 4, where everything is in sight, one that keeps detail."""
+def far_and_near(shape: Shape) -> tuple[Stream, Stream]:
+    """Two streams: one to 4 x 4, where everything is in sight, one that keeps detail."""
+    if len(shape) == 1:
+        raise SettingsError("this decoder reads feature maps; 'compact' reads vectors")
     downs = max(1, math.ceil(math.log2(max(shape[1:]) / 4)))
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
     down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]
     far = (*narrowed(shape), *reversed(down), *(UpConv(channels) for channels in widths[1:]))
     near = (*narrowed(shape), Conv(128, 5), Conv(128, 3))
-    return (far, near), (Conv(256), Conv(128), *rising(steps, 32))
+    return far, near
 
 
 def rising(steps: int, narrowest: int) -> Stream:
@@ -266,6 +284,8 @@ def narrowed(shape: Shape) -> tuple[Layer, ...]:
 
 DECODERS: dict[str, Callable[[Shape, int], Table]] = {
     "compact": compact,
+    "multiscale": multiscale,
+    "two-streams": two_streams,
     "smooth": smooth,
     "paper-hog": paper_hog,
     "paper-lbp": paper_lbp,
@@ -469,10 +489,7 @@ def build_decoder(
     Its images need not be of `image_size`: `UpConv` brings them there. They have `channels` channels. Raises
     `SettingsError` where it cannot read such features.
     """
-    if name not in DECODERS:
-        raise UnknownNameError("decoder", name, DECODERS)
-    if not width > 0:
-        raise SettingsError(f"width is a positive factor, got {width}")
+    check_choice(name, width)
     size = " x ".join(map(str, feature_shape))
     if len(feature_shape) not in (1, 3):
         raise SettingsError(f"decoders read vectors (D,) and feature maps (C, h, w), got features of {size}")
@@ -486,6 +503,25 @@ def build_decoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Decoder(table, feature_shape[0], width, log)
+
+
+def check_choice(name: str, width: float) -> None:
+    """Raise for a decoder that does not exist and a width that is none."""
+    if name not in DECODERS:
+        raise UnknownNameError("decoder", name, DECODERS)
+    if not width > 0:
+        raise SettingsError(f"width is a positive factor, got {width}")
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put saved weights into a decoder; raises `WeightsError` where they are those of another table or width."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WeightsError(
+            "the weights do not fit the decoder they are said to be of: they were made with another table or width, "
+            "perhaps by another version of preimage"
+        ) from error
 
 
 @dataclass(frozen=True)

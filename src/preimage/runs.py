@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from preimage import training
 from preimage.cache import cached
 from preimage.config import Settings
-from preimage.decoders import Cost, cost
+from preimage.decoders import Cost, cost, load_weights
 from preimage.errors import RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
@@ -185,9 +185,9 @@ def pack(state: TrainingState) -> dict[str, Tensor]:
 
 def unpack(tensors: dict[str, Tensor], state: TrainingState, step: int) -> None:
     """Named tensors -> into a fresh training state of the same decoder."""
-    state.decoder.load_state_dict(beginning_with("decoder.", tensors))
+    load_weights(state.decoder, beginning_with("decoder.", tensors))
     if state.average is not None:
-        state.average.load_state_dict(beginning_with("average.", tensors))
+        load_weights(state.average, beginning_with("average.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in beginning_with("adam.", tensors).items():
         index, _, moment = name.partition(".")

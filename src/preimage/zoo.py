@@ -76,7 +76,12 @@ def load_shipped(name: str, **settings: Any) -> dict[str, Inverter]:
     file = FOLDER / f"{name}.safetensors"
     if (found := file_hash(file)) != expected:
         raise WeightsError(f"{file} is damaged: its SHA-256 is {found}, the card says {expected}; reinstall preimage")
-    return load_inverters(file, **settings)
+    try:
+        return load_inverters(file, **settings)
+    except WeightsError as error:
+        if remark := card(name).get("note"):  # the published weights may not be those that it reads
+            raise WeightsError(f"{error}. {remark}") from error
+        raise
 
 
 def summary(name: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def train_zoo(
     the name and what is done: "train", "resume" or "skip". Returns how far each has come.
     """
     folder, overrides = Path(folder), list(overrides)
-    names = list(names or zoo.PLANNED)
+    names = list(dict.fromkeys(names)) or list(zoo.PLANNED)
     check_names(names, overrides)
     images, validation = as_texts(images), as_texts(validation)
     for sources in filter(None, (images, validation)):  # mistakes are told now, not at the tenth training
@@ -82,7 +82,11 @@ def train_zoo(
     for name in names:
         if should_stop():
             break
-        action = {"finished": "skip", "begun": "resume", "missing": "train"}[standing(name, folder).state]
+        found = standing(name, folder)
+        if found.state == "failed":
+            failures[name] = found.reason
+            continue
+        action = {"finished": "skip", "begun": "resume", "missing": "train"}[found.state]
         on_begin(name, action)
         if action == "skip":
             continue
@@ -107,7 +111,7 @@ def check_names(names: Iterable[str], overrides: Iterable[str]) -> None:
     """Raise for a name that is none, and for an override that cannot be one."""
     for name in names:
         if name not in REPRESENTATIONS:
-            raise UnknownNameError("representation", name, [*zoo.PLANNED, *REPRESENTATIONS])
+            raise UnknownNameError("representation", name, REPRESENTATIONS)
     for override in overrides:
         section, key, _ = parse_override(split_override(override)[1])
         if not section and key != "seed":
@@ -140,10 +144,19 @@ def comparable(settings: Settings) -> dict[str, Any]:
 
 
 def standing(name: str, folder: Path, reason: str = "") -> Standing:
-    """How far the run of a name has come, from its folder; `reason` says why it failed, if it did."""
+    """How far the run of a name has come, from its folder; `reason` says why it failed, if it did.
+
+    A run that cannot be read has failed.
+    """
     if not (folder / name / "settings.json").exists():
         return Standing(name, "failed" if reason else "missing", reason=reason)
-    run = Run.open(folder / name)
+    try:
+        return standing_of(Run.open(folder / name), name, reason)
+    except PreimageError as error:
+        return Standing(name, "failed", reason=reason or str(error))
+
+
+def standing_of(run: Run, name: str, reason: str) -> Standing:
     state = "failed" if reason else "finished" if run.summary_file.exists() else "begun"
     last = run.validations[-1] if run.validations else {}
     pace = zoo.pace(run)
@@ -220,7 +233,8 @@ def export_zoo(
         raise SettingsError("a card says what whoever gets the file may do with it: give --licence TEXT")
     for name in names:
         if (found := standing(name, runs_folder)).state != "finished":
-            raise RunError(f"{runs_folder / name} is {found.state}, not finished: preimage zoo train {name}")
+            why = found.reason or f"preimage zoo train {name}"
+            raise RunError(f"{runs_folder / name} is {found.state}, not finished: {why}")
     chosen = list(names)
     if not chosen and runs_folder.is_dir():
         present = zoo.in_order(folder.name for folder in runs_folder.iterdir())

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preimage import training
-from preimage.decoders import SLOPE, Decoder, build_decoder
+from preimage.decoders import SLOPE, Decoder, build_decoder, load_weights
 from preimage.errors import DivergedError, ImageError, NotFittedError
 from preimage.images import grey
 from preimage.interfaces import Inverter, Pairs, ignore
@@ -208,7 +208,7 @@ class Confidence:
         for name, value in state.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
-        self.network.load_state_dict(parts["network"])
+        load_weights(self.network, parts["network"])
         # As training leaves it: the layout is part of the result, to the last bit.
         self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scales = {name: value.float() for name, value in parts["scales"].items()}

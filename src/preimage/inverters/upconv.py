@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preimage import training
-from preimage.decoders import build_decoder, output_size
+from preimage.decoders import build_decoder, load_weights, output_size
 from preimage.errors import NotFittedError
 from preimage.interfaces import Batch, Inverter, Pairs, Representation, check_features
 from preimage.training import TrainingSettings
@@ -110,7 +110,7 @@ class UpConv(Inverter):
         return dict(self.network.state_dict())
 
     def restore(self, state: dict[str, Tensor]) -> Self:
-        self.network.load_state_dict(state)
+        load_weights(self.network, state)
         return self.use(self.network)
 
 
