@@ -167,10 +167,12 @@ def test_evaluate_prints_a_table_and_json(run: Path, crops: Path, tmp_path: Path
     records = tmp_path / "records.csv"
     text = preimage("evaluate", run, "--images", crops, "--limit", 12, "--records", records).stdout
     content = json.loads(preimage("evaluate", run, "--images", crops, "--limit", 12, "--json").stdout)
-    assert [row["inverter"] for row in content["rows"]] == ["upconv", "mean-image", "nearest", "ridge", "other-image"]
+    assert [row["inverter"] for row in content["rows"]] == [
+        "upconv", "mean-image", "nearest", "ridge", "decoder-size", "other-image",
+    ]  # fmt: skip
     assert content["n"] == 12
     assert all(row["inverter"] in text for row in content["rows"])
-    assert len(records.read_text().splitlines()) == 1 + 5 * 12
+    assert len(records.read_text().splitlines()) == 1 + 6 * 12
 
 
 def test_an_exported_run_is_an_inverter(run: Path, cat: Path, crops: Path, tmp_path: Path) -> None:
@@ -178,7 +180,9 @@ def test_an_exported_run_is_an_inverter(run: Path, cat: Path, crops: Path, tmp_p
     preimage("export", run, "-o", file)
     preimage("invert", cat, "--run", file, "-o", tmp_path / "out")
     rows = json.loads(preimage("evaluate", file, "--images", crops, "--limit", 4, "--json").stdout)["rows"]
-    assert [row["inverter"] for row in rows] == ["upconv", "mean-image", "ridge", "nearest", "other-image"]
+    assert [row["inverter"] for row in rows] == [
+        "upconv", "mean-image", "ridge", "nearest", "decoder-size", "other-image",
+    ]  # fmt: skip
 
 
 def test_a_run_gets_a_confidence_map(run: Path, crops: Path, tmp_path: Path) -> None:

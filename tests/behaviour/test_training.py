@@ -76,8 +76,8 @@ def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:
     assert sorted(path.suffix for path in (finished / "checkpoint").iterdir()) == [".json", ".safetensors"]
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["steps"] == 40
-    assert [row["inverter"] for row in summary["rows"]] == ["upconv", "mean-image", "other-image"]
-    assert len((finished / "records.csv").read_text().splitlines()) == 1 + 3 * 64
+    assert [row["inverter"] for row in summary["rows"]] == ["upconv", "mean-image", "decoder-size", "other-image"]
+    assert len((finished / "records.csv").read_text().splitlines()) == 1 + 4 * 64
     assert list((finished / "figures").glob("*.png"))
 
 
