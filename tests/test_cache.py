@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from preimage.cache import CachedRepresentation, cached
+from preimage.cache import CachedRepresentation, FeatureMemory, cached
 from preimage.errors import ImageError, SettingsError
 from preimage.interfaces import Representation
 from preimage.representations import HOG
@@ -115,3 +115,31 @@ def test_it_is_the_representation_it_wraps() -> None:
 def test_a_cache_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="gigabytes"):
         keep(tmp_path, gigabytes=0)
+
+
+# --- in the memory of a device ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_memory_gives_back_what_was_encoded_and_encodes_it_once(images: Tensor, sparse: bool) -> None:
+    counting = Counting(sparse=sparse)
+    memory = FeatureMemory(counting.encode, images.device, limit=1 << 20)
+    memory.features(["a", "b"], images[1:3])
+    mixed = memory.features(["b", "c", "a"], images[[2, 0, 1]])
+    assert torch.equal(memory.features(["c"], images[:1]), mixed[1:2])
+    assert Counting.seen == [2, 1]
+    assert torch.equal(mixed, counting.encode(images[[2, 0, 1]]))
+
+
+def test_memory_that_is_full_encodes_again(images: Tensor) -> None:
+    memory = FeatureMemory(Counting().encode, images.device, limit=0)
+    for _ in range(2):
+        assert torch.equal(memory.features(["a"], images[:1]), Counting().encode(images[:1]))
+    assert not memory.kept
+
+
+def test_memory_keeps_vectors_and_maps_without_anything(images: Tensor) -> None:
+    for encode in (lambda images: images.mean(dim=(2, 3)), torch.zeros_like):
+        memory = FeatureMemory(encode, images.device, limit=1 << 20)
+        for _ in range(2):
+            assert torch.equal(memory.features(list("abcde"), images), encode(images))

@@ -361,8 +361,19 @@ def test_ranks_share_a_global_batch(many: Photos) -> None:
 def test_augmentation_changes_pictures_but_keeps_their_size(many: Photos) -> None:
     picture = many.pixels(0)
     for seed in range(5):
-        changed = Augmentation().apply(picture, np.random.default_rng(seed))
+        changed = Augmentation().view(32, np.random.default_rng(seed)).of(picture)
         assert changed.shape == picture.shape
         assert (changed != picture).any()
-    unchanged = Augmentation(flip=False, min_scale=1).apply(picture, np.random.default_rng(0))
+    unchanged = Augmentation(flip=False, min_scale=1).view(32, np.random.default_rng(0)).of(picture)
     assert (unchanged == picture).all()
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(min_scale=0.5), Augmentation(flip=False, min_scale=1)])
+def test_a_device_sees_the_same_views_as_pillow(samples: Photos, augmentation: Augmentation) -> None:
+    stream = TrainingStream(samples, batch_size=8, seed=1, augmentation=augmentation)
+    indices, views = stream.views(3)
+    expected = next(stream.batches(3))
+    pixels = torch.from_numpy(np.stack([samples.pixels(index) for index in indices]))
+    off = (images.views_of(pixels, views) - expected).abs() * 255
+    assert off.max() < 1.01  # of 255 levels
+    assert (off > 0.5).float().mean() < 1e-3

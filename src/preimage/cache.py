@@ -1,8 +1,8 @@
-"""Features on disk, for representations that take long: an image is encoded once.
+"""Features kept, for representations that take long: an image is encoded once. On disk, or in the memory of a GPU.
 
-One compressed NumPy file an image, in a folder for each representation. The name is a hash of the pixels, the folder's
-that of name, settings, version and weights; so nothing stale can be served, and a damaged file fails its checksum and
-is computed anew.
+On disk it is one compressed NumPy file an image, in a folder for each representation. The name is a hash of the pixels,
+the folder's that of name, settings, version and weights; so nothing stale can be served, and a damaged file fails its
+checksum and is computed anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +174,48 @@ def unpack(archive: Mapping[str, npt.NDArray[Any]]) -> Tensor:
     features = np.zeros(math.prod(shape), values.dtype)
     features[np.unpackbits(archive["where"], count=features.size).view(bool)] = values
     return torch.from_numpy(features.reshape(shape))
+
+
+class FeatureMemory:
+    """Features of pictures that recur, by a key of each picture, in the memory of the device that trains on them.
+
+    Of a map only the places that are not all zeros are kept, few in SIFT's. At most `limit` bytes are held, by default
+    half of what a GPU has free; what does not fit is computed whenever it is asked for.
+    """
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], device: torch.device, limit: int | None = None) -> None:
+        self.encode = encode
+        self.room = torch.cuda.mem_get_info(device)[0] // 2 if limit is None else limit  # bytes
+        self.shape = torch.Size()  # of one image's features
+        self.kept: dict[str, tuple[Tensor, Tensor]] = {}  # the places (K,) that hold something, and what (K, C)
+
+    @torch.no_grad()
+    def features(self, keys: Sequence[str], images: Tensor) -> Tensor:
+        """The features (N, *feature_shape) of images (N, 3, H, W) that are known by keys."""
+        missing = [index for index, key in enumerate(keys) if key not in self.kept]
+        found = {index: self.kept[key] for index, key in enumerate(keys) if key in self.kept}
+        if missing:
+            computed = self.encode(images[missing])
+            self.shape = computed.shape[1:]
+            maps = computed.flatten(2) if computed.ndim > 2 else computed[:, :, None]  # (N, channels, places)
+            for index, features in zip(missing, maps, strict=True):
+                places = features.any(dim=0).nonzero()[:, 0]
+                found[index] = places, features.T[places]
+                self.keep(keys[index], found[index])
+        return self.arranged([found[index] for index in range(len(keys))])
+
+    def keep(self, key: str, entry: tuple[Tensor, Tensor]) -> None:
+        size = sum(tensor.nbytes for tensor in entry)
+        if size <= self.room:
+            self.room -= size
+            self.kept[key] = entry
+
+    def arranged(self, entries: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Places and what they hold -> features (N, *feature_shape), channels last in memory."""
+        channels, places = self.shape[0], math.prod(self.shape[1:])
+        values = torch.cat([held for _, held in entries])
+        counts = torch.tensor([len(own) for own, _ in entries])
+        first = torch.repeat_interleave(torch.arange(len(entries)) * places, counts).to(values.device)
+        rows = values.new_zeros(len(entries) * places, channels)
+        rows[torch.cat([own for own, _ in entries]) + first] = values
+        return rows.view(len(entries), places, channels).transpose(1, 2).reshape(len(entries), *self.shape)

@@ -9,19 +9,20 @@ from __future__ import annotations
 import contextlib
 import glob
 import io
+import itertools
 import math
 import os
 import tarfile
 import warnings
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import astuple, dataclass, replace
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -447,6 +448,12 @@ class Photos:
         self._memory = memory
         return self
 
+    def on_device(self, device: torch.device) -> Tensor | None:
+        """All pixels (N, S, S, 3) in the memory of a GPU; None where they are not loaded or would take half of it."""
+        if self._memory is None or len(self) * self._memory[0].nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return None
+        return torch.from_numpy(self._memory[self._rows]).to(device)
+
     def subset(self, indices: Iterable[int]) -> Photos:
         """Some of the photographs, in the given order; the pixels in memory are the same."""
         chosen = list(indices)
@@ -523,18 +530,60 @@ class Augmentation:
     def changes_pictures(self) -> bool:
         return self.flip or self.min_scale < 1
 
-    def apply(self, picture: Pixels, generator: np.random.Generator) -> Pixels:
-        """One photograph (S, S, 3) -> one of the same size; draws from `generator` whether or not it uses the draws."""
-        size = picture.shape[0]
+    def view(self, size: int, generator: np.random.Generator) -> View:
+        """What is seen of a photograph of `size` pixels; draws from `generator` whether or not it uses the draws."""
         scale, left, top, mirrored = generator.random(4)
-        if self.flip and mirrored < 0.5:
-            picture = picture[:, ::-1]
-        if self.min_scale == 1:
-            return picture
         side = size * (self.min_scale + (1 - self.min_scale) * scale)
-        x, y = left * (size - side), top * (size - side)
-        part = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
+        return View(left * (size - side), top * (size - side), side, bool(self.flip and mirrored < 0.5))
+
+
+@dataclass(frozen=True)
+class View:
+    """A square part of a photograph, mirrored before it is cut out or not: its corner and its side, in pixels."""
+
+    x: float
+    y: float
+    side: float
+    mirrored: bool
+
+    def of(self, picture: Pixels) -> Pixels:
+        """The part of one photograph (S, S, 3), brought to the same size."""
+        size = picture.shape[0]
+        picture = picture[:, ::-1] if self.mirrored else picture
+        if self.side == size:
+            return picture
+        box = (self.x, self.y, self.x + self.side, self.y + self.side)
+        part = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC, box=box)
         return np.asarray(part)
+
+
+def views_of(pictures: Tensor, views: Sequence[View]) -> Tensor:
+    """8-bit photographs (N, S, S, 3), one view of each -> images (N, 3, S, S) in [0, 1], on the same device.
+
+    The same as `View.of`, but for single levels of 255: resampling is a matrix product along either side, rounded to 8
+    bits after each, as Pillow does it.
+    """
+    size, device = pictures.shape[1], pictures.device
+    x, y, side, mirrored = torch.tensor([astuple(view) for view in views], dtype=torch.float64).T.to(device)
+    across, down = bicubic(x, side, size), bicubic(y, side, size)
+    across = torch.where(mirrored[:, None, None] > 0, across.flip(2), across)
+    levels = pictures.permute(0, 3, 1, 2).float()
+    levels = (levels @ across[:, None].mT).round_().clamp_(0, 255)
+    levels = (down[:, None] @ levels).round_().clamp_(0, 255)
+    return levels.div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def bicubic(start: Tensor, side: Tensor, size: int) -> Tensor:
+    """Weights (N, size, size) that bring the pixels from `start` to `start + side`, both (N,), to `size` pixels.
+
+    Keys's kernel with a = -0.5, not wider than the pixels it reads since none is left out: Pillow's `BICUBIC`.
+    """
+    places = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
+    centres = start[:, None] + places * side[:, None] / size
+    far = (places - centres[:, :, None]).float().abs()
+    near = ((1.5 * far - 2.5) * far * far + 1) * (far < 1)
+    weights = near + (((-0.5 * far + 2.5) * far - 4) * far + 2) * ((far >= 1) & (far < 2))
+    return weights / weights.sum(dim=2, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -567,27 +616,65 @@ class TrainingStream:
         """The photographs of this rank's share of a step."""
         return [self.photos.photos[index].id for _, index in self.members(step)]
 
-    def picture(self, epoch: int, index: int) -> Pixels:
-        """One augmented photograph, a pure function of (seed, epoch, photograph)."""
+    def version(self, epoch: int) -> int:
+        """Which version of a photograph an epoch shows."""
+        return epoch % self.augmentation.variants if self.augmentation.variants else epoch
+
+    def versions(self, step: int) -> list[str]:
+        """The versions of photographs in this rank's share of a step: alike where the picture is."""
+        return [f"{self.version(epoch)}:{index}" for epoch, index in self.members(step)]
+
+    def view(self, epoch: int, index: int) -> View:
+        """What an epoch shows of a photograph, a pure function of (seed, epoch, photograph)."""
         photo_id = zlib.crc32(self.photos.photos[index].id.encode())
-        version = epoch % self.augmentation.variants if self.augmentation.variants else epoch
-        generator = np.random.default_rng((self.seed, version, photo_id))
-        return self.augmentation.apply(self.photos.pixels(index), generator)
+        generator = np.random.default_rng((self.seed, self.version(epoch), photo_id))
+        return self.augmentation.view(self.photos.image_size, generator)
+
+    def picture(self, epoch: int, index: int) -> Pixels:
+        """One augmented photograph."""
+        return self.view(epoch, index).of(self.photos.pixels(index))
 
     def batches(self, first_step: int, num_workers: int | None = None, ahead: int = 3) -> Iterator[Tensor]:
         """Images (N, 3, S, S) in [0, 1] from `first_step` on, without end; threads work `ahead` steps in advance."""
-        workers = num_workers or os.cpu_count() or 1
-        with ThreadPoolExecutor(workers, thread_name_prefix="photos") as pool:
-            queue: deque[list[Future[Pixels]]] = deque()
-            step = first_step
-            try:
-                while True:
-                    while len(queue) < ahead:
-                        queue.append([pool.submit(self.picture, *member) for member in self.members(step)])
-                        step += 1
-                    yield to_tensor([future.result() for future in queue.popleft()])
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        with ThreadPoolExecutor(num_workers or os.cpu_count(), thread_name_prefix="photos") as pool:
+            begin = partial(self.decoding, pool)
+            for pictures in in_advance(pool, begin, first_step, ahead):
+                yield to_tensor([picture.result() for picture in pictures])
+
+    def decoding(self, pool: ThreadPoolExecutor, step: int) -> list[Future[Pixels]]:
+        """The pictures of this rank's share of a step, as a pool has begun to make them."""
+        return [pool.submit(self.picture, *member) for member in self.members(step)]
+
+    def batches_on(self, device: torch.device, first_step: int, ahead: int = 3) -> Iterator[Tensor]:
+        """As `batches`, on a device: from photographs in its memory, augmented there, where it is a GPU with room."""
+        pictures = None if device.type == "cpu" else self.photos.on_device(device)
+        if pictures is None:
+            yield from (images.to(device, non_blocking=True) for images in self.batches(first_step, ahead=ahead))
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="views") as pool:
+            for future in in_advance(pool, lambda step: pool.submit(self.views, step), first_step, ahead):
+                indices, views = future.result()
+                yield views_of(pictures[torch.tensor(indices).to(device)], views)
+
+    def views(self, step: int) -> tuple[list[int], list[View]]:
+        """Which photographs this rank sees in a step, and what of each."""
+        members = self.members(step)
+        return [index for _, index in members], [self.view(*member) for member in members]
+
+
+Work = TypeVar("Work")
+
+
+def in_advance(pool: ThreadPoolExecutor, begin: Callable[[int], Work], first_step: int, ahead: int) -> Iterator[Work]:
+    """The work that a pool was given for each step from `first_step` on, begun `ahead` steps before it is asked for."""
+    queue: deque[Work] = deque()
+    try:
+        for step in itertools.count(first_step):
+            queue.append(begin(step))
+            if len(queue) == ahead:
+                yield queue.popleft()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @lru_cache(maxsize=4)

@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from preimage import training
-from preimage.cache import cached
+from preimage.cache import FeatureMemory, cached
 from preimage.config import Settings
 from preimage.decoders import Cost, cost, load_weights
 from preimage.errors import RunError, SettingsError
@@ -271,12 +271,13 @@ def _train(
     run: Run, settings: Settings, accelerator: Accelerator, reporter: Reporter, should_stop: Callable[[], bool]
 ) -> Run:
     representation = settings.get_representation()
+    on_cpu = accelerator.device.type == "cpu"  # elsewhere features are computed faster than read
     if isinstance(representation, SavedFeatures):  # already on disk; the run keeps the hash of their file
         settings = dataclasses.replace(
             settings, representation={"name": representation.name, **representation.settings}
         )
     else:
-        representation = cached(representation, settings.augmentation.variants > 0 or None)
+        representation = cached(representation, (settings.augmentation.variants > 0 and on_cpu) or None)
     photos, validation = open_photos(settings, representation)
 
     inverter = make_inverter(settings, representation)
@@ -494,9 +495,14 @@ def examples(
     stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(what the network reads, images) by step, on the training device; features are computed there, in float32."""
-    for step, images in enumerate(stream.batches(first_step), first_step):
-        images = images.to(device, non_blocking=True)
-        yield inverter.inputs(inverter.representation.batch(stream.ids(step), images)), images
+    representation, encode = inverter.representation, None
+    if device.type != "cpu" and representation.costly and stream.augmentation.variants:
+        encode = FeatureMemory(representation.uncached.encode, device).features
+    for step, images in enumerate(stream.batches_on(device, first_step), first_step):
+        batch = representation.batch(stream.ids(step), images)
+        if encode is not None:
+            batch = dataclasses.replace(batch, ids=stream.versions(step), encode=encode)
+        yield inverter.inputs(batch), images
 
 
 def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> Settings:

@@ -26,6 +26,8 @@ from preimage.errors import DivergedError, SettingsError
 from preimage.interfaces import ignore, never
 
 Precision = Literal["auto", "float32", "bfloat16"]
+LossSize = Literal["image", "decoder"]
+READ_EVERY = 16  # steps whose numbers are fetched from a GPU together: looking at them makes it wait
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TrainingSettings:
     warmup_steps: int = 200
     ema_decay: float = 0.999  # 0 turns weight averaging off
     clip_norm: float = 1.0  # 0 turns gradient clipping off
+    loss_size: LossSize = "image"  # where the error is taken if a decoder works at another size than the images have
     grid_weight: float = 0.02  # of the penalty that keeps the features' grid out of the pictures; 0 turns it off
     precision: Precision = "auto"
     compile: bool = False
@@ -60,6 +63,8 @@ class TrainingSettings:
             raise SettingsError(f"ema_decay is in [0, 1), got {self.ema_decay}")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingsError(f"precision is 'auto', 'float32' or 'bfloat16', got {self.precision!r}")
+        if self.loss_size not in ("image", "decoder"):
+            raise SettingsError(f"loss_size is 'image' or 'decoder', got {self.loss_size!r}")
 
 
 def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
@@ -189,43 +194,55 @@ def train(
     network.train()
 
     halved = resolve_precision(settings.precision, device) == "bfloat16"
-    pending: tuple[Tensor, Tensor] | None = None  # error and gradient norm of the step before
+    unread: list[Tensor] = []  # error and gradient norm of the steps that have not been reported
+    read_every = 1 if device.type == "cpu" else READ_EVERY
+    waited, began = 0.0, time.perf_counter()
     while state.step < steps:
-        began = time.perf_counter()
+        asked = time.perf_counter()
         features, images = next(batches)
-        waited = time.perf_counter() - began
+        waited += time.perf_counter() - asked
 
         rate = learning_rate(state.step, steps, settings)
         draw = state.step * accelerator.num_processes + accelerator.process_index
         with drawn_for(draw, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
             reconstructions = network(features).float()
-        loss = error = squared_error(reconstructions, images)
+        loss = error = squared_error(reconstructions, images, settings.loss_size)
         if grid is not None and settings.grid_weight:
             period = grid * reconstructions.shape[3] // images.shape[3]  # the decoder may work at another size
             loss = error + settings.grid_weight * grid_penalty(reconstructions, period, accelerator)
         norm = descend(state, loss, rate, settings, optimizer, accelerator.backward)
+        unread.append(torch.stack([error.detach(), norm.detach()]))
 
         last, stopping = state.step == steps, agreed(should_stop(), accelerator)
         due = last or stopping or state.step % settings.checkpoint_every == 0
-        # Looking at the numbers of the step before keeps a GPU busy; before a checkpoint the current ones count.
-        current = (error.detach(), norm.detach())
-        value, gradient_norm = (number.item() for number in (current if due or pending is None else pending))
-        pending = current
-        if not (math.isfinite(value) and math.isfinite(gradient_norm)):
-            raise DivergedError(
-                f"the loss became {value:.3g} and its gradient {gradient_norm:.3g} at step {state.step}: training "
-                "stopped. The last good checkpoint is kept; try a lower learning_rate, more warmup_steps, or "
-                "precision=float32"
-            )
-        on_step(Progress(state.step, value, rate, gradient_norm, time.perf_counter() - began, waited))
-        if last or state.step % settings.evaluate_every == 0:
-            on_evaluate(state)
-            network.train()
-        if due:
-            on_checkpoint(state)
+        evaluating = last or state.step % settings.evaluate_every == 0
+        if due or evaluating or len(unread) == read_every:
+            numbers = torch.stack(unread).tolist()  # here a GPU is waited for
+            seconds = (time.perf_counter() - began) / len(unread)
+            for step, (value, gradient_norm) in enumerate(numbers, state.step - len(unread) + 1):
+                check_finite(step, value, gradient_norm)
+                rate = learning_rate(step - 1, steps, settings)
+                on_step(Progress(step, value, rate, gradient_norm, seconds, waited / len(unread)))
+            unread.clear()
+            if evaluating:
+                on_evaluate(state)
+                network.train()
+            if due:
+                on_checkpoint(state)
+            waited, began = 0.0, time.perf_counter()
         if stopping:
             break
     return state
+
+
+def check_finite(step: int, loss: float, gradient_norm: float) -> None:
+    """Raise `DivergedError` if either is no number."""
+    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+        raise DivergedError(
+            f"the loss became {loss:.3g} and its gradient {gradient_norm:.3g} at step {step}: training "
+            "stopped. The last good checkpoint is kept; try a lower learning_rate, more warmup_steps, or "
+            "precision=float32"
+        )
 
 
 def descend(
@@ -261,10 +278,13 @@ def drawn_for(number: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def squared_error(reconstructions: Tensor, images: Tensor) -> Tensor:
-    """The mean over all pixels; the target is brought to the decoder's size."""
+def squared_error(reconstructions: Tensor, images: Tensor, size: LossSize = "image") -> Tensor:
+    """The mean over all pixels, at the size of the images, or at that of the decoder as in Dosovitskiy & Brox 2016."""
     if images.shape[2:] != reconstructions.shape[2:]:
-        images = F.interpolate(images, reconstructions.shape[2:], mode="bilinear", antialias=True)
+        if size == "image":  # as errors are measured
+            reconstructions = F.interpolate(reconstructions, images.shape[2:], mode="bilinear")
+        else:
+            images = F.interpolate(images, reconstructions.shape[2:], mode="bilinear", antialias=True)
     return F.mse_loss(reconstructions, images)
 
 
@@ -328,6 +348,8 @@ def seconds_per_step(
 
     The first steps are `ignored`: they find photographs waiting, and warm up caches.
     """
+    if accelerator.device.type != "cpu":  # whose steps are timed together
+        repeats = ignored = READ_EVERY
     times: list[float] = []
     trial = start(copy.deepcopy(decoder), settings)
     steps = repeats + ignored
