@@ -167,6 +167,7 @@ def test_the_command_tells_which_promises_are_kept(tmp_path: Path, monkeypatch: 
     from test_cli import preimage as command
 
     monkeypatch.setenv("PYTHONPATH", str(Path(encoders.__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("COLUMNS", "300")  # so that no cell of the table is wrapped
     result = command("check", "-r", NAME, "--set", "side=4")
     assert result.stdout.count("kept") == len(PROMISES)
     assert "draws random numbers" in command("check", "-r", "python:encoders:Restless", check=1).stdout

@@ -287,7 +287,10 @@ def _train(
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
-    trial = examples(stream, inverter, accelerator.device, first_step=0)
+    memory = None
+    if representation.costly and settings.augmentation.variants and not on_cpu:
+        memory = FeatureMemory(representation.uncached.encode, accelerator.device)
+    trial = examples(stream, inverter, accelerator.device, 0, memory)
     own_pace = training.seconds_per_step(network, trial, settings.training, accelerator, grid=representation.grid)
     pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
     settings = with_steps(settings, len(photos), pace)
@@ -321,7 +324,7 @@ def _train(
     diary = Diary(run, inverter, validation, accelerator, reporter, seconds_before)
     training.train(
         state,
-        examples(stream, inverter, accelerator.device, state.step),
+        examples(stream, inverter, accelerator.device, state.step, memory),
         steps,
         settings.training,
         accelerator,
@@ -492,16 +495,13 @@ def make_inverter(settings: Settings, representation: Representation) -> UpConv:
 
 
 def examples(
-    stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int
+    stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int, memory: FeatureMemory | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(what the network reads, images) by step, on the training device; features are computed there, in float32."""
-    representation, encode = inverter.representation, None
-    if device.type != "cpu" and representation.costly and stream.augmentation.variants:
-        encode = FeatureMemory(representation.uncached.encode, device).features
     for step, images in enumerate(stream.batches_on(device, first_step), first_step):
-        batch = representation.batch(stream.ids(step), images)
-        if encode is not None:
-            batch = dataclasses.replace(batch, ids=stream.versions(step), encode=encode)
+        batch = inverter.representation.batch(stream.ids(step), images)
+        if memory is not None:
+            batch = dataclasses.replace(batch, ids=stream.versions(step), encode=memory.features)
         yield inverter.inputs(batch), images
 
 

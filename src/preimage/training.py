@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from preimage.interfaces import ignore, never
 
 Precision = Literal["auto", "float32", "bfloat16"]
 LossSize = Literal["image", "decoder"]
+TRIED_FOR = 10.0  # seconds, about, to find out how long a step takes
 READ_EVERY = 16  # steps whose numbers are fetched from a GPU together: looking at them makes it wait
 
 
@@ -342,17 +344,23 @@ def seconds_per_step(
     *,
     grid: int | None = None,
     repeats: int = 8,
-    ignored: int = 4,
+    ignored: int = 2,
 ) -> float:
     """The median time of a training step, photographs included, measured on a copy of the decoder then thrown away.
 
-    The first steps are `ignored`: they find photographs waiting, and warm up caches.
+    The first steps are `ignored`: they find photographs waiting, and warm up caches. Slow steps are repeated less.
     """
     if accelerator.device.type != "cpu":  # whose steps are timed together
         repeats = ignored = READ_EVERY
     times: list[float] = []
-    trial = start(copy.deepcopy(decoder), settings)
-    steps = repeats + ignored
-    train(trial, batches, steps, settings, accelerator, grid=grid, on_step=lambda step: times.append(step.seconds))
+
+    def long_enough() -> bool:
+        return len(times) > ignored and sum(times) > TRIED_FOR
+
+    trial, steps = start(copy.deepcopy(decoder), settings), repeats + ignored
+    train(
+        trial, batches, steps, settings, accelerator, grid=grid,
+        on_step=lambda progress: times.append(progress.seconds), should_stop=long_enough,
+    )  # fmt: skip
     accelerator.free_memory()
-    return sorted(times[ignored:])[repeats // 2]
+    return statistics.median(times[ignored:])

@@ -111,8 +111,8 @@ class Ridge(Inverter):
         size = self.settings["thumbnail"]
         inputs, targets = [], []
         for batch in pairs:
-            inputs.append(self.pooled(batch.features).cpu())
-            targets.append(F.adaptive_avg_pool2d(batch.images, size).flatten(1).cpu())
+            inputs.append(self.pooled(batch.features))
+            targets.append(F.adaptive_avg_pool2d(batch.images, size).flatten(1))
         thumbnails = torch.cat(targets)
         mean = thumbnails.mean(dim=0)
         components = min(self.settings["components"], *thumbnails.shape)
@@ -122,7 +122,8 @@ class Ridge(Inverter):
         for x, y in zip(inputs, targets, strict=True):
             regression.add(x, (y - mean) @ basis.T)
         weight, bias = regression.solve()
-        return {"thumbnail.weight": weight, "thumbnail.bias": bias, "thumbnail.basis": basis, "thumbnail.mean": mean}
+        learnt = {"weight": weight, "bias": bias, "basis": basis, "mean": mean}
+        return {f"thumbnail.{name}": value.cpu() for name, value in learnt.items()}
 
     def fit_patches(self, pairs: Pairs, places_per_photo: int = 64) -> dict[str, Tensor]:
         channels, height, width = self.representation.feature_shape
@@ -134,7 +135,7 @@ class Ridge(Inverter):
             x = self.neighbours(batch.features)  # (N, places, C * k * k)
             y = F.unfold(rest, self.patch, stride=self.patch).transpose(1, 2)  # (N, places, 3 * p * p)
             chosen = torch.randperm(height * width, generator=generator)[:places_per_photo].to(x.device)
-            regression.add(x[:, chosen].cpu(), y[:, chosen].cpu())
+            regression.add(x[:, chosen], y[:, chosen])
         weight, bias = regression.solve()
         return {"patch.weight": weight, "patch.bias": bias}
 
@@ -198,12 +199,12 @@ class Regression:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Examples x (N, inputs), y (N, outputs); or (N, places, ...): a photograph is held out with all its places."""
-        held_out = torch.arange(self.seen, self.seen + len(x)) % HELD_OUT == HELD_OUT - 1
+        held_out = torch.arange(self.seen, self.seen + len(x), device=x.device) % HELD_OUT == HELD_OUT - 1
         self.seen += len(x)
         for part, chosen in enumerate((~held_out, held_out)):
             inputs = F.pad(x[chosen].flatten(0, -2), (0, 1), value=1.0)  # a last input of 1: the bias
-            self.xx[part] += inputs.T @ inputs
-            self.xy[part] += inputs.T @ y[chosen].flatten(0, -2)
+            self.xx[part] += (inputs.T @ inputs).cpu()
+            self.xy[part] += (inputs.T @ y[chosen].flatten(0, -2)).cpu()
 
     def solve(self) -> tuple[Tensor, Tensor]:
         """Weight (inputs, outputs) and bias (outputs,) under the penalty with the least held-out error."""
