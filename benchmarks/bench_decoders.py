@@ -216,7 +216,8 @@ class Bench:
         budget = {"steps": steps, "epochs": None, "minutes": None, "evaluate_every": steps}
         warmup = min(settings.training.warmup_steps, steps // 10)
         return replace(
-            settings, training=replace(settings.training, **budget, warmup_steps=warmup, checkpoint_every=max(50, steps // 2))
+            settings,
+            training=replace(settings.training, **budget, warmup_steps=warmup, checkpoint_every=max(50, steps // 2)),
         )
 
     def check_conditions(self) -> None:

@@ -11,7 +11,6 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -199,7 +198,7 @@ def paper_vector(_shape: Shape, _image_size: int) -> Table:
     return Table(((Linear(4096), Linear(4096), Grid(256, 4)),), ups)
 
 
-def compact(shape: Shape, image_size: int, whole: bool = False) -> Table:
+def compact(shape: Shape, image_size: int) -> Table:
     """Ours, for features of any shape: little arithmetic, few weights.
 
     Vectors, and maps of places 16 pixels apart and more, stop at about half the image's size, vectors at 64 pixels at
@@ -212,13 +211,12 @@ def compact(shape: Shape, image_size: int, whole: bool = False) -> Table:
         steps = min(4, max(1, doublings(4, image_size)))
         return Table((stream,), blurred(rising(steps, 32)), dropout=0.5)
     side = max(shape[1:])
-    coarse = image_size >= 16 * side and not whole
-    steps = to_half(side, image_size) if coarse else doublings(side, image_size)
+    steps = to_half(side, image_size) if image_size >= 16 * side else doublings(side, image_size)
     joint = rising(steps, 64)
     return Table(((*narrowed(shape), Conv(256), Conv(256), Conv(256)),), (*joint[:-1], *blurred(joint[-1:])))
 
 
-def multiscale(shape: Shape, image_size: int, whole: bool = False) -> Table:
+def multiscale(shape: Shape, image_size: int) -> Table:
     """Ours, for maps whose places know their own surroundings only, as those of HOG and SIFT do.
 
     Contrast is all they hold: how bright a place is has to be found from far. So beside the stream that keeps detail
@@ -227,8 +225,7 @@ def multiscale(shape: Shape, image_size: int, whole: bool = False) -> Table:
     """
     far, near = far_and_near(shape)
     middle = (*narrowed(shape), Conv(128, 5, 2), Conv(256, 3, 2), Conv(256), UpConv(128), UpConv(128))
-    steps = (doublings if whole else to_half)(max(shape[1:]), image_size)
-    joint = (Conv(256), Conv(128), *rising(steps, 32))
+    joint = (Conv(256), Conv(128), *rising(to_half(max(shape[1:]), image_size), 32))
     return Table((far, middle, near), (*joint[:-1], *blurred(joint[-1:])))
 
 
@@ -288,8 +285,6 @@ def narrowed(shape: Shape) -> tuple[Layer, ...]:
 DECODERS: dict[str, Callable[[Shape, int], Table]] = {
     "compact": compact,
     "multiscale": multiscale,
-    "compact-whole": partial(compact, whole=True),
-    "multiscale-whole": partial(multiscale, whole=True),
     "two-streams": two_streams,
     "smooth": smooth,
     "paper-hog": paper_hog,

@@ -66,30 +66,33 @@ class SparseSIFT(Representation):
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
-        shape = self.feature_shape_at(*images.shape[2:])
+        channels, rows, columns = self.feature_shape_at(*images.shape[2:])
         levels = self.levels(images)
-        maps = [self.arrange(level, *found, shape) for level, found in zip(levels, all_keypoints(levels), strict=True)]
-        return torch.from_numpy(np.stack(maps)).to(images.device)
+        found = [self.in_cells(level, *own, columns) for level, own in zip(levels, all_keypoints(levels), strict=True)]
+        image = np.repeat(np.arange(len(found)), [len(cells) for cells, _ in found])
+        cells, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        maps = images.new_zeros(len(images), channels, rows * columns, dtype=torch.float32)
+        where, cell, held = (torch.from_numpy(part).to(images.device) for part in (image, cells, values))
+        maps[where, :, cell] = held
+        return maps.view(len(images), channels, rows, columns)
 
     def levels(self, images: Tensor) -> Floats:
         """Images -> grey ones as VLFeat takes them."""
         levels: Floats = grey(images.detach(), scale=self.pixel_scale, rounded=self.round_grey).cpu().numpy()
         return levels
 
-    def arrange(self, level: Floats, frames: Floats, descriptors: Floats, shape: tuple[int, ...]) -> Floats:
-        """Keypoints of a grey image -> the map of cells."""
-        cells = np.zeros(shape, np.float32)
+    def in_cells(
+        self, level: Floats, frames: Floats, descriptors: Floats, columns: int
+    ) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Keypoints of a grey image -> the cells that hold one (K,), counted by rows, and what they hold (K, 133)."""
         order = np.random.default_rng(zlib.crc32(level.tobytes())).permutation(len(frames))
         y, x, scale, angle = frames[order].T
-        rows, columns = (y // self.cell_size).astype(int), (x // self.cell_size).astype(int)
-        values = np.concatenate(
-            [
-                descriptors[order].T * self.descriptor_scale,
-                [x - columns * self.cell_size, y - rows * self.cell_size, np.sin(angle), np.cos(angle), np.log(scale)],
-            ]
-        )
-        cells[:, rows, columns] = values  # of several, the last one stays
-        return cells
+        row, column = (y // self.cell_size).astype(np.int64), (x // self.cell_size).astype(np.int64)
+        place = np.stack([x - column * self.cell_size, y - row * self.cell_size], axis=1)
+        rest = np.stack([np.sin(angle), np.cos(angle), np.log(scale)], axis=1)
+        values = np.concatenate([descriptors[order] * self.descriptor_scale, place, rest], axis=1, dtype=np.float32)
+        cells, last = np.unique((row * columns + column)[::-1], return_index=True)
+        return cells, values[len(order) - 1 - last]  # of several, the last one stays
 
     def collisions(self, images: Tensor) -> tuple[int, int]:
         """(keypoints lost because another took their cell, keypoints in all) over a batch of images."""
