@@ -6,6 +6,7 @@ devices that this machine lacks, and do not mix with others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from preimage import api
 from preimage.analyses.recognition import Class
 from preimage.defences import fit_defences
 from preimage.errors import FeatureError
+from preimage.images import Augmentation, Photos, TrainingStream
 from preimage.interfaces import Batch, Inverter, Pairs, Representation
 from preimage.inverters import GradientDescent
 from preimage.networks import load_network, on_device
@@ -315,3 +317,12 @@ def test_an_inverter_is_trained_and_evaluated_on_a_gpu(crops: Path, tmp_path: Pa
     api.train("hog", crops, tmp_path / "run", validation=crops, overrides=settings, device="cuda")
     rows = {row.inverter: row for row in api.evaluate(tmp_path / "run", crops, device="cuda").rows}
     assert rows["upconv"].nre < rows["mean-image"].nre
+
+
+@pytest.mark.gpu
+def test_a_gpu_sees_the_same_views_of_photographs(samples: Photos) -> None:
+    stream = TrainingStream(samples, batch_size=8, seed=1, augmentation=Augmentation(min_scale=0.5))
+    for step, images in enumerate(itertools.islice(stream.batches_on(CUDA, 0), 3)):
+        off = (images.cpu() - next(stream.batches(step))).abs() * 255
+        assert off.max() < 1.01
+        assert (off > 0.5).float().mean() < 1e-3

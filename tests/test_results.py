@@ -47,6 +47,21 @@ def test_another_number_on_a_card_is_another_number_on_the_page(own_zoo: Path, t
     assert page.count("0.123 ±") == 2  # among all, and beside the paper
 
 
+def test_slow_baselines_stand_beside_the_inverter_where_they_were_measured(own_zoo: Path, tmp_path: Path) -> None:
+    assert "take long" not in results.write(tmp_path / "without.md").read_text()
+    card = json.loads((own_zoo / "hog.json").read_text())
+    row = {"n": 4, "nre": 0.7, "nre_sem": 0.01, "difference": 0.2, "difference_sem": 0.03, "remark": ""}
+    card["slow_baselines"] = [
+        {"inverter": "upconv", **row, "nre": 0.5},
+        {"inverter": "gradient-descent", **row, "remark": "slowly"},
+    ]
+    (own_zoo / "hog.json").write_text(json.dumps(card))
+    page = results.write(tmp_path / "with.md").read_text()
+    assert "| representation | upconv | gradient-descent | n |" in page
+    assert "| `hog` | 0.500 ± 0.010 | 0.700 ± 0.010 (+0.200 ± 0.030) | 4 |" in page
+    assert "`gradient-descent`: slowly (hog)." in page
+
+
 def test_the_papers_values_are_called_recalled(own_zoo: Path, tmp_path: Path) -> None:
     page = results.write(tmp_path / "results.md").read_text()
     beside = page[page.index("## Beside the paper") : page.index("Why ours differ")]

@@ -13,10 +13,12 @@ from conftest import TINY_ZOO
 from preimage import zoo
 from preimage.config import load_preset, overrides_for
 from preimage.errors import ImageError, RunError, SettingsError, UnknownNameError
+from preimage.images import Photos
 from preimage.inverters import load_inverters
+from preimage.metrics import distance, mean_pairwise_distance_of
 from preimage.runs import Reporter
 from preimage.training import Progress
-from preimage.zoo_training import Standing, export_zoo, standing, train_zoo
+from preimage.zoo_training import Standing, export_zoo, measure_slow_baselines, standing, train_zoo
 
 NAMES = ["lbp", "hog"]
 
@@ -232,3 +234,39 @@ def test_hardware_names_every_device_a_run_was_on() -> None:
 @pytest.mark.parametrize("name", zoo.PLANNED)
 def test_all_that_is_meant_to_ship_has_a_preset(name: str) -> None:
     assert load_preset(name).keys() >= {"decoder", "augmentation"}
+
+
+def test_a_file_of_another_name_is_a_note(exported_zoo: Path, tmp_path: Path) -> None:
+    folder = altered(exported_zoo, tmp_path)
+    for suffix in (".json", ".safetensors"):
+        (folder / f"hog{suffix}").rename(folder / f"mine{suffix}")
+    mine = {one.name: one for one in zoo.check(folder)}["mine"]
+    assert (mine.problems, mine.notes) == ([], ["inverts hog"])
+
+
+def test_slow_baselines_are_measured_where_they_can_invert(exported_zoo: Path, tmp_path: Path, crops: Path) -> None:
+    folder, begun = altered(exported_zoo, tmp_path), {}
+    written = measure_slow_baselines([], folder, crops, limit=4, on_begin=begun.__setitem__)
+    assert begun == {"hog": ["gradient-descent"], "lbp": []}
+    assert written == [folder / "hog.json"]
+    card = json.loads(written[0].read_text())
+    rows = {row["inverter"]: row for row in card["slow_baselines"]}
+    assert list(rows) == ["upconv", "ridge", "gradient-descent"]
+    assert {row["n"] for row in rows.values()} == {4}
+    for row in rows.values():
+        assert row["difference"] == pytest.approx(row["nre"] - rows["upconv"]["nre"])
+
+
+def test_few_photographs_keep_the_distance_of_all(exported_zoo: Path, tmp_path: Path, crops: Path) -> None:
+    """NRE of some is their distances over N of all."""
+    folder = altered(exported_zoo, tmp_path)
+    measure_slow_baselines(["hog"], folder, crops, baselines=[], limit=64)
+    assert "slow_baselines" not in json.loads((folder / "hog.json").read_text())
+    measure_slow_baselines(["hog"], folder, crops, limit=2)
+    card = json.loads((folder / "hog.json").read_text())
+    inverter, *_ = load_inverters(folder / "hog.safetensors").values()
+    photos = Photos.open(crops, 64).load()
+    images = photos.images([0, 1])
+    inverted = inverter.invert(inverter.representation.encode(images))
+    expected = float(distance(images, inverted).mean()) / mean_pairwise_distance_of(len(photos), photos.images)
+    assert card["slow_baselines"][0]["nre"] == pytest.approx(expected, rel=1e-4)

@@ -25,6 +25,7 @@ from preimage.representations import get_representation
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
 DRAWN = (UpConv.name, Ridge.name, Nearest.name, MeanImage.name)
+SLOW_COLUMNS = (UpConv.name, Ridge.name, GradientDescent.name, PairedDictionary.name)
 MEASURES = {"nre": ("NRE ↓", 3), "psnr": ("PSNR, dB ↑", 2), "ssim": ("SSIM ↑", 3)}
 SHEET_PHOTOS = 12
 RIVALS = {PairedDictionary.name: "HOGgles", GradientDescent.name: "HOG⁻¹ (Mahendran & Vedaldi)"}  # of HOG, in the paper
@@ -56,6 +57,7 @@ def write(
         "results.md",
         families=[draw_family(family, own, folder) for family, own in by_family(cards).items()],
         measures=[table(cards, measure) for measure in MEASURES],
+        slow=slow_table(cards),
         comparison=comparison(cards),
         rivals={RIVALS[name]: paper.NRE["hog"][name] for name in RIVALS} if "hog" in cards else {},
         costs=[cost(name, card) for name, card in cards.items()],
@@ -114,6 +116,33 @@ def table(cards: Cards, measure: str) -> dict[str, Any]:
         cells = ["" if row is None else plus_minus(row[measure], row[f"{measure}_sem"], places) for row in found]
         rows.append({"name": name, "shape": shape(name, card), "n": card["evaluation"]["n"], "cells": cells})
     return {"title": title, "columns": columns, "rows": rows}
+
+
+def slow_table(cards: Cards) -> dict[str, Any]:
+    """NRE of baselines that take long, and how far they are behind the trained inverter on the same photographs."""
+    found = {name: {row["inverter"]: row for row in card["slow_baselines"]} for name, card in cards.items()
+             if "slow_baselines" in card}  # fmt: skip
+    columns = [inverter for inverter in SLOW_COLUMNS if any(inverter in rows for rows in found.values())]
+    rows = [
+        {"name": name, "n": own[UpConv.name]["n"], "cells": [slow_cell(own.get(column)) for column in columns]}
+        for name, own in found.items()
+    ]
+    remarks: dict[str, list[str]] = {}
+    for name, own in found.items():
+        for row in own.values():
+            if row["remark"]:
+                remarks.setdefault(f"`{row['inverter']}`: {row['remark']}", []).append(name)
+    return {"columns": columns, "rows": rows, "remarks": remarks}
+
+
+def slow_cell(row: Mapping[str, Any] | None) -> str:
+    """An error, and in brackets the difference from that of the trained inverter."""
+    if row is None:
+        return ""
+    error = plus_minus(row["nre"], row["nre_sem"], 3)
+    if row["inverter"] == UpConv.name:
+        return error
+    return f"{error} ({row['difference']:+.3f} ± {row['difference_sem']:.3f})"
 
 
 def shape(name: str, card: Mapping[str, Any]) -> str:

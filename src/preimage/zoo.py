@@ -245,6 +245,8 @@ def check_probe(file: Path, settings: Mapping[str, Any], found: Inspection) -> N
         found.notes.append(f"probe not compared: needs weights (--set {network}:weights=FILE)")
         return
     representation = next(iter(load_inverters(file, **settings).values())).representation
+    if representation.name != file.stem:
+        found.notes.append(f"inverts {representation.name}")
     different = probe_difference(file, representation)
     if different is None:
         found.notes.append("keeps no probe: goes by its fingerprint")

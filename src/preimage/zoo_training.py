@@ -1,4 +1,4 @@
-"""Training and exporting everything that is meant to ship: a run folder for each under one roof.
+"""Training, exporting and measuring everything that is meant to ship: a run folder for each under one roof.
 
     RUNS/NAME/        the run folder of an inverter
     RUNS/zoo.jsonl    what happened, a line for every beginning, validation and end
@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from preimage import runs, zoo
-from preimage.api import Sources, as_texts, training_settings
-from preimage.config import Settings, overrides_for, parse_override, split_override
+from preimage.api import Sources, as_texts, described, evaluate, is_path, training_settings
+from preimage.config import Settings, overrides_for, parse_override, settings_for, split_override
 from preimage.errors import PreimageError, RunError, SettingsError, UnknownNameError, WeightsError
+from preimage.evaluation import CONTROL, FLOOR, Evaluation, paired
 from preimage.images import find_photos
-from preimage.interfaces import ignore, never
-from preimage.representations import REPRESENTATIONS
+from preimage.interfaces import Representation, ignore, never
+from preimage.inverters import GradientDescent, MeanImage, Nearest, UpConv
+from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import Progress, make_accelerator
 
@@ -247,3 +249,70 @@ def export_zoo(
         files.append(output / f"{name}.safetensors")
         zoo.export(runs_folder / name, files[-1], licence=licence, note=note, device=device)
     return files
+
+
+# --- baselines that take long -----------------------------------------------------------------------------------------
+
+
+def measure_slow_baselines(
+    names: Sequence[str],
+    folder: str | Path,
+    images: Sources,
+    *,
+    baselines: Sequence[str | Path] = (GradientDescent.name,),
+    limit: int = 20,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    on_begin: Callable[[str, list[str]], None] = ignore,
+) -> list[Path]:
+    """Put what slow baselines reach on the first `limit` photographs onto the cards of files, by default of all there.
+
+    A baseline that cannot invert a representation is left out there: gradient descent needs gradients, a file inverts
+    one representation. `images` must be those of the cards' own tables: N stays that of all of them, and differences
+    from the trained inverter are paired. Returns the cards that were written.
+    """
+    folder = Path(folder)
+    chosen = list(names) or zoo.in_order(file.stem for file in folder.glob("*.safetensors"))
+    written = []
+    for name in chosen:
+        file = folder / f"{name}.json"
+        card = runs.read_json(file)
+        settings = settings_for(name, overrides)
+        fitting = [one for one in baselines if can_invert(one, get_representation(name, **settings))]
+        on_begin(name, [str(one) for one in fitting])
+        if not fitting:
+            continue
+        found = evaluate(
+            file.with_suffix(".safetensors").absolute(), images, limit=limit, settings=settings,
+            baselines=fitting, baseline_limit=limit, device=device,
+        )  # fmt: skip
+        card["slow_baselines"] = slow_rows(found, card["evaluation"]["pairwise_distance"])
+        runs.write_json(file, card)
+        written.append(file)
+    return written
+
+
+def can_invert(baseline: str | Path, representation: Representation) -> bool:
+    """Whether a baseline, by name or in a file, is one for this representation."""
+    if is_path(baseline):
+        return bool(described(baseline)["name"] == representation.name)
+    return baseline != GradientDescent.name or representation.smooth() is not None
+
+
+def slow_rows(evaluation: Evaluation, pairwise: float) -> list[dict[str, Any]]:
+    """The rows of slow baselines and of what stands beside them, with NRE relative to another N."""
+    fast = {MeanImage.name, Nearest.name, FLOOR, CONTROL}
+    scale = evaluation.pairwise_distance / pairwise
+    rows = []
+    for row in evaluation.rows:
+        if row.inverter in fast:
+            continue
+        difference, sem, n = paired(evaluation, row.inverter, UpConv.name)
+        rows.append(
+            {
+                "inverter": row.inverter, "n": n, "nre": scale * row.nre, "nre_sem": scale * row.nre_sem,
+                "difference": scale * difference, "difference_sem": scale * sem,
+                "remark": row.fitted_on.partition("; ")[2],
+            }
+        )  # fmt: skip
+    return rows

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,7 +23,15 @@ from preimage import api, runs, training
 from preimage.errors import DivergedError, RunError, SettingsError
 from preimage.interfaces import never
 from preimage.runs import Plan, Reporter, Run, Validation
-from preimage.training import Progress, TrainingSettings, grid_energy, grid_penalty, learning_rate, steepness
+from preimage.training import (
+    Progress,
+    TrainingSettings,
+    grid_energy,
+    grid_penalty,
+    learning_rate,
+    squared_error,
+    steepness,
+)
 
 TINY = [
     "representation.image_size=64", "decoder.width=0.05", "training.batch_size=8", "training.precision=float32",
@@ -332,6 +341,13 @@ def test_a_short_training_warms_up_for_a_part_of_it_only() -> None:
     assert rates[-1] < 0.05
 
 
+def test_the_error_is_taken_at_the_size_of_the_images_or_of_the_decoder(sample_images: Tensor) -> None:
+    small = F.interpolate(sample_images, (64, 64), mode="bilinear", antialias=True)
+    enlarged = F.interpolate(small, sample_images.shape[2:], mode="bilinear")
+    assert squared_error(small, sample_images, "decoder") == 0
+    assert squared_error(small, sample_images, "image") == F.mse_loss(enlarged, sample_images) > 0
+
+
 def test_grid_energy_sees_a_grid_and_nothing_else(sample_images: Tensor) -> None:
     grid = torch.zeros_like(sample_images)
     grid[..., ::8] = 0.05
@@ -358,3 +374,5 @@ def test_settings_out_of_range_are_refused() -> None:
         TrainingSettings(steps=1, ema_decay=1.0)
     with pytest.raises(SettingsError, match="steps is positive"):
         TrainingSettings(steps=0)
+    with pytest.raises(SettingsError, match="loss_size"):
+        TrainingSettings(loss_size="both")  # type: ignore[arg-type]

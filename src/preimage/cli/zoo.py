@@ -14,6 +14,7 @@ from rich.table import Table
 from preimage.cli.terminal import (
     SOURCES,
     AsJson,
+    Baselines,
     Device,
     ImagesOption,
     NamedOverrides,
@@ -164,6 +165,34 @@ def zoo_export(
         on_begin=lambda name: note(f"{name}: fitting its baselines, measuring the file"),
     ):
         print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+
+
+@zoo_app.command("baselines")
+def zoo_baselines(
+    folder: Annotated[Path, typer.Argument(help="Folder of the files and their cards.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Which ones; by default all.")] = None,
+    images: ImagesOption = [],  # noqa: B006
+    baseline: Baselines = [],  # noqa: B006
+    limit: Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")] = 20,
+    settings: NamedOverrides = [],  # noqa: B006
+    device: Device = None,
+) -> None:
+    """Measure baselines that take long (--baseline, by default gradient-descent), and write them onto the cards."""
+    from preimage import zoo_training
+
+    if not images:
+        raise SettingsError("name the photographs of the cards' own tables, by --images")
+    for file in zoo_training.measure_slow_baselines(
+        names or [],
+        folder,
+        images,
+        baselines=baseline or ["gradient-descent"],
+        limit=limit,
+        overrides=settings,
+        device=pick_device(device),
+        on_begin=lambda name, fitting: note(f"{name}: {', '.join(fitting) or 'left out, none of them inverts it'}"),
+    ):
+        print(file)
 
 
 @zoo_app.command("list")
