@@ -448,7 +448,7 @@ class Photos:
         self._memory = memory
         return self
 
-    def on_device(self, device: torch.device) -> Tensor | None:
+    def on_gpu(self, device: torch.device) -> Tensor | None:
         """All pixels (N, S, S, 3) in the memory of a GPU; None where they are not loaded or would take half of it."""
         if self._memory is None or len(self) * self._memory[0].nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return None
@@ -576,7 +576,7 @@ def views_of(pictures: Tensor, views: Sequence[View]) -> Tensor:
 def bicubic(start: Tensor, side: Tensor, size: int) -> Tensor:
     """Weights (N, size, size) that bring the pixels from `start` to `start + side`, both (N,), to `size` pixels.
 
-    Keys's kernel with a = -0.5, not wider than the pixels it reads since none is left out: Pillow's `BICUBIC`.
+    Keys's kernel with a = -0.5, Pillow's `BICUBIC`. Parts are enlarged, never reduced, so that it keeps its width.
     """
     places = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
     centres = start[:, None] + places * side[:, None] / size
@@ -637,8 +637,7 @@ class TrainingStream:
     def batches(self, first_step: int, num_workers: int | None = None, ahead: int = 3) -> Iterator[Tensor]:
         """Images (N, 3, S, S) in [0, 1] from `first_step` on, without end; threads work `ahead` steps in advance."""
         with ThreadPoolExecutor(num_workers or os.cpu_count(), thread_name_prefix="photos") as pool:
-            begin = partial(self.decoding, pool)
-            for pictures in in_advance(pool, begin, first_step, ahead):
+            for pictures in in_advance(pool, partial(self.decoding, pool), first_step, ahead):
                 yield to_tensor([picture.result() for picture in pictures])
 
     def decoding(self, pool: ThreadPoolExecutor, step: int) -> list[Future[Pixels]]:
@@ -647,7 +646,7 @@ class TrainingStream:
 
     def batches_on(self, device: torch.device, first_step: int, ahead: int = 3) -> Iterator[Tensor]:
         """As `batches`, on a device: from photographs in its memory, augmented there, where it is a GPU with room."""
-        pictures = None if device.type == "cpu" else self.photos.on_device(device)
+        pictures = self.photos.on_gpu(device) if device.type == "cuda" else None
         if pictures is None:
             yield from (images.to(device, non_blocking=True) for images in self.batches(first_step, ahead=ahead))
             return

@@ -271,13 +271,13 @@ def _train(
     run: Run, settings: Settings, accelerator: Accelerator, reporter: Reporter, should_stop: Callable[[], bool]
 ) -> Run:
     representation = settings.get_representation()
-    on_cpu = accelerator.device.type == "cpu"  # elsewhere features are computed faster than read
+    on_gpu = accelerator.device.type == "cuda"  # where most features are computed faster than read from disk
     if isinstance(representation, SavedFeatures):  # already on disk; the run keeps the hash of their file
         settings = dataclasses.replace(
             settings, representation={"name": representation.name, **representation.settings}
         )
     else:
-        representation = cached(representation, (settings.augmentation.variants > 0 and on_cpu) or None)
+        representation = cached(representation, (settings.augmentation.variants > 0 and not on_gpu) or None)
     photos, validation = open_photos(settings, representation)
 
     inverter = make_inverter(settings, representation)
@@ -288,7 +288,7 @@ def _train(
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
     memory = None
-    if representation.costly and settings.augmentation.variants and not on_cpu:
+    if representation.costly and settings.augmentation.variants and on_gpu:
         memory = FeatureMemory(representation.uncached.encode, accelerator.device)
     trial = examples(stream, inverter, accelerator.device, 0, memory)
     own_pace = training.seconds_per_step(network, trial, settings.training, accelerator, grid=representation.grid)
