@@ -33,7 +33,7 @@ format: setup
 bench: setup
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
-# Trains what ships, all of it: hours on a GPU, many on two cores. Once more goes on where it stopped.
+# Trains what ships, all of it: minutes on a large GPU, many hours on two cores. Once more goes on where it stopped.
 # PHOTOS and VAL name photographs, SET what `--set` takes: make zoo PHOTOS='photos/train-*.tar' VAL=photos/val.tar
 RUNS ?= runs/zoo
 zoo: setup
