@@ -51,7 +51,7 @@ def main() -> None:
 
     chosen = originals[: options.photos]
     records, _ = in_turns(contestants, photos.ids[: len(chosen)], chosen, mean_pairwise_distance(originals))
-    rows = tabulated(records, list(contestants))
+    rows = tabulated(records, list(contestants), "cpu_seconds")
     print(f"inverting HOG of {len(chosen)} images, one at a time, threads: {options.threads}")
     print(f"{'':28} {'s an image':>11} {'over network':>13} {'CPU s':>8} {'over network':>13} {'NRE':>16}")
     for row in rows:

@@ -1,6 +1,6 @@
 """How long inverting takes, for everything that ships: one image at a time and 32, encoding not counted.
 
-    python benchmarks/bench_inversion_latency.py [--device cpu] [--rounds 9] [--weights FILE]
+    python benchmarks/bench_inversion_latency.py [--device cpu] [--rounds 9] [--set alexnet:weights=FILE]
 
 Also prints the decoder's arithmetic, and how much of it is done in a second.
 """
@@ -25,13 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=9, help="times each is measured")
-    parser.add_argument("--weights", help="of networks that bring none")
+    parser.add_argument("--set", nargs="+", default=[], help="alexnet:weights=FILE, of networks that bring none")
     options = parser.parse_args()
-    settings = {"weights": options.weights} if options.weights else {}
 
     print(f"inversion on {options.device}, {torch.get_num_threads()} threads, median of {options.rounds}")
     print(f"{'':26} {'GFLOP':>7} {'1 image, ms':>12} {'32 images, ms':>14} {'images/s':>9} {'GFLOP/s':>9}")
-    for exhibit in exhibits(sample_files(), settings=settings, tell=print):
+    for exhibit in exhibits(sample_files(), overrides=options.set, tell=print):
         inverter = exhibit.inverter
         batch = torch.cat([exhibit.features] * 8).to(options.device)
         contestants = {str(count): partial(invert, inverter, batch[:count]) for count in (1, 32)}
