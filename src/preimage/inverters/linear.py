@@ -112,7 +112,7 @@ class Ridge(Inverter):
         inputs, targets = [], []
         for batch in pairs:
             inputs.append(self.pooled(batch.features))
-            targets.append(F.adaptive_avg_pool2d(batch.images, size).flatten(1))
+            targets.append(F.adaptive_avg_pool2d(batch.images, size).flatten(1).cpu())
         thumbnails = torch.cat(targets)
         mean = thumbnails.mean(dim=0)
         components = min(self.settings["components"], *thumbnails.shape)
@@ -120,10 +120,9 @@ class Ridge(Inverter):
         basis = torch.linalg.eigh(covariance).eigenvectors.T[-components:].float().contiguous()  # (components, pixels)
         regression = Regression(inputs[0].shape[1], len(basis))
         for x, y in zip(inputs, targets, strict=True):
-            regression.add(x, (y - mean) @ basis.T)
+            regression.add(x, ((y - mean) @ basis.T).to(x.device))
         weight, bias = regression.solve()
-        learnt = {"weight": weight, "bias": bias, "basis": basis, "mean": mean}
-        return {f"thumbnail.{name}": value.cpu() for name, value in learnt.items()}
+        return {"thumbnail.weight": weight, "thumbnail.bias": bias, "thumbnail.basis": basis, "thumbnail.mean": mean}
 
     def fit_patches(self, pairs: Pairs, places_per_photo: int = 64) -> dict[str, Tensor]:
         channels, height, width = self.representation.feature_shape
