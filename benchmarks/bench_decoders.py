@@ -47,7 +47,7 @@ from preimage.evaluation import CONTROL, FLOOR
 from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
 from preimage.runs import Run
-from rivals import SIZES, Candidate, candidates, noise, stepper
+from rivals import SIZES, Candidate, candidates, noise, stepper, steps_at_once
 from timing import clock_of, in_turns
 
 QUICK = ["hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.pool"]  # where nothing is trained
@@ -183,7 +183,7 @@ class Bench:
             name = candidate.decoder
             self.keep(
                 "cost", **key_of(candidate), **facts[name], rounds=rounds,
-                step_seconds=statistics.median(step_times[name] or [0]),
+                step_seconds=statistics.median(step_times[name] or [0]) / steps_at_once(accelerator.device),
                 inversion_seconds=statistics.median(inversion_times[name] or [0]),
             )  # fmt: skip
 
@@ -213,12 +213,11 @@ class Bench:
             raise PreimageError("equal compute needs to know how long a step takes: give --rounds 5")
         steps = max(1, int(60 * self.options.minutes_per_decoder / measured["step_seconds"]))
         settings = self.settings(candidate)
-        budget = {"steps": steps, "epochs": None, "minutes": None, "evaluate_every": steps}
-        warmup = min(settings.training.warmup_steps, steps // 10)
-        return replace(
-            settings,
-            training=replace(settings.training, **budget, warmup_steps=warmup, checkpoint_every=max(50, steps // 2)),
-        )
+        limited = replace(
+            settings.training, steps=steps, epochs=None, minutes=None, evaluate_every=steps,
+            warmup_steps=min(settings.training.warmup_steps, steps // 10), checkpoint_every=max(50, steps // 2),
+        )  # fmt: skip
+        return replace(settings, training=limited)
 
     def check_conditions(self) -> None:
         """All decoders of a table are trained under the same ones."""

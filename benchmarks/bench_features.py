@@ -53,7 +53,9 @@ def main() -> None:
     levels = list(grey(images).numpy())
     for representation, rivals in rivals_of().items():
         print(f"{representation.name} of {options.images} images of 256 x 256, {options.rounds} rounds in turn")
-        contestants = {name: partial(one_by_one, function, levels) for name, function in rivals.items()}
+        contestants: dict[str, Callable[[], object]] = {
+            name: partial(one_by_one, function, levels) for name, function in rivals.items()
+        }
         contestants["preimage"] = partial(representation.encode, images)
         clock = time.perf_counter if representation.name == "sift" else clock_of(images.device)
         print_rates(in_turns(contestants, options.rounds, clock), options.images, next(iter(contestants)))

@@ -56,7 +56,7 @@ def main() -> None:
     print(f"{'':28} {'s an image':>11} {'over network':>13} {'CPU s':>8} {'over network':>13} {'NRE':>16}")
     for row in rows:
         by_clock, by_processor = (
-            f"{row[clock]:{width}.3f} {row[clock] / rows[0][clock]:13.0f}"
+            f"{float(row[clock]):{width}.3f} {float(row[clock]) / float(rows[0][clock]):13.0f}"
             for clock, width in (("seconds", 11), ("cpu_seconds", 8))
         )
         print(f"{row['inverter']:28} {by_clock} {by_processor} {row['nre']:8.3f} ± {row['nre_sem']:.3f}")

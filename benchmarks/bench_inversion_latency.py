@@ -17,7 +17,7 @@ from torch import Tensor
 from preimage.api import sample_files
 from preimage.decoders import cost
 from preimage.gallery import exhibits
-from preimage.interfaces import Inverter
+from preimage.inverters import UpConv
 from timing import in_turns
 
 
@@ -32,6 +32,7 @@ def main() -> None:
     print(f"{'':26} {'GFLOP':>7} {'1 image, ms':>12} {'32 images, ms':>14} {'images/s':>9} {'GFLOP/s':>9}")
     for exhibit in exhibits(sample_files(), overrides=options.set, tell=print):
         inverter = exhibit.inverter
+        assert isinstance(inverter, UpConv)
         batch = torch.cat([exhibit.features] * 8).to(options.device)
         contestants = {str(count): partial(invert, inverter, batch[:count]) for count in (1, 32)}
         one, many = (statistics.median(times) for times in in_turns(contestants, options.rounds).values())
@@ -43,7 +44,7 @@ def main() -> None:
         )
 
 
-def invert(inverter: Inverter, features: Tensor) -> Tensor:
+def invert(inverter: UpConv, features: Tensor) -> Tensor:
     return inverter.invert(features).cpu()  # what is on its way to the CPU has been computed
 
 

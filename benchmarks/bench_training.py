@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from preimage import runs, training
 from preimage.decoders import cost
-from rivals import SIZES, Candidate, candidates, noise, stepper
+from rivals import SIZES, Candidate, candidates, noise, stepper, steps_at_once
 from timing import clock_of, in_turns
 
 NAMES = ["hog", "lbp", "sift", "efficientnet_lite0.stage2", "efficientnet_lite0.stage5", "efficientnet_lite0.logits"]
@@ -58,7 +58,8 @@ def report(candidate: Candidate, device: torch.device, dtype: torch.dtype, batch
     convolution, convolution_flops = convolutions(device, dtype)
     contestants = {"step": step, "products": product, "convolutions": convolution}
     times = in_turns(contestants, rounds, clock_of(device))
-    flops = {"step": 3 * numbers.flops, "products": product_flops, "convolutions": convolution_flops}
+    steps = steps_at_once(device)
+    flops = {"step": 3 * steps * numbers.flops, "products": product_flops, "convolutions": convolution_flops}
     rates = {name: [flops[name] / seconds for seconds in values] for name, values in times.items()}
 
     def share(peak: str) -> str:
@@ -67,7 +68,7 @@ def report(candidate: Candidate, device: torch.device, dtype: torch.dtype, batch
 
     print(
         f"\n{candidate.representation}, {candidate.size}: {candidate.decoder}, {numbers.parameters / 1e6:.2f} M, "
-        f"{batch / statistics.median(times['step']):.1f} images/s, "
+        f"{steps * batch / statistics.median(times['step']):.1f} images/s, "
         f"{statistics.median(rates['step']) / 1e9:.0f} GFLOP/s = {share('products')}, {share('convolutions')}",
         flush=True,
     )

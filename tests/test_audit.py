@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from command import preimage as command
 from preimage import leakage
 from preimage.audit import Audit, AuditSettings, curve_sizes, judge_features
 from preimage.audit_page import page, write_page
@@ -268,8 +269,6 @@ def test_names_are_escaped_on_the_page(told: Audit) -> None:
 
 
 def test_the_command_prints_exactly_json(thumbnails: Tensor, photos: Photos, folder: Path, tmp_path: Path) -> None:
-    from test_cli import preimage as command
-
     file = saved(thumbnails, photos, tmp_path)
     arguments = ["audit", "--features", file, "--images", folder, "--quick", "--size", 32, "--steps", 5]
     result = command(*arguments, "--json", "-o", tmp_path / "audit.html")

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import encoders
+from command import preimage as command
 from preimage import load_inverter
 from preimage.contract import PROMISES, broken_promises
 from preimage.errors import FeatureError, PreimageError, SettingsError, UnknownNameError, WeightsError
@@ -164,8 +165,6 @@ def test_its_code_counts_in_its_fingerprint(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_command_tells_which_promises_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_cli import preimage as command
-
     monkeypatch.setenv("PYTHONPATH", str(Path(encoders.__file__).parent), prepend=os.pathsep)
     monkeypatch.setenv("COLUMNS", "300")  # so that no cell of the table is wrapped
     result = command("check", "-r", NAME, "--set", "side=4")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from command import preimage as command
 from preimage.images import save_image
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -61,8 +62,6 @@ def test_ones_own_encoder_is_inverted_as_the_guide_says(folder: Path) -> None:
 
 
 def test_a_representation_in_one_file_is_inverted_as_the_guide_says(folder: Path) -> None:
-    from test_cli import preimage as command
-
     assert follow("a-new-representation.md")["coarse"].feature_shape == (12, 4, 4)
     assert (folder / "runs" / "grid" / "summary.json").exists()
     told = next(block for block in blocks("a-new-representation.md") if block.startswith("$ "))
@@ -80,7 +79,6 @@ SMALL = {
 def test_embeddings_are_audited_as_the_guide_says(folder: Path) -> None:
     """Its commands one after the other, but for sizes and budgets; then its Python."""
     from test_audit import smooth_pictures
-    from test_cli import preimage as command
 
     for name, count in (("photos", 60), ("others", 12)):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import preimage.api
+from command import preimage as command
 from preimage.errors import FeatureError, PreimageError
 from preimage.evaluation import Contender, evaluate
 from preimage.images import Photos
@@ -361,8 +362,6 @@ def test_an_exported_run_takes_saved_pairs_too(run: Path, crops: Path, tmp_path:
 def test_the_commands_train_invert_and_explain_mistakes(
     crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path
 ) -> None:
-    from test_cli import preimage as command
-
     file = write_npz(tmp_path / "f", thumbnails, photos.ids)
     result = command(
         "train", "--features", file, "--images", crops, "--run", tmp_path / "run", "--steps", 4, "--device", "cpu",
