@@ -35,9 +35,13 @@ bench: setup
 
 # Trains what ships, all of it: minutes on a large GPU, many hours on two cores. Once more goes on where it stopped.
 # PHOTOS and VAL name photographs, SET what `--set` takes: make zoo PHOTOS='photos/train-*.tar' VAL=photos/val.tar
+# On a large GPU let JOBS processes share the work; the last line then tells how far all have come.
 RUNS ?= runs/zoo
+JOBS ?= 1
+ZOO = $(BIN)/preimage zoo train --images '$(PHOTOS)' $(if $(VAL),--val '$(VAL)') --runs $(RUNS) $(foreach s,$(SET),--set $(s))
 zoo: setup
-	$(BIN)/preimage zoo train --images '$(PHOTOS)' $(if $(VAL),--val '$(VAL)') --runs $(RUNS) $(foreach s,$(SET),--set $(s))
+	$(if $(filter-out 1,$(JOBS)),for job in $$(seq $(JOBS)); do $(ZOO) & done; wait)
+	$(ZOO)
 
 clean:
 	rm -rf $(VENV) demo dist .mypy_cache .pytest_cache .ruff_cache

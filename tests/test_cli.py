@@ -252,6 +252,12 @@ def test_inverting_what_does_not_ship_says_how_to_train_it_and_how_long_that_tak
     assert re.search(r"1,000 steps of 32 photographs take\s+about \d+ min", message)
 
 
+def test_with_its_weights_the_time_is_told_too(cat: Path, shared_alexnet: str, tmp_path: Path) -> None:
+    given = ["--set", f"weights={shared_alexnet}"]
+    message = preimage("invert", cat, "-r", "bvlc_alexnet.prob", *given, "-o", tmp_path, check=2).stderr
+    assert re.search(r"1,000 steps of 64 photographs take\s+about \d+ min", message)
+
+
 def test_an_image_without_a_keypoint_is_told(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "grey").save(tmp_path / "flat.png")
     result = preimage("encode", tmp_path / "flat.png", "-r", "sift", "-o", tmp_path / "features.npy")

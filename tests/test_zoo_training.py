@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from conftest import TINY_ZOO
-from preimage import zoo
+from preimage import zoo, zoo_training
 from preimage.config import load_preset, overrides_for
-from preimage.errors import ImageError, RunError, SettingsError, UnknownNameError
+from preimage.errors import DivergedError, ImageError, RunError, SettingsError, UnknownNameError
+from preimage.evaluation import Evaluation
 from preimage.images import Photos
 from preimage.inverters import load_inverters
 from preimage.metrics import distance, mean_pairwise_distance_of
-from preimage.runs import Reporter
+from preimage.runs import Reporter, Run
 from preimage.training import Progress
 from preimage.zoo_training import Standing, export_zoo, measure_slow_baselines, standing, train_zoo
 
@@ -58,6 +59,14 @@ def test_what_is_finished_is_skipped(crops: Path, trained_zoo: Path) -> None:
     after = train_tiny(crops, trained_zoo, on_begin=lambda *action: actions.append(action))
     assert actions == [(name, "skip") for name in NAMES]
     assert after == {name: standing(name, trained_zoo) for name in NAMES}
+
+
+def test_what_another_process_trains_is_left_to_it(crops: Path, tmp_path: Path) -> None:
+    actions: list[tuple[str, str]] = []
+    with Run.new(tmp_path / "lbp").held():
+        after = train_tiny(crops, tmp_path, "training.steps=2", on_begin=lambda *action: actions.append(action))
+    assert actions == [("lbp", "train"), ("lbp", "busy"), ("hog", "train")]
+    assert {name: one.state for name, one in after.items()} == {"lbp": "missing", "hog": "finished"}
 
 
 class StopAt(Reporter):
@@ -246,7 +255,7 @@ def test_a_file_of_another_name_is_a_note(exported_zoo: Path, tmp_path: Path) ->
 
 def test_slow_baselines_are_measured_where_they_can_invert(exported_zoo: Path, tmp_path: Path, crops: Path) -> None:
     folder, begun = altered(exported_zoo, tmp_path), {}
-    written = measure_slow_baselines([], folder, crops, limit=4, on_begin=begun.__setitem__)
+    written = list(measure_slow_baselines([], folder, crops, limit=4, on_begin=begun.__setitem__))
     assert begun == {"hog": ["gradient-descent"], "lbp": []}
     assert written == [folder / "hog.json"]
     card = json.loads(written[0].read_text())
@@ -257,12 +266,30 @@ def test_slow_baselines_are_measured_where_they_can_invert(exported_zoo: Path, t
         assert row["difference"] == pytest.approx(row["nre"] - rows["upconv"]["nre"])
 
 
+def test_a_baseline_that_diverges_does_not_stop_the_others(
+    exported_zoo: Path, tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, measure = altered(exported_zoo, tmp_path), zoo_training.evaluate
+    fates = iter([True, False])
+
+    def evaluate(*arguments: Any, **options: Any) -> Evaluation:
+        if next(fates):
+            raise DivergedError("the loss became nan")
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(zoo_training, "evaluate", evaluate)
+    measured = measure_slow_baselines(["hog", "hog"], folder, crops, limit=2)
+    assert next(measured) == folder / "hog.json"  # the second time
+    with pytest.raises(DivergedError, match="hog: the loss became nan"):
+        next(measured)
+
+
 def test_few_photographs_keep_the_distance_of_all(exported_zoo: Path, tmp_path: Path, crops: Path) -> None:
     """NRE of some is their distances over N of all."""
     folder = altered(exported_zoo, tmp_path)
-    measure_slow_baselines(["hog"], folder, crops, baselines=[], limit=64)
+    assert not list(measure_slow_baselines(["hog"], folder, crops, baselines=[], limit=64))
     assert "slow_baselines" not in json.loads((folder / "hog.json").read_text())
-    measure_slow_baselines(["hog"], folder, crops, limit=2)
+    assert len(list(measure_slow_baselines(["hog"], folder, crops, limit=2))) == 1
     card = json.loads((folder / "hog.json").read_text())
     inverter, *_ = load_inverters(folder / "hog.safetensors").values()
     photos = Photos.open(crops, 64).load()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class PreimageError(Exception):
@@ -43,8 +44,8 @@ class SettingsError(PreimageError):
 class NotShippedError(PreimageError):
     """A representation whose inverter does not come with the package."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
+        self.name, self.settings = name, settings or {}  # of the representation
         run = "runs/mine" if ":" in name else f"runs/{name}"
         super().__init__(
             f"no inverter for {name!r} ships with preimage. Train one by `preimage train {shlex.quote(name)} "
@@ -54,6 +55,10 @@ class NotShippedError(PreimageError):
 
 class RunError(PreimageError):
     """A run folder that is missing, damaged, finished, or made with other settings."""
+
+
+class BusyError(RunError):
+    """A run folder that another process is training into."""
 
 
 class WeightsError(PreimageError):

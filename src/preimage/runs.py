@@ -5,6 +5,7 @@
     checkpoint/        checkpoint.json names the one safetensors file beside it (weights, average, Adam's moments)
     train.jsonl        a line every few steps and one for each validation
     records.csv, summary.json, figures/
+    lock               held by the process that trains into the folder
 
 A checkpoint takes effect by one rename, of checkpoint.json: whenever the process dies, the folder holds a whole one.
 Logs are cut back to the checkpoint's step when a run is resumed. Nothing is pickled.
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ from preimage import training
 from preimage.cache import FeatureMemory, cached
 from preimage.config import Settings
 from preimage.decoders import Cost, cost, load_weights
-from preimage.errors import RunError, SettingsError
+from preimage.errors import BusyError, RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
@@ -54,7 +56,7 @@ from preimage.training import Progress, TrainingState
 DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
 SHEET_PHOTOS = 8  # the first validation photographs, drawn at each validation
-EARLY_FILES = {"provenance.json", "provenance.json.new", "settings.json.new"}  # of a run killed before it began
+EARLY_FILES = {"lock", "provenance.json", "provenance.json.new", "settings.json.new"}  # of a run killed before it began
 PREPARATION_PHOTOS = 256  # photographs that tell the decoder the features' scale and the mean colour
 
 
@@ -110,6 +112,24 @@ class Run:
     def checkpoint(self) -> dict[str, Any]:
         """Of the last checkpoint: `step`, `seconds` of training so far, and the name of its `tensors`."""
         return read_json(self.checkpoint_file)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else trains into this folder meanwhile; raises `BusyError` where another process does already."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BusyError(f"another process is training into {self.folder}: wait for it, or stop it") from error
+        try:
+            yield
+        finally:
+            if not self.settings_file.exists():  # nothing has begun: nothing is left
+                Path(lock.lock_file).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
+            lock.release()
 
     def save_checkpoint(self, state: TrainingState, seconds: float) -> None:
         """Write the state beside the last checkpoint, then let it take effect by one rename."""
@@ -250,7 +270,9 @@ def train(
     accelerator = training.make_accelerator(device)
     run = Run.new(folder)
     accelerator.wait_for_everyone()
-    return _train(run, settings, accelerator, reporter or Reporter(), should_stop)
+    with run.held() if accelerator.is_main_process else contextlib.nullcontext():
+        Run.new(folder)  # nobody was faster
+        return _train(run, settings, accelerator, reporter or Reporter(), should_stop)
 
 
 def resume(
@@ -261,10 +283,12 @@ def resume(
     should_stop: Callable[[], bool] = never,
 ) -> Run:
     """Go on with a run where its checkpoint stands, with its own settings. A finished run is left as it is."""
+    accelerator = training.make_accelerator(device)
     run = Run.open(folder)
-    if run.summary_file.exists():
-        raise RunError(f"{folder} is finished: {run.step} of {run.settings.training.steps} steps")
-    return _train(run, run.settings, training.make_accelerator(device), reporter or Reporter(), should_stop)
+    with run.held() if accelerator.is_main_process else contextlib.nullcontext():
+        if run.summary_file.exists():
+            raise RunError(f"{folder} is finished: {run.step} of {run.settings.training.steps} steps")
+        return _train(run, run.settings, accelerator, reporter or Reporter(), should_stop)
 
 
 def _train(

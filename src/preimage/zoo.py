@@ -71,7 +71,7 @@ def load_shipped(name: str, **settings: Any) -> dict[str, Inverter]:
     `settings` go to the representation, such as `weights` where they cannot come with the package.
     """
     if name not in shipped() and (name in REPRESENTATIONS or is_door(name)):
-        raise NotShippedError(name)
+        raise NotShippedError(name, settings)
     expected = card(name)["sha256"]
     file = FOLDER / f"{name}.safetensors"
     if (found := file_hash(file)) != expected:

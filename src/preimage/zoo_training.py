@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,15 @@ from typing import Any
 from preimage import runs, zoo
 from preimage.api import Sources, as_texts, described, evaluate, is_path, training_settings
 from preimage.config import Settings, overrides_for, parse_override, settings_for, split_override
-from preimage.errors import PreimageError, RunError, SettingsError, UnknownNameError, WeightsError
+from preimage.errors import (
+    BusyError,
+    DivergedError,
+    PreimageError,
+    RunError,
+    SettingsError,
+    UnknownNameError,
+    WeightsError,
+)
 from preimage.evaluation import CONTROL, FLOOR, Evaluation, paired
 from preimage.images import find_photos
 from preimage.interfaces import Representation, ignore, never
@@ -66,8 +74,9 @@ def train_zoo(
     """Train inverters by their presets into `folder`/NAME, one after the other, by default all that are meant to ship.
 
     What fails for a reason of its own (weights that are missing, a loss that is no number) does not stop the others.
-    An override may be for one name or network alone: `"bvlc_alexnet:representation.weights=FILE"`. `on_begin` is told
-    the name and what is done: "train", "resume" or "skip". Returns how far each has come.
+    Several processes may share a folder: what another one is training is left to it. An override may be for one name or
+    network alone: `"bvlc_alexnet:representation.weights=FILE"`. `on_begin` is told the name and what is done: "train",
+    "resume", "skip" or, once that has turned out, "busy". Returns how far each has come.
     """
     folder, overrides = Path(folder), list(overrides)
     names = list(dict.fromkeys(names)) or list(zoo.PLANNED)
@@ -101,6 +110,9 @@ def train_zoo(
                 run = runs.resume(folder / name, device=device, reporter=teller, should_stop=should_stop)
             else:
                 run = runs.train(settings, folder / name, device=device, reporter=teller, should_stop=should_stop)
+        except BusyError:
+            on_begin(name, "busy")
+            continue
         except PreimageError as error:
             failures[name] = str(error)
             log.write(name, "failed", reason=str(error))
@@ -264,16 +276,17 @@ def measure_slow_baselines(
     overrides: Sequence[str] = (),
     device: str = "cpu",
     on_begin: Callable[[str, list[str]], None] = ignore,
-) -> list[Path]:
+) -> Iterator[Path]:
     """Put what slow baselines reach on the first `limit` photographs onto the cards of files, by default of all there.
 
     A baseline that cannot invert a representation is left out there: gradient descent needs gradients, a file inverts
     one representation. `images` must be those of the cards' own tables: N stays that of all of them, and differences
-    from the trained inverter are paired. Returns the cards that were written.
+    from the trained inverter are paired. Yields the cards as they are written. A baseline that diverges does not stop
+    the others: `DivergedError` is raised at the end.
     """
     folder = Path(folder)
     chosen = list(names) or zoo.in_order(file.stem for file in folder.glob("*.safetensors"))
-    written = []
+    failures = []
     for name in chosen:
         file = folder / f"{name}.json"
         card = runs.read_json(file)
@@ -282,14 +295,19 @@ def measure_slow_baselines(
         on_begin(name, [str(one) for one in fitting])
         if not fitting:
             continue
-        found = evaluate(
-            file.with_suffix(".safetensors").absolute(), images, limit=limit, settings=settings,
-            baselines=fitting, baseline_limit=limit, device=device,
-        )  # fmt: skip
+        try:
+            found = evaluate(
+                file.with_suffix(".safetensors").absolute(), images, limit=limit, settings=settings,
+                baselines=fitting, baseline_limit=limit, device=device,
+            )  # fmt: skip
+        except DivergedError as error:
+            failures.append(f"{name}: {error}")
+            continue
         card["slow_baselines"] = slow_rows(found, card["evaluation"]["pairwise_distance"])
         runs.write_json(file, card)
-        written.append(file)
-    return written
+        yield file
+    if failures:
+        raise DivergedError("\n".join(failures))
 
 
 def can_invert(baseline: str | Path, representation: Representation) -> bool:

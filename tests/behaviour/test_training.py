@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from preimage import api, runs, training
-from preimage.errors import DivergedError, RunError, SettingsError
+from preimage.errors import BusyError, DivergedError, RunError, SettingsError
 from preimage.interfaces import never
 from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import (
@@ -210,6 +210,14 @@ def test_a_second_run_into_the_same_folder_is_refused(finished: Path, crops: Pat
         train_tiny(crops, finished, "training.steps=40")
     with pytest.raises(RunError, match="is not a run: name a new folder"):
         train_tiny(crops, crops, "training.steps=40")
+
+
+def test_two_processes_do_not_train_into_one_folder(finished: Path, crops: Path, tmp_path: Path) -> None:
+    with runs.Run.new(tmp_path / "run").held(), pytest.raises(BusyError, match="another process is training into"):
+        train_tiny(crops, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # nothing had begun
+    with runs.Run.open(finished).held(), pytest.raises(BusyError):
+        runs.resume(finished)
 
 
 def test_resuming_what_cannot_be_resumed_explains_itself(finished: Path, tmp_path: Path) -> None:

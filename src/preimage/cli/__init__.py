@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from preimage.cli import features, studies, training, zoo  # noqa: F401 (each adds its commands)
 from preimage.cli.terminal import app, fail, note, show_notes
@@ -24,7 +26,7 @@ def main() -> None:
     try:
         app()
     except NotShippedError as error:
-        fail(f"{error} ({training_time(error.name)})")
+        fail(f"{error} ({training_time(error.name, error.settings)})")
     except PreimageError as error:
         fail(str(error))
     except OSError as error:
@@ -33,11 +35,11 @@ def main() -> None:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
-def training_time(name: str) -> str:
+def training_time(name: str, settings: Mapping[str, Any]) -> str:
     from preimage import api
 
     note(f"trying some steps of training for {name} ...")
     try:
-        return api.training_time(name)
+        return api.training_time(name, settings)
     except PreimageError as error:
         return f"how long that takes cannot be told yet: {error}"

@@ -41,7 +41,7 @@ app.add_typer(zoo_app, name="zoo")
 Names = Annotated[list[str] | None, typer.Argument(help="Which ones; by default all.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder of the run folders.")]
 
-ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"}
+ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already", "busy": "another process has it"}
 
 
 @app.command()
