@@ -15,7 +15,8 @@ both decoders the same and are not counted; with `--set augmentation.variants=2`
 disk, for all that train on them.
 
 Everything is kept in --runs: `records.jsonl` has a line for each cost, training and comparison as they come, and a run
-folder for each training. The same command goes on where it stood. `--table-only` measures nothing more.
+folder for each training. The same command goes on where it stood; given to several processes, they share the trainings
+(after costs have been measured by one alone, without --images). `--table-only` measures nothing more.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from torch import Tensor
 from preimage import runs, training, zoo
 from preimage.config import Settings, load_preset, preset_names
 from preimage.decoders import cost, output_size
-from preimage.errors import PreimageError, WeightsError
+from preimage.errors import BusyError, PreimageError, WeightsError
 from preimage.evaluation import CONTROL, FLOOR
 from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
@@ -104,14 +105,15 @@ class Bench:
         self.options = options
         self.folder = folder
         self.file = folder / RECORDS
-        self.records: list[Record] = []
-        if self.file.exists():
-            self.records = [json.loads(line) for line in self.file.read_text().splitlines()]
         self.stopping = False
+
+    @property
+    def records(self) -> list[Record]:
+        """All that is kept by now, other processes' too."""
+        return [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
 
     def keep(self, kind: str, **facts: Any) -> Record:
         record = {"kind": kind, **facts}
-        self.records.append(record)
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -199,7 +201,10 @@ class Bench:
                 flush=True,
             )
             go = partial(runs.resume, folder) if begun else partial(runs.train, settings, folder)
-            go(device=self.options.device, should_stop=lambda: self.stopping)
+            try:
+                go(device=self.options.device, should_stop=lambda: self.stopping)
+            except BusyError:
+                return  # another process has it
         run = Run.open(folder)
         if run.summary_file.exists():
             result = summary_of(run)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 from preimage.errors import PreimageError
+from preimage.runs import Run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 bench_decoders = pytest.importorskip("bench_decoders")
@@ -37,6 +41,14 @@ def compared(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def without(compared: Path, kept: Callable[[dict[str, Any]], bool], folder: Path) -> Path:
+    """A copy of the folder in which only some of its records are kept."""
+    shutil.copytree(compared, folder)
+    lines = [line for line in (folder / "records.jsonl").read_text().splitlines() if kept(json.loads(line))]
+    (folder / "records.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
 def test_both_decoders_have_as_many_parameters_and_a_result(crops: Path, compared: Path) -> None:
     bench = bench_decoders.Bench(options(crops), compared)
     ours, papers = (
@@ -54,19 +66,30 @@ def test_what_has_been_compared_is_not_compared_again(crops: Path, compared: Pat
     assert (compared / "records.jsonl").read_text() == before
 
 
-def test_a_training_that_was_cut_off_is_done_by_the_next_run(crops: Path, compared: Path) -> None:
-    bench = bench_decoders.Bench(options(crops), compared)
-    bench.records = [one for one in bench.records if one["kind"] == "cost" or one.get("decoder") == "multiscale"]
+def test_a_training_that_was_cut_off_is_done_by_the_next_run(crops: Path, compared: Path, tmp_path: Path) -> None:
+    cut_off = without(compared, lambda one: one["kind"] == "cost" or one.get("decoder") == "multiscale", tmp_path / "b")
+    bench = bench_decoders.Bench(options(crops), cut_off)
     bench.run()
     assert bench.find("trained", decoder="paper-hog")
     assert bench.find("paired", representation="hog")
 
 
-def test_decoders_trained_under_other_conditions_are_not_put_into_one_table(crops: Path, compared: Path) -> None:
-    bench = bench_decoders.Bench(options(crops, seed=1), compared)
-    bench.records = [record for record in bench.records if record["kind"] in ("cost", "conditions")]
+def test_decoders_trained_under_other_conditions_are_not_put_into_one_table(
+    crops: Path, compared: Path, tmp_path: Path
+) -> None:
+    untrained = without(compared, lambda one: one["kind"] in ("cost", "conditions"), tmp_path / "b")
     with pytest.raises(PreimageError, match="seed=0, not 1"):
+        bench_decoders.Bench(options(crops, seed=1), untrained).run()
+
+
+def test_what_another_process_trains_is_left_to_it(crops: Path, compared: Path, tmp_path: Path) -> None:
+    bench = bench_decoders.Bench(options(crops), without(compared, lambda one: one["kind"] == "cost", tmp_path / "b"))
+    ours, papers = (bench.run_folder(one) for one in bench_decoders.candidates("hog", "shipped", COMPARED))
+    (ours / "summary.json").unlink()
+    with Run.open(ours).held():
         bench.run()
+    assert [one["decoder"] for one in bench.records if one["kind"] == "trained"] == ["paper-hog"]
+    assert not bench.find("paired")
 
 
 def test_what_is_known_of_one_width_is_not_taken_for_another(crops: Path, compared: Path) -> None:
