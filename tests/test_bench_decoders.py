@@ -84,7 +84,7 @@ def test_decoders_trained_under_other_conditions_are_not_put_into_one_table(
 
 def test_what_another_process_trains_is_left_to_it(crops: Path, compared: Path, tmp_path: Path) -> None:
     bench = bench_decoders.Bench(options(crops), without(compared, lambda one: one["kind"] == "cost", tmp_path / "b"))
-    ours, papers = (bench.run_folder(one) for one in bench_decoders.candidates("hog", "shipped", COMPARED))
+    ours, _ = (bench.run_folder(one) for one in bench_decoders.candidates("hog", "shipped", COMPARED))
     (ours / "summary.json").unlink()
     with Run.open(ours).held():
         bench.run()
