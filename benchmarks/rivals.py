@@ -12,7 +12,7 @@ from torch import Tensor
 
 from preimage import runs, training
 from preimage.api import Sources, training_settings
-from preimage.config import Settings, overrides_for
+from preimage.config import DecoderSettings, Settings, overrides_for
 from preimage.decoders import cost, width_for
 from preimage.inverters import UpConv
 
@@ -39,20 +39,24 @@ class Candidate:
 
 
 def candidates(name: str, size: str, overrides: Iterable[str] = ()) -> list[Candidate]:
-    """Ours, which is the preset's, then the paper's for this kind of features.
+    """Ours, then the paper's for this kind of features; the preset's is one of them.
 
     Raises `WeightsError` where the network's weights are missing.
     """
     settings = training_settings(name, (), (), overrides_for(name, overrides))
-    ours = settings.decoder
+    default = settings.decoder
     representation = settings.get_representation()
     shape, image_size = representation.feature_shape, representation.image_size
     papers = PAPERS.get(name, "paper-vector" if len(shape) == 1 else "paper-map")
-    widths = [1.0, 1.0]
-    if size == "shipped":
-        parameters = cost(runs.make_inverter(settings, representation).network, shape).parameters
-        widths = [ours.width, width_for(papers, shape, image_size, parameters)]
-    return [Candidate(name, size, decoder, width) for decoder, width in zip((ours.name, papers), widths, strict=True)]
+    ours = default.name if default.name != papers else DecoderSettings().name
+    parameters = cost(runs.make_inverter(settings, representation).network, shape).parameters
+
+    def width(decoder: str) -> float:
+        if size == "full":
+            return 1.0
+        return default.width if decoder == default.name else width_for(decoder, shape, image_size, parameters)
+
+    return [Candidate(name, size, decoder, width(decoder)) for decoder in (ours, papers)]
 
 
 def stepper(

@@ -102,6 +102,13 @@ def test_what_is_known_of_one_width_is_not_taken_for_another(crops: Path, compar
     assert not any(bench.cost_of(candidate) for candidate in same)
 
 
+def test_where_the_presets_decoder_is_the_papers_ours_has_as_many_parameters() -> None:
+    papers = ["decoder.name=paper-map", "decoder.width=0.5"]
+    ours, theirs = bench_decoders.candidates("efficientnet_lite0.stage5", "shipped", papers)
+    assert (ours.decoder, theirs.decoder, theirs.width) == ("compact", "paper-map", 0.5)
+    assert ours.width == pytest.approx(0.5, abs=0.15)
+
+
 def test_the_page_says_who_won(crops: Path, compared: Path) -> None:
     records = bench_decoders.Bench(options(crops), compared).records
     for record in records:
