@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PNG = {"compress_type": zlib.Z_RLE}  # written in 40 % of the usual time, at about the same size
+PNG = {"compress_type": zlib.Z_RLE}  # sheets of photographs in 40 % of the usual time, no larger; plots would double
 
 # All lengths are in dots, so that every pixel of a picture becomes the same whole number of dots.
 SIDE = 512
@@ -301,4 +301,4 @@ def finish(figure: Figure, axes: Axes, path: Path) -> None:
         # Outside, where it cannot hide what it explains, nor take its room.
         figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
         figure.set_figheight(figure.get_figheight() + LEGEND_ROW * ((len(handles) - 1) // 2))
-    figure.savefig(path, pil_kwargs=PNG)
+    figure.savefig(path)
