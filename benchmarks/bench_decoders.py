@@ -48,7 +48,7 @@ from preimage.evaluation import CONTROL, FLOOR
 from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
 from preimage.runs import Run
-from rivals import SIZES, Candidate, candidates, noise, stepper, steps_at_once
+from rivals import SIZES, Candidate, candidates, noise, stepper
 from timing import clock_of, in_turns
 
 QUICK = ["hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.pool"]  # where nothing is trained
@@ -185,7 +185,7 @@ class Bench:
             name = candidate.decoder
             self.keep(
                 "cost", **key_of(candidate), **facts[name], rounds=rounds,
-                step_seconds=statistics.median(step_times[name] or [0]) / steps_at_once(accelerator.device),
+                step_seconds=statistics.median(step_times[name] or [0]) / training.steps_at_once(accelerator.device),
                 inversion_seconds=statistics.median(inversion_times[name] or [0]),
             )  # fmt: skip
 

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from preimage import runs, training
 from preimage.decoders import cost
-from rivals import SIZES, Candidate, candidates, noise, stepper, steps_at_once
+from rivals import SIZES, Candidate, candidates, noise, stepper
 from timing import clock_of, in_turns
 
 NAMES = ["hog", "lbp", "sift", "efficientnet_lite0.stage2", "efficientnet_lite0.stage5", "efficientnet_lite0.logits"]
@@ -58,7 +58,7 @@ def report(candidate: Candidate, device: torch.device, dtype: torch.dtype, batch
     convolution, convolution_flops = convolutions(device, dtype)
     contestants = {"step": step, "products": product, "convolutions": convolution}
     times = in_turns(contestants, rounds, clock_of(device))
-    steps = steps_at_once(device)
+    steps = training.steps_at_once(device)
     flops = {"step": 3 * steps * numbers.flops, "products": product_flops, "convolutions": convolution_flops}
     rates = {name: [flops[name] / seconds for seconds in values] for name, values in times.items()}
 

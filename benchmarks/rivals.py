@@ -62,20 +62,15 @@ def candidates(name: str, size: str, overrides: Iterable[str] = ()) -> list[Cand
 def stepper(
     settings: Settings, inverter: UpConv, batch: tuple[Tensor, Tensor], accelerator: Accelerator
 ) -> Callable[[], None]:
-    """What takes `steps_at_once` training steps on the same (features, images) each time it is called."""
+    """What takes `training.steps_at_once` training steps on the same (features, images) each time it is called."""
     state = training.start(inverter.network.to(accelerator.device), settings.training)
     batches, grid = itertools.repeat(batch), inverter.representation.grid
 
     def step() -> None:
-        last = state.step + steps_at_once(accelerator.device)
+        last = state.step + training.steps_at_once(accelerator.device)
         training.train(state, batches, last, settings.training, accelerator, grid=grid)
 
     return step
-
-
-def steps_at_once(device: torch.device) -> int:
-    """Steps that are timed together: as many as a training waits for."""
-    return 1 if device.type == "cpu" else training.READ_EVERY
 
 
 def noise(settings: Settings, inverter: UpConv, device: torch.device) -> tuple[Tensor, Tensor]:

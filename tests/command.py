@@ -40,6 +40,7 @@ def preimage(*arguments: object, check: int = 0) -> Result:
             cli.main()
     code = ended.value.code or 0
     assert code == check, stderr.getvalue()
+    assert "Traceback" not in stderr.getvalue()
     return Result(stdout.getvalue(), stderr.getvalue())
 
 

@@ -6,13 +6,13 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from command import nothing_stays_imported
 from command import preimage as command
 from preimage.images import save_image
 
@@ -27,11 +27,8 @@ def folder(tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         shutil.copytree(crops, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    known = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
+    with nothing_stays_imported(tmp_path):
+        yield tmp_path
 
 
 def blocks(guide: str, language: str = "") -> list[str]:

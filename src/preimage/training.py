@@ -197,7 +197,7 @@ def train(
 
     halved = resolve_precision(settings.precision, device) == "bfloat16"
     unread: list[Tensor] = []  # error and gradient norm of the steps that have not been reported
-    read_every = 1 if device.type == "cpu" else READ_EVERY
+    read_every = steps_at_once(device)
     waited, began = 0.0, time.perf_counter()
     while state.step < steps:
         asked = time.perf_counter()
@@ -235,6 +235,11 @@ def train(
         if stopping:
             break
     return state
+
+
+def steps_at_once(device: torch.device) -> int:
+    """Steps whose numbers are read together, and which can only be timed together."""
+    return 1 if device.type == "cpu" else READ_EVERY
 
 
 def check_finite(step: int, loss: float, gradient_norm: float) -> None:
