@@ -54,7 +54,6 @@ class Standing:
     nre_sem: float | None = None
     images_per_second: float | None = None
     waiting: float | None = None  # share of the steps' time
-    size_bytes: int | None = None  # of the decoder in float16
     reason: str = ""  # why it failed
 
 
@@ -184,7 +183,6 @@ def standing_of(run: Run, name: str, reason: str) -> Standing:
         nre_sem=last.get("nre_sem"),
         images_per_second=pace.get("images_per_second"),
         waiting=pace.get("waiting"),
-        size_bytes=2 * run.provenance["parameters"] if run.provenance_file.exists() else None,
         reason=reason,
     )
 

@@ -128,17 +128,16 @@ def zoo_train(
 
 
 def standings_table(standings: Sequence[Standing]) -> Table:
-    table = plain_table("", "inverter", "NRE ↓", "steps", "time", "images/s", "waiting", "float16", "")
+    """How far each has come, in 80 columns."""
+    table = plain_table("", "inverter", "NRE ↓", "steps", "time", "images/s", "waiting")
     for one in standings:
         table.add_row(
             one.name,
             "" if one.nre is None else f"{one.nre:.3f} ± {one.nre_sem:.3f}",
-            str(one.step) if one.step == one.steps else f"{one.step} of {one.steps or '?'}",
+            {"finished": str(one.step), "begun": f"{one.step}/{one.steps or '?'}"}.get(one.state, one.state),
             duration(one.seconds),
             "" if one.images_per_second is None else f"{one.images_per_second:.0f}",
             "" if one.waiting is None else f"{100 * one.waiting:.0f} %",
-            "" if one.size_bytes is None else f"{one.size_bytes / 2**20:.1f} MiB",
-            one.state,
         )
     return table
 
