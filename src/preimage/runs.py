@@ -270,7 +270,7 @@ def train(
     accelerator = training.make_accelerator(device)
     run = Run.new(folder)
     accelerator.wait_for_everyone()
-    with run.held() if accelerator.is_main_process else contextlib.nullcontext():
+    with held(run, accelerator):
         Run.new(folder)  # nobody was faster
         return _train(run, settings, accelerator, reporter or Reporter(), should_stop)
 
@@ -285,10 +285,15 @@ def resume(
     """Go on with a run where its checkpoint stands, with its own settings. A finished run is left as it is."""
     accelerator = training.make_accelerator(device)
     run = Run.open(folder)
-    with run.held() if accelerator.is_main_process else contextlib.nullcontext():
+    with held(run, accelerator):
         if run.summary_file.exists():
             raise RunError(f"{folder} is finished: {run.step} of {run.settings.training.steps} steps")
         return _train(run, run.settings, accelerator, reporter or Reporter(), should_stop)
+
+
+def held(run: Run, accelerator: Accelerator) -> contextlib.AbstractContextManager[None]:
+    """One lock for all processes of a training: the main one holds it."""
+    return run.held() if accelerator.is_main_process else contextlib.nullcontext()
 
 
 def _train(
