@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from preimage import runs, training
-from preimage.api import Sources, training_settings
+from preimage.api import training_settings
 from preimage.config import DecoderSettings, Settings, overrides_for
 from preimage.decoders import cost, width_for
+from preimage.images import Sources
 from preimage.inverters import UpConv
 
 PAPERS = {"hog": "paper-hog", "lbp": "paper-lbp", "sift": "paper-sift"}  # else by the shape of the features

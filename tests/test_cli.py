@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,15 @@ def test_features_of_other_settings_are_refused(run: Path, cat: Path, tmp_path: 
     assert "encode again" in result.stderr
 
 
+def test_names_with_brackets_are_printed_as_they_are(run: Path, crops: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "[bold]a[/b]"
+    shutil.copytree(run, folder / "run")
+    shutil.copytree(crops, folder / "crops")
+    text = preimage("evaluate", folder / "run", "--images", folder / "crops").stdout
+    assert str(folder / "crops") in text.replace("\n", "")
+    assert "\x1b" not in text
+
+
 def test_evaluate_prints_a_table_and_json(run: Path, crops: Path, tmp_path: Path) -> None:
     records = tmp_path / "records.csv"
     text = preimage("evaluate", run, "--images", crops, "--limit", 12, "--records", records).stdout
@@ -224,6 +234,13 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "hog", "--images", "x", "--run", "r", "--set", "photos.train=5"], "photos.train is tuple"),
         (["evaluate", "hog"], "name the photographs to evaluate on"),
         (["audit", "--features", "x.npy", "--images", "."], "there is no file of features x.npy"),
+        (["audit", "--features", "x.npy", "--images", ".", "--seed", "-1"], "seed is not negative, got -1"),
+        (["audit", "--features", "x.npy", "--images", ".", "--steps", "0"], "steps is positive, got 0"),
+        (["reproduce", "--images", "x", "--run", "hog"], "--run takes NAME=PATH, got 'hog'"),
+        (["reproduce", "--images", "x", "--run", "hogg=./r"], "Did you mean 'hog'"),
+        (["reproduce", "--images", "x", "--autoencoder", "hog="], "--autoencoder takes NAME=PATH, got 'hog='"),
+        (["evaluate", "hog", "--images", "[/old] x"], "nothing matches [/old] x"),
+        (["export", "x", "-o", "x.npz"], "written to a .safetensors file, not x.npz"),
         (["analyse", "code", "hog", "--images", "x", "--set", "cell_sizes=1"], "Did you mean 'cell_size'"),
         (["report", "hog", "--images", "x", "--set", "hogg:cell_size=4"], "Did you mean 'hog'"),
         (["compare", "hog", "--images", "x", "--set", "decoder.width=1"], "only settings of the representation"),

@@ -43,6 +43,11 @@ def test_overrides_are_typed() -> None:
     assert settings.get_representation().feature_shape == (31, 16, 16)
 
 
+def test_settings_without_what_they_need_are_refused() -> None:
+    with pytest.raises(SettingsError, match="missing a required argument: 'representation'"):
+        make_settings({"seed": 1})
+
+
 @pytest.mark.parametrize(
     ("override", "error", "words"),
     [

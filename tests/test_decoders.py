@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -114,6 +116,8 @@ def test_what_does_not_fit_is_refused() -> None:
         build_decoder("paper-hg", HOG_SHAPE, 256)
     with pytest.raises(SettingsError, match="width"):
         build_decoder("paper-hog", HOG_SHAPE, 256, width=0)
+    with pytest.raises(SettingsError, match="width is a positive factor, got inf"):
+        build_decoder("paper-hog", HOG_SHAPE, 256, width=math.inf)
     with pytest.raises(SettingsError, match="'compact' reads any"):
         build_decoder("paper-hog", (4096,), 256)
     with pytest.raises(SettingsError, match="reads feature maps; 'compact' reads vectors"):

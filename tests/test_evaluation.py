@@ -11,10 +11,11 @@ from typing import Self
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import preimage
-from preimage import metrics
+from preimage import api, metrics
 from preimage.errors import ImageError, PreimageWarning, SettingsError, UnknownNameError
 from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired
 from preimage.images import Photos
@@ -75,6 +76,18 @@ def test_the_floor_of_a_smaller_decoder_has_its_row(samples: Photos) -> None:
     rows = {row.inverter: row for row in evaluate([Contender(Halved(samples), "heart")], samples, "samples").rows}
     assert 0.02 < rows["decoder-size"].nre < 0.2
     assert "scaled to the decoder's size" in rows["decoder-size"].fitted_on
+
+
+def test_photographs_may_come_from_an_iterator(tmp_path: Path) -> None:
+    for index in range(3):
+        Image.new("RGB", (64, 64), (80 * index, 90, 10)).save(tmp_path / f"{index}.png")
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    with pytest.warns(PreimageWarning, match=r"left out torn\.png"):
+        result = api.evaluate("hog", tmp_path.glob("[01].png"), train_images=iter([tmp_path]))
+    assert result.images == f"{tmp_path / '0.png'}, {tmp_path / '1.png'}"
+    fitted_on = {row.inverter: row.fitted_on for row in result.rows}["mean-image"]
+    assert fitted_on.endswith("(3 photographs)")
+    assert fitted_on.startswith(str(tmp_path))
 
 
 def test_every_row_has_its_company(result: Evaluation) -> None:

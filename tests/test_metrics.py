@@ -11,6 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from preimage import metrics
+from preimage.errors import ImageError
 from preimage.metrics import METRICS, distance, mean_pairwise_distance, mean_pairwise_distance_of, psnr, ssim
 
 
@@ -49,8 +50,15 @@ def test_the_mean_pairwise_distance_is_the_same_in_parts(monkeypatch: pytest.Mon
 
     assert mean_pairwise_distance_of(11, part) == pytest.approx(at_once, rel=1e-12)
     assert max(read) == 4
-    assert mean_pairwise_distance(images[:1].repeat(9, 1, 1, 1)) == pytest.approx(0, abs=1e-5)
     assert math.isnan(mean_pairwise_distance(images[:1]))
+
+
+def test_nothing_is_relative_to_the_distance_of_copies() -> None:
+    images = torch.rand(1, 3, 120, 120).repeat(9, 1, 1, 1)
+    with pytest.raises(ImageError, match="the 9 photographs are all the same"):
+        mean_pairwise_distance(images)
+    images[0, 0, 0, 0] += 1 / 255
+    assert mean_pairwise_distance(images) == pytest.approx(2 / 9 / 255, rel=1e-3)
 
 
 def test_the_mean_image_has_an_nre_near_one_over_root_two() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 import preimage.api
 from command import preimage as command
-from preimage.errors import FeatureError, PreimageError
+from preimage.errors import FeatureError, PreimageError, SettingsError
 from preimage.evaluation import Contender, evaluate
 from preimage.images import Photos
 from preimage.inverters import Confidence, MeanImage, Nearest, Ridge, UpConv
@@ -204,6 +205,23 @@ def test_damaged_files_are_refused(suffix: str, tmp_path: Path) -> None:
         open_table(tmp_path / f"f{suffix}")
 
 
+def test_an_archive_with_a_wrong_byte_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "f.npz"
+    np.savez_compressed(file, features=np.random.default_rng(0).random((8, 4)))
+    whole = file.read_bytes()
+    for place in range(30, len(whole), 7):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with contextlib.suppress(FeatureError):  # some bytes do no harm; no other error comes of any
+            open_table(file)
+
+
+def test_ids_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.eye(3))
+    (tmp_path / "f.ids.txt").write_bytes("ä\nö\nü".encode("latin-1"))
+    with pytest.raises(FeatureError, match=r"f\.ids\.txt is no UTF-8 text"):
+        open_table(tmp_path / "f.npy")
+
+
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("1,2")
     with pytest.raises(FeatureError, match="there is no file of features"):
@@ -340,6 +358,9 @@ def test_a_run_is_evaluated_on_what_it_held_out_and_on_other_saved_pairs(
     np.save(tmp_path / "others.npy", thumbnails[:3, :7])
     with pytest.raises(FeatureError, match="features of 7, but the inverter was trained on 48"):
         preimage.api.evaluate(run, folder, features=tmp_path / "others.npy")
+    assert preimage.api.evaluate(run, described="what it held out").images == "what it held out"
+    with pytest.raises(SettingsError, match="are those of its training"):
+        preimage.api.evaluate(run, baselines=["gradient-descent"])
 
 
 def test_pictures_cannot_be_changed_where_features_are_saved(crops: Path, thumbnails: Array, tmp_path: Path) -> None:

@@ -155,6 +155,11 @@ def test_records_of_inverters_called_the_same_do_not_overwrite_each_other(trial:
     assert len({folder.name for folder in folders}) == len(folders) >= 2
 
 
+def test_photographs_of_a_trial_may_come_from_an_iterator(trial: Trial) -> None:
+    once = replace(trial, images=(file for file in sample_files()))
+    assert once.photos("hog").ids == once.photos("hog").ids
+
+
 def test_a_baseline_that_must_be_fitted_first_is_refused_before_anything_else() -> None:
     with pytest.raises(SettingsError, match="preimage fit hoggles"):
         Trial(sample_files(), baselines=["hoggles"])

@@ -265,6 +265,17 @@ def test_slow_baselines_are_measured_where_they_can_invert(exported_zoo: Path, t
         assert row["difference"] == pytest.approx(row["nre"] - rows["upconv"]["nre"])
 
 
+def test_a_card_without_a_table_is_refused_before_anything_is_measured(
+    exported_zoo: Path, tmp_path: Path, crops: Path
+) -> None:
+    folder = altered(exported_zoo, tmp_path)
+    card = json.loads((folder / "hog.json").read_text())
+    del card["evaluation"]
+    (folder / "hog.json").write_text(json.dumps(card))
+    with pytest.raises(RunError, match="had no validation photographs"):
+        next(measure_slow_baselines(["hog"], folder, crops))
+
+
 def test_a_baseline_that_diverges_does_not_stop_the_others(
     exported_zoo: Path, tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

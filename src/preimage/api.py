@@ -19,7 +19,7 @@ from preimage.decoders import DECODERS
 from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.images import Fit, Photos, steps_per_epoch, warn_left_out
+from preimage.images import Fit, Photos, Sources, source_list, steps_per_epoch, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import (
     INVERTERS,
@@ -28,6 +28,7 @@ from preimage.inverters import (
     MeanImage,
     Nearest,
     UpConv,
+    check_file_name,
     load_inverters,
     make_inverter,
     read_description,
@@ -39,8 +40,6 @@ from preimage.pairs import EncodedPhotos
 from preimage.representations import DOORS, REPRESENTATIONS, SavedFeatures, get_representation, is_door
 from preimage.representations.saved import PREFIX
 from preimage.runs import Reporter, Run
-
-Sources = str | Path | Iterable[str | Path]
 
 HELD_OUT = 0.1  # share of saved pairs that are kept for validation
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel
@@ -144,7 +143,7 @@ def train_saved(
     """
     tables: dict[str, Any] = {
         "representation": {"name": PREFIX + Path(features).name, "file": str(features)},
-        "photos": {"train": as_texts(images), "validation": as_texts(validation), "held_out": HELD_OUT},
+        "photos": {"train": source_list(images), "validation": source_list(validation), "held_out": HELD_OUT},
         "augmentation": {"flip": False, "min_scale": 1.0},
         "seed": seed,
     }
@@ -162,12 +161,8 @@ def training_settings(
     if budgets & {override.partition("=")[0].strip() for override in overrides}:
         for budget in ("steps", "epochs", "minutes"):  # a budget given replaces the preset's
             tables["training"].pop(budget, None)
-    tables["photos"] = {"train": as_texts(images), "validation": as_texts(validation)}
+    tables["photos"] = {"train": source_list(images), "validation": source_list(validation)}
     return make_settings(tables | {"seed": seed}, overrides)
-
-
-def as_texts(sources: Sources) -> list[str]:
-    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
 
 
 def evaluate(
@@ -196,8 +191,11 @@ def evaluate(
     `baseline_limit` photographs: names such as "gradient-descent", or files that `fit_inverter` wrote.
 
     An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and by
-    default the photographs it held out. Photographs it was trained on are left out.
+    default the photographs it held out, and the photographs it was trained on are left out. Its baselines are those of
+    its own training.
     """
+    images, baselines = source_list(images), list(baselines)
+    train_images = None if train_images is None else source_list(train_images)
     if isinstance(inverter, Inverter):
         kept = {inverter.name: inverter}
     else:
@@ -207,8 +205,13 @@ def evaluate(
     is_run = not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir()
     own = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
     if isinstance(representation, SavedFeatures):
-        return evaluate_saved(kept, own, as_texts(images), features, fit, device, limit, on_progress)
-    if not as_texts(images):
+        if baselines or train_images is not None:
+            raise SettingsError(
+                f"the baselines of {representation.name} are those of its training: leave out others, and photographs "
+                "to fit them on"
+            )
+        return evaluate_saved(kept, own, images, features, described, fit, device, limit, on_progress)
+    if not images:
         raise SettingsError("name the photographs to evaluate on, by --images")
     if features is not None:
         raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
@@ -221,8 +224,9 @@ def evaluate(
     else:
         train_photos = at_hand(own.photos.train, representation.image_size, fit) if own else None
     if train_photos is not None:
-        words = f"{', '.join(as_texts(train_images or trained_on))} ({len(train_photos)} photographs)"
         train_photos = train_photos.load()
+        warn_left_out(train_photos.left_out)
+        words = f"{', '.join(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
         usual = fit_baselines(representation, train_photos, words, device)
         known = EncodedPhotos(representation, train_photos, device=device)
     else:
@@ -232,7 +236,7 @@ def evaluate(
     contenders = [Contender(main, trained_on)]
     contenders += [contender for contender in usual if contender.inverter.name != main.name]
     contenders += slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
-    described = described or ", ".join(as_texts(images))
+    described = described or ", ".join(images)
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 
@@ -353,16 +357,12 @@ def fit_confidence(
     return main
 
 
-def check_file_name(output: str | Path) -> None:
-    if Path(output).suffix != ".safetensors":
-        raise SettingsError(f"inverters are written to a .safetensors file, not {output}")
-
-
 def evaluate_saved(
     kept: dict[str, Inverter],
     settings: Settings | None,
     images: list[str],
     features: str | Path | None,
+    described: str | None,
     fit: Fit | None,
     device: str,
     limit: int | None,
@@ -394,7 +394,7 @@ def evaluate_saved(
     photos = photos.first(limit).load()
     for contender in contenders:
         contender.inverter.representation = judged
-    described = ", ".join(images) or "held out from the run's photographs"
+    described = described or ", ".join(images) or "held out from the run's photographs"
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from preimage import leakage, training
 from preimage.defences import Changed, Defence, fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
-from preimage.images import Augmentation, Fit, Photos, TrainingStream
+from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance, ssim
@@ -31,7 +31,6 @@ from preimage.representations import SavedFeatures
 from preimage.runs import examples, split
 from preimage.training import TrainingSettings, TrainingState
 
-Sources = str | Path | Sequence[str | Path]
 Row = dict[str, Any]
 
 NETWORK, RIDGE, NEAREST, MEAN = UpConv.name, Ridge.name, Nearest.name, MeanImage.name
@@ -67,6 +66,8 @@ class AuditSettings:
         for name in ("image_size", "steps", "width", "sizes", "seeds", "max_test", "max_train", "permutations"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise SettingsError(f"seed is not negative, got {self.seed}")
         for name in ("test_share", "false_match_rate"):
             if not 0 < getattr(self, name) < 1:
                 raise SettingsError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
@@ -224,13 +225,13 @@ def open_material(
     if (test_features is None) != (test_images is None):
         raise SettingsError("test pairs are two things: give both test features and test images, or neither")
     own = SavedFeatures(features, settings.image_size)
-    photos = own.match(Photos.open(as_list(images), settings.image_size, fit))
+    photos = own.match(Photos.open(images, settings.image_size, fit))
     tested = own
     if test_features is not None and test_images is not None:
         tested = SavedFeatures(test_features, settings.image_size)
         if tested.shape != own.shape:
             raise FeatureError(f"{features} holds features of shape {own.shape}, but {test_features} of {tested.shape}")
-        train, test = photos, tested.match(Photos.open(as_list(test_images), settings.image_size, fit))
+        train, test = photos, tested.match(Photos.open(test_images, settings.image_size, fit))
     else:
         enough(len(photos) - FEWEST_TEST, 2)
         share = min(max(settings.test_share, FEWEST_TEST / len(photos)), settings.max_test / len(photos))
@@ -260,10 +261,6 @@ def open_material(
         own, train, test.ids, pictures, tested.encode_photos(test.ids, pictures), classes, why,
         mean_pairwise_distance(pictures), facts,
     )  # fmt: skip
-
-
-def as_list(sources: Sources) -> list[str | Path]:
-    return [sources] if isinstance(sources, str | Path) else list(sources)
 
 
 def enough(train: int, test: int, duplicates: int = 0) -> None:

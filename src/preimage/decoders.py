@@ -509,7 +509,7 @@ def check_choice(name: str, width: float) -> None:
     """Raise for a decoder that does not exist and a width that is none."""
     if name not in DECODERS:
         raise UnknownNameError("decoder", name, DECODERS)
-    if not width > 0:
+    if not 0 < width < math.inf:
         raise SettingsError(f"width is a positive factor, got {width}")
 
 

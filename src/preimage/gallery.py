@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 from preimage import zoo
-from preimage.api import Sources, load_inverter
+from preimage.api import load_inverter
 from preimage.config import settings_for
 from preimage.errors import ImageError, PreimageError
 from preimage.evaluation import sheet_columns
 from preimage.figures import sheet
-from preimage.images import Photos
+from preimage.images import Photos, Sources, source_list
 from preimage.interfaces import Inverter, ignore
 
 
@@ -48,6 +48,7 @@ def exhibits(
 
     `overrides` are settings for all representations, or for one name or network: `alexnet:weights=FILE`.
     """
+    sources = source_list(sources)
     settings = {name: settings_for(name, overrides) for name in zoo.shipped()}  # a mistyped owner is told at once
     for name, own in settings.items():
         try:

@@ -35,6 +35,7 @@ from preimage.errors import ImageError, PreimageWarning, SettingsError
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 Fit = Literal["crop", "whole"]
+Sources = str | Path | Iterable[str | Path]  # of photographs
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
@@ -224,14 +225,18 @@ class Found:
         return dict.fromkeys(self.passed_over, "not a picture")
 
 
-def find_photos(sources: str | Path | Iterable[str | Path]) -> Found:
+def source_list(sources: Sources) -> list[str]:
+    """Where photographs come from, as often as one likes to read it: `Path.glob` can be read once."""
+    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
+
+
+def find_photos(sources: Sources) -> Found:
     """Photographs from folders, files, globs, tar shards, parquet files, or `hub:NAME[:SPLIT]` (downloads).
 
     Of parquet files a copy is kept: see `table_photos`.
     Raises `ImageError` where a source is missing or holds no photograph at all.
     """
-    if isinstance(sources, str | Path):
-        sources = [sources]
+    sources = source_list(sources)
     photos: list[Photo] = []
     passed_over: list[str] = []
     for source in sources:
@@ -242,13 +247,13 @@ def find_photos(sources: str | Path | Iterable[str | Path]) -> Found:
             passed_over += found.passed_over
     if not photos:
         seen = f"; passed over {', '.join(passed_over[:5])}" if passed_over else ""
-        raise ImageError(f"no photographs in {', '.join(map(str, sources))}{seen}")
+        raise ImageError(f"no photographs in {', '.join(sources)}{seen}")
     return Found(with_unique_ids(photos), passed_over)
 
 
-def expand(source: str | Path) -> list[str]:
+def expand(source: str) -> list[str]:
     """A glob -> the sorted paths it names; anything else -> itself."""
-    text = str(Path(source).expanduser()) if not str(source).startswith("hub:") else str(source)
+    text = str(Path(source).expanduser()) if not source.startswith("hub:") else source
     if text.startswith("hub:") or Path(text).exists() or not glob.has_magic(text):
         return [text]
     matches = sorted(glob.glob(text, recursive=True))
@@ -385,7 +390,7 @@ class Photos:
         self._rows = np.arange(len(self.photos))  # of the photographs, in memory
 
     @classmethod
-    def open(cls, sources: str | Path | Iterable[str | Path], image_size: int, fit: Fit = "crop") -> Photos:
+    def open(cls, sources: Sources, image_size: int, fit: Fit = "crop") -> Photos:
         """The photographs of folders, files, globs, shards ...: see `find_photos`."""
         found = find_photos(sources)
         photos = cls(found.photos, image_size, fit)

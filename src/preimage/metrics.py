@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from preimage.errors import ImageError
+
 Z95 = 1.959964  # a normal variable is this far off in 5 % of cases
 SSIM_WINDOW = 7  # pixels, uniform: scikit-image's default
 BLOCK = 512  # images that are compared at a time with as many others
+SAME = 1e-4  # a mean distance of images that are alike: rounding makes less, any difference of two images 4e-3
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ METRICS: dict[str, Metric] = {
 
 
 def mean_pairwise_distance(images: Tensor) -> float:
-    """N of the paper: the mean Euclidean distance between two different images."""
+    """N of the paper: the mean Euclidean distance between two different images.
+
+    NaN for a single image; raises `ImageError` where all are alike, as no error can be relative to that.
+    """
     return mean_pairwise_distance_of(len(images), lambda part: images[part.start : part.stop])
 
 
@@ -76,7 +82,11 @@ def mean_pairwise_distance_of(count: int, read: Callable[[range], Tensor]) -> fl
         own = read(part)
         total += float(distances_between(own, own).fill_diagonal_(0).sum())
         total += sum(2 * float(distances_between(own, read(other)).sum()) for other in parts[index + 1 :])
-    return total / (count * (count - 1)) if count > 1 else math.nan
+    if count < 2:
+        return math.nan
+    if (mean := total / (count * (count - 1))) < SAME:
+        raise ImageError(f"the {count} photographs are all the same: errors are relative to the distance between them")
+    return mean
 
 
 def distances_between(first: Tensor, second: Tensor) -> Tensor:

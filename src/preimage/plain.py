@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import types
@@ -23,6 +24,10 @@ def build(make: Callable[..., Made], values: Mapping[str, Any], where: str) -> M
         if key not in hints:
             raise UnknownNameError(f"setting of {where}", key, hints)
         arguments[key] = convert(value, hints[key], f"{where}.{key}")
+    try:
+        inspect.signature(make).bind(**arguments)
+    except TypeError as error:
+        raise SettingsError(f"{where}: {error}") from error
     return make(**arguments)
 
 

@@ -27,6 +27,9 @@ HAND_MADE = ("hog", "sift", "lbp")
 ALEXNET = tuple(f"caffenet.{layer}" for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"))
 LITE0 = tuple(f"efficientnet_lite0.{one}" for one in ("stage2", "stage3", "stage5", "head", "pool", "logits", "prob"))
 
+# All that an inverter can be given for: the layers of any network that can stand for the paper's are.
+KNOWN = (*HAND_MADE, *(f"{other}.{name.partition('.')[2]}" for other in paper.NETWORKS for name in ALEXNET), *LITE0)
+
 
 @dataclass
 class Study:
@@ -38,6 +41,11 @@ class Study:
     autoencoders: dict[str, str] = field(default_factory=dict)  # the same, of the encoder trained too
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     without_weights: dict[str, str] = field(default_factory=dict)  # representation -> what its network misses
+
+    def __post_init__(self) -> None:
+        for name in (*self.runs, *self.autoencoders):
+            if name not in KNOWN:
+                raise UnknownNameError("representation of these tables and figures", name, KNOWN)
 
     def find(self, representation: str) -> str | None:
         """The inverter of a representation: a named run, else the one that ships."""

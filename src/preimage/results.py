@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from preimage import paper, zoo
-from preimage.api import Sources, sample_files
+from preimage.api import sample_files
 from preimage.config import SAME_SHAPES
 from preimage.errors import PreimageError
 from preimage.evaluation import CONTROL, FLOOR
 from preimage.figures import bars, curve
 from preimage.gallery import draw_together, exhibits
+from preimage.images import Sources
 from preimage.interfaces import ignore
 from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
 from preimage.networks import NETWORKS

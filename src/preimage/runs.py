@@ -19,7 +19,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -163,9 +163,9 @@ class Run:
             raise RunError(f"{file} is missing or damaged: {error}") from error
 
     def begin(self, settings: Settings, step: int, provenance: dict[str, Any]) -> None:
-        """Write what is about to run, at the first step; later, add what it goes on with, and cut the log."""
+        """Write what is about to run; of a run that has come to a step, add what it goes on with, and cut the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.provenance_file.exists():
+        if step and self.provenance_file.exists():
             before = self.provenance
             resumed = [*before.get("resumed", []), {"step": step, **provenance}]
             provenance = before | {"resumed": resumed}
@@ -346,6 +346,7 @@ def _train(
         seconds_per_step=pace,
         matched_by=getattr(representation, "matched_by", ""),
     )
+    trial.close()  # with the photographs and features that it holds
     if accelerator.is_main_process:
         run.begin(settings, state.step, provenance(representation, photos, plan, accelerator))
         reporter.planned(plan)
@@ -525,7 +526,7 @@ def make_inverter(settings: Settings, representation: Representation) -> UpConv:
 
 def examples(
     stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int, memory: FeatureMemory | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """(what the network reads, images) by step, on the training device; features are computed there, in float32."""
     for step, images in enumerate(stream.batches_on(device, first_step), first_step):
         batch = inverter.representation.batch(stream.ids(step), images)

@@ -17,8 +17,6 @@ from preimage import report, zoo
 from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.recognition import resized
 from preimage.api import (
-    Sources,
-    as_texts,
     described,
     evaluate,
     fit_of,
@@ -32,7 +30,7 @@ from preimage.errors import RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, summarise
-from preimage.images import Fit, Photos, warn_left_out
+from preimage.images import Fit, Photos, Sources, source_list, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import GradientDescent, MeanImage, portable
 from preimage.metrics import mean_and_sem, paired_difference
@@ -67,6 +65,7 @@ class Trial:
     loaded: dict[str | Path, dict[str, Inverter]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "images", source_list(self.images))
         for name in self.baselines:
             if not is_path(name) and name != GradientDescent.name:
                 raise SettingsError(
@@ -279,7 +278,7 @@ def write_report(
     for title, together in findings.items():
         shown = [report.finding_block(folder / file_name(title) / finding.analysis) for finding in together]
         sections.append(report.Section(f"{title}, of the same encoder", shown))
-    photographs = ", ".join(as_texts(trial.images))
+    photographs = ", ".join(source_list(trial.images))
     made = f"Made by Preimage {version('preimage')}, torch {torch.__version__}. Photographs: {photographs}."
     report.write_page(f"What {', '.join(called)} keep{'s' if len(inverters) == 1 else ''}", made, sections, file)
     return file

@@ -21,7 +21,15 @@ from preimage.config import settings_for
 from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
 from preimage.interfaces import Inverter, Representation
-from preimage.inverters import Nearest, Ridge, load_inverters, portable, probe_difference, save_inverters
+from preimage.inverters import (
+    Nearest,
+    Ridge,
+    check_file_name,
+    load_inverters,
+    portable,
+    probe_difference,
+    save_inverters,
+)
 from preimage.networks import has_weights, needs_weights
 from preimage.networks.weights import file_hash
 from preimage.probe import LIMIT, ROUNDING
@@ -109,9 +117,8 @@ def export(
     photographs; without any there is no table. `note` is what a reader of its numbers must know. Returns the card.
     """
     file = Path(file)
+    check_file_name(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix != ".safetensors":
-        raise RunError(f"inverters are written to a .safetensors file, not {file}")
     inverter = runs.load_inverter(run)
     representation, origin = inverter.representation, Run.open(run)
     settings = origin.settings

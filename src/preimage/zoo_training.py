@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from preimage import runs, zoo
-from preimage.api import Sources, as_texts, described, evaluate, is_path, training_settings
+from preimage.api import described, evaluate, is_path, training_settings
 from preimage.config import Settings, overrides_for, parse_override, settings_for, split_override
 from preimage.errors import (
     BusyError,
@@ -30,7 +30,7 @@ from preimage.errors import (
     WeightsError,
 )
 from preimage.evaluation import CONTROL, FLOOR, Evaluation, paired
-from preimage.images import find_photos
+from preimage.images import Sources, find_photos, source_list
 from preimage.interfaces import Representation, ignore, never
 from preimage.inverters import GradientDescent, MeanImage, Nearest, UpConv
 from preimage.representations import REPRESENTATIONS, get_representation
@@ -80,7 +80,7 @@ def train_zoo(
     folder, overrides = Path(folder), list(overrides)
     names = list(dict.fromkeys(names)) or list(zoo.PLANNED)
     check_names(names, overrides)
-    images, validation = as_texts(images), as_texts(validation)
+    images, validation = source_list(images), source_list(validation)
     for sources in filter(None, (images, validation)):  # mistakes are told now, not at the tenth training
         find_photos(sources)
     for name in names:
@@ -288,6 +288,8 @@ def measure_slow_baselines(
     for name in chosen:
         file = folder / f"{name}.json"
         card = runs.read_json(file)
+        if "evaluation" not in card:
+            raise RunError(f"{file} has no table to stand beside: its run had no validation photographs")
         settings = settings_for(name, overrides)
         fitting = [one for one in baselines if can_invert(one, get_representation(name, **settings))]
         on_begin(name, [str(one) for one in fitting])

@@ -121,6 +121,21 @@ def test_stopping_and_resuming_ends_with_identical_weights(
     assert logged == sorted(set(logged))
 
 
+def test_a_run_interrupted_before_its_first_checkpoint_begins_anew(finished: Path, crops: Path, tmp_path: Path) -> None:
+    class Impatient(Reporter):
+        def planned(self, plan: Plan) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(crops, tmp_path / "run", "training.steps=40", reporter=Impatient())
+    run = Run(tmp_path / "run")
+    runs.write_json(run.provenance_file, run.provenance | {"photos": "others, which have been replaced since"})
+    runs.resume(run.folder, device="cpu")
+    assert run.provenance["photos"] == Run(finished).provenance["photos"]
+    assert "resumed" not in run.provenance
+    assert_identical(weights(finished), weights(run.folder))
+
+
 def test_dropout_is_the_same_after_resuming(crops: Path, tmp_path: Path) -> None:
     overrides = [*TINY[1:], "training.steps=6", "augmentation.variants=0"]
 

@@ -21,7 +21,6 @@ from preimage.cli.terminal import (
     Part,
     app,
     as_override,
-    escape,
     file_names,
     note,
     open_photos,
@@ -120,7 +119,7 @@ def check(
     broken = broken_promises(representation_of(representation, settings + as_override(layer, output)))
     table = plain_table("", "promise", "")
     for promise in PROMISES:
-        table.add_row(promise, escape(broken.get(promise, "kept")))
+        table.add_row(promise, broken.get(promise, "kept"))
     out.print(table)
     if broken:
         sys.exit(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from preimage.cli.terminal import (
     INVERTERS,
@@ -20,7 +21,6 @@ from preimage.cli.terminal import (
     NamedOverrides,
     app,
     check_fit,
-    escape,
     note,
     out,
     pick_device,
@@ -80,8 +80,8 @@ def analyse(
         found = studies.analyse_all(names, inverters, trial, output)
     for title, findings in found.items():
         for finding in findings:
-            out.print(f"[bold]{finding.analysis}[/]: {escape(finding.question)}", highlight=False)
-            out.print(escape(finding.answer or f"does not apply: {finding.reason}"), highlight=False)
+            out.print(Text.assemble((finding.analysis, "bold"), f": {finding.question}"))
+            out.print(finding.answer or f"does not apply: {finding.reason}", highlight=False)
             print_table(finding.table)
         note(f"records and figures: {output / studies.file_name(title)}")
 
@@ -148,9 +148,19 @@ def reproduce(
 
     if not images:
         raise SettingsError(f"name the photographs to measure on: --images PHOTOS. There are: {', '.join(own.ITEMS)}")
-    named, trained = (dict(one.partition("=")[::2] for one in given) for given in (run, autoencoder))
+    named, trained = paths_by_name("--run", run), paths_by_name("--autoencoder", autoencoder)
     with trial_of(images, limit, fit, settings, device, baseline) as trial:
         print(own.reproduce(items or [], own.Study(trial, output.with_suffix(""), named, trained), output))
+
+
+def paths_by_name(option: str, given: list[str]) -> dict[str, str]:
+    found = {}
+    for one in given:
+        name, _, path = one.partition("=")
+        if not path:
+            raise SettingsError(f"{option} takes NAME=PATH, got {one!r}")
+        found[name] = path
+    return found
 
 
 @app.command()
@@ -181,7 +191,7 @@ def audit(
     settings = AuditSettings(
         quick=quick,
         image_size=size,
-        steps=steps or (600 if quick else 1500),
+        steps=(600 if quick else 1500) if steps is None else steps,
         seed=seed,
         keep_duplicates=keep_duplicates,
     )
@@ -229,4 +239,4 @@ def print_audit(content: dict[str, Any], as_json: bool) -> None:
     out.print(f"{content['n_train']} training and {content['n_test']} test pairs, {content['image_size']} pixels")
     out.print(table)
     for sentence in content["summary"]:
-        out.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        out.print(sentence, soft_wrap=True, highlight=False)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from preimage.errors import PreimageWarning, SettingsError
 from preimage.plain import to_json
@@ -33,8 +34,8 @@ app = typer.Typer(
 )
 LEFT_OUT_TOLD = 20  # names that are told one by one
 
-out = Console(emoji=False)  # torch:a:b is a name
-err = Console(stderr=True, emoji=False)
+out = Console(emoji=False, markup=False)  # torch:a:b is a name, and a folder may be called [old]
+err = Console(stderr=True, emoji=False, markup=False)
 
 Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders, tar shards or globs of them.")]
 SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
@@ -65,7 +66,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 
 def fail(message: str) -> None:
-    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    err.print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
     sys.exit(2)
 
 
@@ -79,14 +80,8 @@ def show_notes() -> None:
     warnings.showwarning = show  # type: ignore[assignment]
 
 
-def escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 def note(text: str) -> None:
-    err.print(escape(text), highlight=False, soft_wrap=True)
+    err.print(text, highlight=False, soft_wrap=True)
 
 
 def plain_table(title: str, first: str, *columns: str) -> Table:
@@ -114,11 +109,11 @@ def print_table(records: list[dict[str, Any]]) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[facts]}"),
+        TextColumn("{task.fields[facts]}", markup=False),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         yield bar
@@ -242,6 +237,8 @@ def as_argument(folder: Path) -> str:
 
 
 def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
+    from preimage.evaluation import CONTROL, FLOOR, paired_in_words
+
     tell_left_out(result.left_out)
     if as_json:
         print(to_json(result.to_json()))
@@ -264,10 +261,8 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
     for row in result.rows:
         fitted.setdefault(row.fitted_on, []).append(row.inverter)
     for words, names in fitted.items():
-        fit_to_say = names[0] not in ("other-image", "decoder-size")
+        fit_to_say = names[0] not in (CONTROL, FLOOR)
         out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
-    from preimage.evaluation import paired_in_words
-
     for words in paired_in_words(result):
         out.print(words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -35,9 +35,6 @@ from preimage.cli.terminal import (
     stop_on_signals,
 )
 from preimage.errors import SettingsError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from preimage.cache import cached
-from preimage.errors import PreimageError, UnknownNameError, WeightsError, WeightsWarning
+from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError, WeightsWarning
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.confidence import Confidence
@@ -48,6 +48,12 @@ def make_inverter(name: str, representation: Representation, settings: Mapping[s
         raise UnknownNameError("inverter", name, INVERTERS)
     inverter: Inverter = build(INVERTERS[name], {"representation": representation, **(settings or {})}, name)
     return inverter
+
+
+def check_file_name(file: str | Path) -> None:
+    """Raise `SettingsError` for a name that inverters are not written to: before the work, not after it."""
+    if Path(file).suffix != ".safetensors":
+        raise SettingsError(f"inverters are written to a .safetensors file, not {file}")
 
 
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:

@@ -13,7 +13,9 @@ import json
 import math
 import shutil
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,10 @@ FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vectors", "v
 IMAGE_SIZE = 128  # pixels, unless another is asked for
 CHUNK_BYTES = 1 << 25  # read at a time when a whole file is looked through
 TOLD = 5  # names in a message
+DAMAGE = (  # what readers raise for a file that is damaged or something else
+    OSError, ValueError, EOFError, KeyError, NotImplementedError, SafetensorError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
 
 
 # --- a file of features -----------------------------------------------------------------------------------------------
@@ -91,7 +97,7 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
         source, ids = READERS[path.suffix](path)
     except FeatureError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise FeatureError(f"{file} cannot be read as {path.suffix}: {error}") from error
     if feature_shape and tuple(source.shape) == feature_shape and isinstance(source, np.ndarray):
         source = source[None]
@@ -315,7 +321,10 @@ def ids_beside(path: Path) -> tuple[tuple[list[str], str] | None, str]:
         encoder = str(content.get("fingerprint", "")) if isinstance(content, dict) else ""
     for lines in (path.with_name(path.name + ".ids.txt"), path.with_suffix(".ids.txt")):
         if lines.is_file():
-            return (lines.read_text().splitlines(), lines.name), encoder
+            try:
+                return (lines.read_text(encoding="utf-8").splitlines(), lines.name), encoder
+            except UnicodeDecodeError as error:
+                raise FeatureError(f"{lines} is no UTF-8 text: {error}") from error
     return found, encoder
 
 
