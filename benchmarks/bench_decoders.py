@@ -16,7 +16,8 @@ disk, for all that train on them.
 
 Everything is kept in --runs: `records.jsonl` has a line for each cost, training and comparison as they come, and a run
 folder for each training. The same command goes on where it stood; given to several processes, they share the trainings
-(after costs have been measured by one alone, without --images). `--table-only` measures nothing more.
+(after costs have been measured by one alone, without --images). `--records` names another file for the lines; those of
+docs/decoders.md are in benchmarks/decoders.jsonl, so that it can be added to. `--table-only` measures nothing more.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5, help="steps and inversions measured; 0: count only")
     parser.add_argument("--runs", type=Path, help="where everything is kept; by default nowhere")
+    parser.add_argument("--records", type=Path, help="where lines are kept; by default records.jsonl in --runs")
     parser.add_argument("--table-only", action="store_true", help="the table of what is kept; nothing is measured")
     parser.add_argument("--markdown", type=Path, help="write the table as a page")
     options = parser.parse_args()
@@ -80,12 +82,12 @@ def main() -> None:
         parser.error("--images and --val belong together: decoders are compared on photographs they have not seen")
     if options.rounds < 0 or options.minutes_per_decoder <= 0:
         parser.error("--rounds is not negative, and --minutes-per-decoder is positive")
-    if options.table_only and not (options.runs and (options.runs / RECORDS).exists()):
-        parser.error(f"--table-only needs --runs with {RECORDS}")
     torch.set_num_threads(options.threads)
 
     with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(options, Path(options.runs or temporary))
+        bench = Bench(options, Path(options.runs or temporary), options.records)
+        if options.table_only and not bench.records:
+            parser.error(f"--table-only needs records: name --records, or --runs with {RECORDS}")
         try:
             if not options.table_only:
                 bench.run()
@@ -101,10 +103,10 @@ def main() -> None:
 class Bench:
     """What has been measured, in `records.jsonl`, and how to measure the rest."""
 
-    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, records: Path | None = None) -> None:
         self.options = options
         self.folder = folder
-        self.file = folder / RECORDS
+        self.file = records or folder / RECORDS
         self.stopping = False
 
     @property
@@ -114,7 +116,7 @@ class Bench:
 
     def keep(self, kind: str, **facts: Any) -> Record:
         record = {"kind": kind, **facts}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as file:
             file.write(json.dumps(record) + "\n")
         return record
@@ -191,7 +193,7 @@ class Bench:
 
     def train(self, candidate: Candidate) -> None:
         """Train a decoder with its share of processor time, or go on with it; keep what came out."""
-        self.check_conditions()
+        self.check_conditions(candidate.size)
         folder = self.run_folder(candidate)
         begun = (folder / "settings.json").exists()
         if not (folder / "summary.json").exists():
@@ -224,14 +226,15 @@ class Bench:
         )  # fmt: skip
         return replace(settings, training=limited)
 
-    def check_conditions(self) -> None:
+    def check_conditions(self, size: str) -> None:
         """All decoders of a table are trained under the same ones."""
         wanted = self.conditions()
-        kept = self.find("conditions") or self.keep("conditions", **wanted)
+        kept = self.find("conditions", size=size) or self.keep("conditions", size=size, **wanted)
         for name, value in wanted.items():
             if kept[name] != value:
                 raise PreimageError(
-                    f"{self.file} was begun with {name}={kept[name]}, not {value}: go on so, or name other --runs"
+                    f"{self.file} has the size {size} with {name}={kept[name]}, not {value}: go on so, or name other "
+                    "--runs"
                 )
 
     def conditions(self) -> Record:
@@ -323,22 +326,31 @@ def render(records: list[Record]) -> str:
     pairs = [list(pair) for _, pair in itertools.groupby(costs, lambda one: (one["representation"], one["size"]))]
     paired = [find(records, "paired", **key_of_pair(pair)) for pair in pairs]
     verdicts = [verdict(pair, found) for pair, found in zip(pairs, paired, strict=True) if found]
-    trained = [record for record in records if record["kind"] == "trained"]
     shipped = [one for one in verdicts if one["size"] == "shipped"]
     return environment.from_string(PAGE.read_text()).render(
         timed=any(one["step_seconds"] for one in costs),
-        sizes={size: [row(records, one) for one in costs if one["size"] == size] for size in SIZES},
+        sizes=[size_of(records, costs, size) for size in SIZES],
         verdicts=verdicts,
-        trained={record["size"] for record in trained},
-        conditions=find(records, "conditions"),
-        photos=sorted({record["photos"] for record in trained}),
-        machines=sorted({f"{one['device']}, {one['precision']}, threads: {one['threads']}" for one in costs}),
-        batches=sorted({one["batch_size"] for one in costs}),
-        one_thread=all(one["device"].startswith("cpu") and one["threads"] == 1 for one in costs),
         defaults=defaults(),
         won=grouped((one["winner"], one["representation"]) for one in shipped),
-        untried=[name for name in zoo.PLANNED if name not in {one["representation"] for one in shipped}],
     )
+
+
+def size_of(records: list[Record], costs: Sequence[Record], size: str) -> Mapping[str, Any]:
+    """All that a page says of decoders of one size: how they were measured and trained, and their rows."""
+    own = [one for one in costs if one["size"] == size]
+    timed = [one for one in own if one["step_seconds"]]
+    trained = [record for record in records if record["kind"] == "trained" and record["size"] == size]
+    return {
+        "name": size,
+        "rows": [row(records, one) for one in own],
+        "machines": sorted({f"{one['device']}, {one['precision']}, threads: {one['threads']}" for one in timed}),
+        "batches": sorted({one["batch_size"] for one in timed}),
+        "one_thread": all(one["device"].startswith("cpu") and one["threads"] == 1 for one in timed),
+        "photos": sorted({record["photos"] for record in trained}),
+        "conditions": find(records, "conditions", size=size) if trained else None,
+        "untried": [name for name in zoo.PLANNED if sum(record["representation"] == name for record in trained) < 2],
+    }
 
 
 def place(record: Record) -> tuple[int, str]:

@@ -124,3 +124,18 @@ def test_without_trainings_the_page_has_costs_only(crops: Path, compared: Path) 
     page = bench_decoders.render([record for record in records if record["kind"] == "cost"])
     assert "GFLOP" in page
     assert "NRE" not in page
+
+
+def test_the_page_in_the_docs_is_what_its_records_say() -> None:
+    file = Path(bench_decoders.__file__).with_name("decoders.jsonl")
+    page = Path(bench_decoders.__file__).parents[1] / "docs" / "decoders.md"
+    bench = bench_decoders.Bench(argparse.Namespace(), page.parent, file)
+    assert bench_decoders.render(bench.records) == page.read_text()
+    assert page.read_text().count("paper-vector") > 10
+
+
+def test_what_was_not_trained_at_a_size_is_named(crops: Path, compared: Path) -> None:
+    page = bench_decoders.render(bench_decoders.Bench(options(crops), compared).records)
+    (untried,) = [line for line in page.splitlines() if line.startswith("Not compared by training yet: ")]
+    assert "sift" in untried
+    assert "hog" not in untried
