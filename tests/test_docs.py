@@ -73,10 +73,12 @@ SMALL = {
 }
 
 
-def test_embeddings_are_audited_as_the_guide_says(folder: Path) -> None:
+def test_embeddings_are_audited_as_the_guide_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands one after the other, but for sizes and budgets; then its Python."""
+    from preimage.inverters import linear
     from test_audit import smooth_pictures
 
+    monkeypatch.setattr(linear, "PENALTIES", linear.PENALTIES[::4])  # nearly all of the time
     for name, count in (("photos", 60), ("others", 12)):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
