@@ -19,6 +19,8 @@ from command import preimage
 from preimage.api import sample_files
 from preimage.cli.terminal import file_names
 
+SAMPLES = [str(sample_files()[0]), "--images", str(sample_files()[1])]
+
 
 @pytest.fixture(scope="module")
 def cat() -> Path:
@@ -78,6 +80,14 @@ def test_a_fitted_baseline_has_its_row_and_is_compared_in_pairs(run: Path, crops
     ).stdout
     assert re.search(r"hoggles: [+-]\d\.\d{3} ± \d\.\d{3} NRE against upconv on the same 3", text)
     assert "grey, with one gain and offset for all images" in text
+
+
+def test_a_fitted_baseline_takes_the_place_of_the_usual_one(run: Path, crops: Path, tmp_path: Path) -> None:
+    own = ["--set", "representation.image_size=64", "--device", "cpu"]
+    preimage("fit", "ridge", "--images", crops, "-o", tmp_path / "ridge.safetensors", *own)
+    text = preimage("evaluate", run, "--images", *SAMPLES, "--baseline", tmp_path / "ridge.safetensors").stdout
+    assert text.count("\nridge  ") == 1
+    assert "ridge: fitted on its training photographs" in re.sub(r"\s+", " ", text)
 
 
 def test_mistakes_in_fitting_are_told(crops: Path, tmp_path: Path) -> None:
@@ -177,6 +187,11 @@ def test_evaluate_prints_a_table_and_json(run: Path, crops: Path, tmp_path: Path
     assert len(records.read_text().splitlines()) == 1 + 6 * 12
 
 
+def test_a_run_judged_on_its_training_photographs_says_so(run: Path, crops: Path) -> None:
+    assert "was trained on 64 of these 64 photographs" in preimage("evaluate", run, "--images", crops).stderr
+    assert "was trained on" not in preimage("evaluate", run, "--images", *SAMPLES).stderr
+
+
 def test_an_exported_run_is_an_inverter(run: Path, cat: Path, crops: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     preimage("export", run, "-o", file)
@@ -233,6 +248,7 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "hog", "--images", "x", "--run", "r", "--set", "representation.cell_size=8.0"], "cell_size is int"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "photos.train=5"], "photos.train is tuple"),
         (["evaluate", "hog"], "name the photographs to evaluate on"),
+        (["evaluate", "hog", "--images", *SAMPLES, "--baseline", "hogles"], "Did you mean 'hoggles'"),
         (["audit", "--features", "x.npy", "--images", "."], "there is no file of features x.npy"),
         (["audit", "--features", "x.npy", "--images", ".", "--seed", "-1"], "seed is not negative, got -1"),
         (["audit", "--features", "x.npy", "--images", ".", "--steps", "0"], "steps is positive, got 0"),

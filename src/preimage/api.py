@@ -16,7 +16,7 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
+from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos, Sources, source_list, steps_per_epoch, warn_left_out
@@ -226,6 +226,8 @@ def evaluate(
     if train_photos is not None:
         train_photos = train_photos.load()
         warn_left_out(train_photos.left_out)
+        if own and train_images is None:
+            warn_trained_on(photos, train_photos)
         words = f"{', '.join(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
         usual = fit_baselines(representation, train_photos, words, device)
         known = EncodedPhotos(representation, train_photos, device=device)
@@ -233,11 +235,22 @@ def evaluate(
         words = f"the {len(photos)} evaluated photographs"
         known = EncodedPhotos(representation, photos, device=device)
         usual = kept_baselines(kept, trained_on, known)
-    contenders = [Contender(main, trained_on)]
-    contenders += [contender for contender in usual if contender.inverter.name != main.name]
-    contenders += slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
+    given = slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
+    names = {main.name, *(one.inverter.name for one in given)}  # what was given takes the place of a usual one
+    contenders = [Contender(main, trained_on), *(one for one in usual if one.inverter.name not in names), *given]
     described = described or ", ".join(images)
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def warn_trained_on(photos: Photos, train_photos: Photos) -> None:
+    """Warn where a run is judged on its own training photographs."""
+    known = set(identities(train_photos))
+    if count := sum(one in known for one in identities(photos)):
+        warnings.warn(
+            f"the run was trained on {count} of these {len(photos)} photographs: on others its errors are larger",
+            PreimageWarning,
+            stacklevel=3,
+        )
 
 
 def at_hand(sources: Sources, size: int, fit: Fit) -> Photos | None:
@@ -284,6 +297,8 @@ def slow_baselines(
                 )
         elif unseen or name == GradientDescent.name:
             inverter, fitted_on = quick_inverter(str(name), pairs.representation).fit(pairs), words
+        elif name not in INVERTERS:
+            raise UnknownNameError("inverter", str(name), INVERTERS)
         else:
             raise SettingsError(
                 f"{name} must be fitted on other photographs than those evaluated: give --train-images, or a file that "

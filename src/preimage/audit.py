@@ -233,7 +233,10 @@ def open_material(
             raise FeatureError(f"{features} holds features of shape {own.shape}, but {test_features} of {tested.shape}")
         train, test = photos, tested.match(Photos.open(test_images, settings.image_size, fit))
     else:
-        enough(len(photos) - FEWEST_TEST, 2)
+        if len(photos) < FEWEST_TRAIN + FEWEST_TEST:
+            raise FeatureError(
+                f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {len(photos)}"
+            )
         share = min(max(settings.test_share, FEWEST_TEST / len(photos)), settings.max_test / len(photos))
         train, test = split(photos, share, settings.seed)
     train = at_most(train, settings.max_train, settings.seed).load()
@@ -268,7 +271,7 @@ def enough(train: int, test: int, duplicates: int = 0) -> None:
     if train < FEWEST_TRAIN or (test < FEWEST_TEST and duplicates) or test < 2:
         copies = f" ({duplicates} near duplicates were taken from the test side)" if duplicates else ""
         raise FeatureError(
-            f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {max(0, train)} and "
+            f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {train} and "
             f"{test}{copies}: give more pairs"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import warnings
@@ -232,8 +233,8 @@ def file_names(ids: list[str]) -> dict[str, str]:
 
 
 def as_argument(folder: Path) -> str:
-    """A path as the commands take it: with a slash, so that it is no shipped name."""
-    return str(folder) if "/" in str(folder) else f"./{folder}"
+    """A path as the commands take it: with a slash, so that it is no shipped name, and quoted if need be."""
+    return shlex.quote(str(folder) if "/" in str(folder) else f"./{folder}")
 
 
 def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
