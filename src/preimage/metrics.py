@@ -16,7 +16,7 @@ from preimage.errors import ImageError
 Z95 = 1.959964  # a normal variable is this far off in 5 % of cases
 SSIM_WINDOW = 7  # pixels, uniform: scikit-image's default
 BLOCK = 512  # images that are compared at a time with as many others
-SAME = 1e-4  # a mean distance of images that are alike: rounding makes less, any difference of two images 4e-3
+SAME = 1 / 255  # a root mean square difference of pixel values below which images are copies of each other
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ def mean_pairwise_distance_of(count: int, read: Callable[[range], Tensor]) -> fl
         total += sum(2 * float(distances_between(own, read(other)).sum()) for other in parts[index + 1 :])
     if count < 2:
         return math.nan
-    if (mean := total / (count * (count - 1))) < SAME:
-        raise ImageError(f"the {count} photographs are all the same: errors are relative to the distance between them")
+    mean = total / (count * (count - 1))
+    if mean < SAME * math.sqrt(own[0].numel()):
+        raise ImageError(f"the {count} photographs are copies of one: errors are relative to the distance between them")
     return mean
 
 
