@@ -78,7 +78,7 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
     pictures = {}  # by the place of their left upper corner
     for column, (title, images) in enumerate(zip(titles, columns.values(), strict=True)):
         x = left + column * (wide + GAP)
-        figure.text((x + wide / 2) / width, 1 - top / 2 / height, title, **look)
+        figure.text((x + wide / 2) / width, 1 - top / 2 / height, title, **look | {"va": "center_baseline"})
         for row, image in enumerate(images):
             pictures[x, top + row * (side + GAP)] = scaled(image, (wide, side))
     for row, caption in enumerate(captions):
