@@ -326,21 +326,21 @@ def render(records: list[Record]) -> str:
     pairs = [list(pair) for _, pair in itertools.groupby(costs, lambda one: (one["representation"], one["size"]))]
     paired = [find(records, "paired", **key_of_pair(pair)) for pair in pairs]
     verdicts = [verdict(pair, found) for pair, found in zip(pairs, paired, strict=True) if found]
-    shipped = [one for one in verdicts if one["size"] == "shipped"]
     return environment.from_string(PAGE.read_text()).render(
-        timed=any(one["step_seconds"] for one in costs),
-        sizes=[size_of(records, costs, size) for size in SIZES],
-        verdicts=verdicts,
+        sizes=[size_of(records, costs, verdicts, size) for size in SIZES],
         defaults=defaults(),
-        won=grouped((one["winner"], one["representation"]) for one in shipped),
+        won=grouped((one["winner"], one["representation"]) for one in verdicts if one["size"] == "shipped"),
     )
 
 
-def size_of(records: list[Record], costs: Sequence[Record], size: str) -> Mapping[str, Any]:
+def size_of(
+    records: list[Record], costs: Sequence[Record], verdicts: Sequence[Mapping[str, Any]], size: str
+) -> Mapping[str, Any]:
     """All that a page says of decoders of one size: how they were measured and trained, and their rows."""
     own = [one for one in costs if one["size"] == size]
     timed = [one for one in own if one["step_seconds"]]
     trained = [record for record in records if record["kind"] == "trained" and record["size"] == size]
+    compared = [one for one in verdicts if one["size"] == size]
     return {
         "name": size,
         "rows": [row(records, one) for one in own],
@@ -349,7 +349,8 @@ def size_of(records: list[Record], costs: Sequence[Record], size: str) -> Mappin
         "one_thread": all(one["device"].startswith("cpu") and one["threads"] == 1 for one in timed),
         "photos": sorted({record["photos"] for record in trained}),
         "conditions": find(records, "conditions", size=size) if trained else None,
-        "untried": [name for name in zoo.PLANNED if sum(record["representation"] == name for record in trained) < 2],
+        "verdicts": compared,
+        "untried": [name for name in zoo.PLANNED if name not in {one["representation"] for one in compared}],
     }
 
 

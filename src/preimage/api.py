@@ -16,7 +16,7 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, UnknownNameError, WeightsError
+from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.images import Fit, Photos, Sources, source_list, steps_per_epoch, warn_left_out
@@ -295,15 +295,14 @@ def slow_baselines(
                     f"{inverter.representation.settings}, but evaluated is "
                     f"{pairs.representation.name} with {pairs.representation.settings}"
                 )
-        elif unseen or name == GradientDescent.name:
-            inverter, fitted_on = quick_inverter(str(name), pairs.representation).fit(pairs), words
-        elif name not in INVERTERS:
-            raise UnknownNameError("inverter", str(name), INVERTERS)
         else:
-            raise SettingsError(
-                f"{name} must be fitted on other photographs than those evaluated: give --train-images, or a file that "
-                f"`preimage fit {name}` wrote"
-            )
+            inverter, fitted_on = quick_inverter(str(name), pairs.representation), words
+            if not unseen and name != GradientDescent.name:
+                raise SettingsError(
+                    f"{name} must be fitted on other photographs than those evaluated: give --train-images, or a file "
+                    f"that `preimage fit {name}` wrote"
+                )
+            inverter.fit(pairs)
         words_of_row = f"{fitted_on}; {inverter.remark}" if inverter.remark else fitted_on
         found.append(Contender(inverter, words_of_row, limit))
     return found

@@ -234,9 +234,7 @@ def open_material(
         train, test = photos, tested.match(Photos.open(test_images, settings.image_size, fit))
     else:
         if len(photos) < FEWEST_TRAIN + FEWEST_TEST:
-            raise FeatureError(
-                f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {len(photos)}"
-            )
+            raise too_few(str(len(photos)))
         share = min(max(settings.test_share, FEWEST_TEST / len(photos)), settings.max_test / len(photos))
         train, test = split(photos, share, settings.seed)
     train = at_most(train, settings.max_train, settings.seed).load()
@@ -270,10 +268,13 @@ def enough(train: int, test: int, duplicates: int = 0) -> None:
     """Raise `FeatureError` where an audit would be about too few photographs to say anything."""
     if train < FEWEST_TRAIN or (test < FEWEST_TEST and duplicates) or test < 2:
         copies = f" ({duplicates} near duplicates were taken from the test side)" if duplicates else ""
-        raise FeatureError(
-            f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {train} and "
-            f"{test}{copies}: give more pairs"
-        )
+        raise too_few(f"{train} and {test}{copies}")
+
+
+def too_few(got: str) -> FeatureError:
+    return FeatureError(
+        f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {got}: give more pairs"
+    )
 
 
 def at_most(photos: Photos, count: int, seed: int) -> Photos:

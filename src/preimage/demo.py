@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from preimage import zoo
@@ -16,7 +15,7 @@ from preimage.config import settings_for
 from preimage.errors import PreimageError
 from preimage.evaluation import Evaluation, Row
 from preimage.gallery import Exhibit, exhibits
-from preimage.images import to_pixels
+from preimage.images import to_picture
 from preimage.interfaces import ignore
 from preimage.pages import embedded, render
 
@@ -88,7 +87,7 @@ def page(shown: list[Shown], left_out: list[str]) -> str:
 
 def as_address(image: Tensor) -> str:
     """An image (3, H, W) as the address of itself, for an <img>."""
-    return embedded(Image.fromarray(to_pixels(image[None])[0]))
+    return embedded(to_picture(image))
 
 
 def words(row: Row | dict[str, Any], measure: str, places: int) -> str:

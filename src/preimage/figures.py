@@ -1,4 +1,4 @@
-"""Pictures for people: sheets of images and curves, as PNG. Knows tensors and titles, nothing else of the project."""
+"""Pictures for people: sheets of images and curves, as PNG. Knows images and titles, nothing else of the project."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+
+from preimage.images import to_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +96,7 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
 
 def scaled(image: Tensor, size: tuple[int, int]) -> Image.Image:
     """An image (3, H, W) at (width, height) dots: pixels are squares where equal or large, else smoothed."""
-    picture = Image.fromarray((255 * image.permute(1, 2, 0).float().clamp(0, 1)).round().byte().numpy())
+    picture = to_picture(image)
     squares = size[0] % picture.width == 0 or size[0] >= 3 * picture.width
     return picture.resize(size, Image.Resampling.NEAREST if squares else Image.Resampling.HAMMING)
 

@@ -111,9 +111,14 @@ def to_pixels(images: Tensor) -> Pixels:
     return levels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
+def to_picture(image: Tensor) -> Image.Image:
+    """One image (3, H, W) in [0, 1] -> an 8-bit picture."""
+    return Image.fromarray(to_pixels(image[None])[0])
+
+
 def save_image(image: Tensor, path: Path) -> None:
     """One image (3, H, W) in [0, 1] -> an 8-bit file; the suffix says the format."""
-    Image.fromarray(to_pixels(image[None])[0]).save(path)
+    to_picture(image).save(path)
 
 
 def grey(images: Tensor, scale: float = 255.0, rounded: bool = True) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
-from preimage.errors import SettingsError
+from preimage.errors import ImageError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance, mean_pairwise_distance
@@ -50,7 +50,10 @@ class RandomFeatures(Analysis):
         }
         pictures = {kind: inverted(inverter, own * self.contrast) for kind, own in drawn.items()}
         known = pictures[PHOTOGRAPHS]
-        pairwise = mean_pairwise_distance(known)
+        try:
+            pairwise = mean_pairwise_distance(known)
+        except ImageError:  # one picture for all features: nothing is near or far
+            pairwise = math.nan
         records: list[Record] = []
         for kind, own in pictures.items():
             names = list(ids) if kind == PHOTOGRAPHS else [f"{kind}-{place + 1}" for place in range(len(own))]

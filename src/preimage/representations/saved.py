@@ -95,8 +95,6 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
         raise FeatureError(f"features are read from {', '.join(READERS)}, not {path.suffix or 'this'}: {file}")
     try:
         source, ids = READERS[path.suffix](path)
-    except FeatureError:
-        raise
     except DAMAGE as error:
         raise FeatureError(f"{file} cannot be read as {path.suffix}: {error}") from error
     if feature_shape and tuple(source.shape) == feature_shape and isinstance(source, np.ndarray):
