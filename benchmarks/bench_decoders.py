@@ -10,7 +10,8 @@ which it has as many parameters; `full` is width 1 for both.
 *Equal compute* is equal time of training steps. The seconds of a step (forward, backward, Adam, average) are measured
 for both decoders in turns, on noise; minutes over seconds is the number of steps, over which the learning rate ends at
 zero. (Equal FLOPs would reward the decoder whose FLOPs are slow ones.) With one thread it is processor time, which
-other programs hardly lengthen; with several, and on a GPU, it is the clock's. Features, photographs and validation cost
+other programs hardly lengthen; with several, and on a GPU, it is the clock's. `--paced-by` takes the step times of
+another device, so that trainings begun there can be finished here. Features, photographs and validation cost
 both decoders the same and are not counted; with `--set augmentation.variants=2` features are computed once and kept on
 disk, for all that train on them.
 
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--paced-by", help="the device whose step times budgets go by, as records name it")
     parser.add_argument("--rounds", type=int, default=5, help="steps and inversions measured; 0: count only")
     parser.add_argument("--runs", type=Path, help="where everything is kept; by default nowhere")
     parser.add_argument("--records", type=Path, help="where lines are kept; by default records.jsonl in --runs")
@@ -124,10 +126,15 @@ class Bench:
     def find(self, kind: str, **facts: Any) -> Record | None:
         return find(self.records, kind, **facts)
 
+    @property
+    def pace(self) -> Record:
+        """The device whose step times budgets go by; a processor's depend on its threads too."""
+        device = self.options.paced_by or runs.device_name(torch.device(self.options.device))
+        return {"device": device, **({"threads": self.options.threads} if device.startswith("cpu") else {})}
+
     def cost_of(self, candidate: Candidate) -> Record | None:
-        """What is known of a candidate's cost on this device with as many threads."""
-        device = runs.device_name(torch.device(self.options.device))
-        return self.find("cost", **key_of(candidate), threads=self.options.threads, device=device)
+        """What is known of a candidate's cost where the pace is set."""
+        return self.find("cost", **key_of(candidate), **self.pace)
 
     def run(self) -> None:
         """All that is missing. Ctrl-C and SIGTERM end it after the step, with a checkpoint."""
@@ -150,6 +157,9 @@ class Bench:
     def compare(self, contestants: list[Candidate]) -> None:
         """Ours and the paper's for one representation at one size."""
         known = [self.cost_of(candidate) for candidate in contestants]
+        if self.options.paced_by and not all(known):
+            print(f"{contestants[0].representation} is left out: no step times of {self.options.paced_by}", flush=True)
+            return
         if not all(known) or (self.options.rounds and not all(cost["step_seconds"] for cost in known if cost)):
             self.measure(contestants)
         if not self.options.images:
@@ -231,10 +241,10 @@ class Bench:
         wanted = self.conditions()
         kept = self.find("conditions", size=size) or self.keep("conditions", size=size, **wanted)
         for name, value in wanted.items():
-            if kept[name] != value:
+            if kept.get(name) != value:
                 raise PreimageError(
-                    f"{self.file} has the size {size} with {name}={kept[name]}, not {value}: go on so, or name other "
-                    "--runs"
+                    f"{self.file} has the size {size} with {name}={kept.get(name)}, not {value}: go on so, or "
+                    "name other --runs"
                 )
 
     def conditions(self) -> Record:
@@ -245,7 +255,7 @@ class Bench:
             "val": [Path(place).name for place in options.val],
             "minutes": options.minutes_per_decoder, "seed": options.seed,
             "set": [re.sub(r"(?<=[=,])[^=,]*/", "", override) for override in options.set],
-            "threads": options.threads, "device": options.device,
+            **self.pace,
         }  # fmt: skip
 
     def run_folder(self, candidate: Candidate) -> Path:
@@ -292,6 +302,7 @@ def summary_of(run: Run) -> Record:
         "steps": run.step, "photos": summary["photos"], "n": own["n"], "nre": own["nre"], "nre_sem": own["nre_sem"],
         "floor": floor["nre"] if floor else 0.0, "mean_image": rows[MeanImage.name]["nre"],
         "mean_image_sem": rows[MeanImage.name]["nre_sem"], "other_image": rows[CONTROL]["nre"],
+        "device": run.provenance["device"],
     }  # fmt: skip
 
 
@@ -348,6 +359,7 @@ def size_of(
         "batches": sorted({one["batch_size"] for one in timed}),
         "one_thread": all(one["device"].startswith("cpu") and one["threads"] == 1 for one in timed),
         "photos": sorted({record["photos"] for record in trained}),
+        "trainers": sorted({record["device"] for record in trained}),
         "conditions": find(records, "conditions", size=size) if trained else None,
         "verdicts": compared,
         "untried": [name for name in zoo.PLANNED if name not in {one["representation"] for one in compared}],

@@ -28,7 +28,7 @@ def options(crops: Path, **changed: Any) -> argparse.Namespace:
     wanted = {
         "images": [str(crops)], "val": [str(crops)], "representations": ["hog"], "sizes": ["shipped"],
         "minutes_per_decoder": 0.002, "set": COMPARED, "seed": 0, "threads": torch.get_num_threads(), "device": "cpu",
-        "rounds": 1,
+        "paced_by": None, "rounds": 1,
     }  # fmt: skip
     return argparse.Namespace(**wanted | changed)
 
@@ -100,6 +100,16 @@ def test_what_is_known_of_one_width_is_not_taken_for_another(crops: Path, compar
     assert not any(bench.cost_of(candidate) for candidate in wider)
     bench.options.threads += 1
     assert not any(bench.cost_of(candidate) for candidate in same)
+
+
+def test_budgets_go_by_the_step_times_of_another_device(crops: Path, compared: Path, tmp_path: Path) -> None:
+    folder = without(compared, lambda one: one["kind"] == "cost", tmp_path / "b")
+    bench = bench_decoders.Bench(options(crops, paced_by="a fast one"), folder)
+    bench.run()  # nothing is known of its step times
+    ours, _ = bench_decoders.candidates("hog", "shipped", COMPARED)
+    assert not bench.find("conditions")
+    bench.keep(**bench.find("cost", decoder=ours.decoder) | {"device": "a fast one", "step_seconds": 0.01})
+    assert bench.with_budget(ours).training.steps == 12  # 0.002 minutes
 
 
 def test_where_the_presets_decoder_is_the_papers_ours_has_as_many_parameters() -> None:

@@ -28,6 +28,7 @@ from preimage.interfaces import Batch, Inverter, Pairs, Representation
 from preimage.inverters import GradientDescent
 from preimage.networks import load_network, on_device
 from preimage.networks.preprocessing import Preprocessing, by_channel
+from preimage.randomness import seeded
 from preimage.representations import HOG, ModuleLayer, get_representation
 from preimage.representations.foreign import Foreign
 from preimage.representations.modules import ModuleDoor, load_module
@@ -326,3 +327,26 @@ def test_a_gpu_sees_the_same_views_of_photographs(samples: Photos) -> None:
         off = (images.cpu() - next(stream.batches(step))).abs() * 255
         assert off.max() < 1.01
         assert (off > 0.5).float().mean() < 1e-3
+
+
+def test_seeding_on_the_cpu_leaves_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(seed: int) -> None:
+        raise AssertionError(f"a GPU was seeded with {seed}")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    before = torch.get_rng_state()
+    with seeded(1):
+        first = torch.rand(3)
+    with seeded(1, torch.device("cpu")):
+        torch.testing.assert_close(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+def test_seeding_a_gpu_is_undone() -> None:
+    before = torch.cuda.get_rng_state()
+    with seeded(1, CUDA):
+        first = torch.rand(3, device=CUDA)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    with seeded(1, CUDA):
+        torch.testing.assert_close(torch.rand(3, device=CUDA), first)

@@ -7,7 +7,6 @@ ReLU of slope 0.2.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
+from preimage.randomness import seeded
 
 SLOPE = 0.2
 REACH = 10.0  # robust deviations; of normally distributed features nothing lies beyond
@@ -230,9 +230,16 @@ def multiscale(shape: Shape, image_size: int) -> Table:
 
 
 def two_streams(shape: Shape, image_size: int) -> Table:
-    """The paper's HOG network generalised, at the whole size, with a blur in the last up-convolution."""
-    joint = (Conv(256), Conv(128), *rising(doublings(max(shape[1:]), image_size), 32))
-    return Table(far_and_near(shape), (*joint[:-1], *blurred(joint[-1:])))
+    """Ours, for maps that keep detail and know their own surroundings only, as conv1 of AlexNet does.
+
+    Three convolutions at full resolution keep detail; beside them a narrow stream that goes down to 4 x 4 finds out how
+    bright a place is. At the whole size of the image; only the last up-convolution is blurred.
+    """
+    far, _ = far_and_near(shape)
+    far = tuple(replace(layer, channels=max(32, layer.channels // 4)) for layer in far)
+    near = (*narrowed(shape), Conv(256), Conv(256), Conv(256))
+    joint = (Conv(256), *rising(doublings(max(shape[1:]), image_size), 64))
+    return Table((far, near), (*joint[:-1], *blurred(joint[-1:])))
 
 
 def smooth(shape: Shape, image_size: int) -> Table:
@@ -500,8 +507,7 @@ def build_decoder(
             Decoder(table, feature_shape[0], width)(torch.empty(1, *feature_shape))
     except RuntimeError as error:
         raise SettingsError(f"decoder {name!r} cannot read features of {size}; 'compact' reads any") from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return Decoder(table, feature_shape[0], width, log)
 
 
@@ -542,8 +548,9 @@ def cost(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> Cost:
 @torch.no_grad()
 def output_size(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> tuple[int, int]:
     """(height, width) of a decoder's images, found on PyTorch's `meta` device, which does no arithmetic."""
-    ghost = copy.deepcopy(decoder).to("meta")
-    height, width = ghost(torch.empty(images, *feature_shape, device="meta")).shape[2:]
+    ghosts = {name: value.to("meta") for name, value in decoder.state_dict().items()}
+    features = torch.empty(images, *feature_shape, device="meta")
+    height, width = torch.func.functional_call(decoder, ghosts, (features,)).shape[2:]
     return height, width
 
 

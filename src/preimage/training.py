@@ -7,7 +7,6 @@ learning rate) is a pure function of the step.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import statistics
@@ -25,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from preimage.errors import DivergedError, SettingsError
 from preimage.interfaces import ignore, never
+from preimage.randomness import seeded
 
 Precision = Literal["auto", "float32", "bfloat16"]
 LossSize = Literal["image", "decoder"]
@@ -206,7 +206,7 @@ def train(
 
         rate = learning_rate(state.step, steps, settings)
         draw = state.step * accelerator.num_processes + accelerator.process_index
-        with drawn_for(draw, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
+        with seeded(draw, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images, settings.loss_size)
         if grid is not None and settings.grid_weight:
@@ -275,14 +275,6 @@ def descend(
         state.average.update_parameters(state.decoder)
     state.step += 1
     return norm
-
-
-@contextlib.contextmanager
-def drawn_for(number: int, device: torch.device) -> Iterator[None]:
-    """Random numbers, as dropout draws them, that depend on a number alone: of a step and a process."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(number)
-        yield
 
 
 def squared_error(reconstructions: Tensor, images: Tensor, size: LossSize = "image") -> Tensor:

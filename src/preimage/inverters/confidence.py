@@ -24,6 +24,7 @@ from preimage.decoders import SLOPE, Decoder, build_decoder, load_weights
 from preimage.errors import DivergedError, ImageError, NotFittedError
 from preimage.images import grey
 from preimage.interfaces import Inverter, Pairs, ignore
+from preimage.randomness import seeded
 from preimage.training import TrainingSettings
 
 MAPS = 8  # channels between the decoder and the layers that also see the reconstruction
@@ -79,8 +80,7 @@ class Confidence:
         representation = inverter.representation
         shape, size = representation.feature_shape, representation.image_size
         inner = build_decoder(decoder, shape, size, width, log=representation.log_scale, seed=seed, channels=MAPS)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.network = DeviationNetwork(inner)
         self.scales: dict[str, Tensor] = {}
 
@@ -121,7 +121,7 @@ class Confidence:
         steps = settings.steps or 1000
         halved = training.resolve_precision(settings.precision, device) == "bfloat16"
         for step, examples in enumerate(islice(batches, steps)):
-            with training.drawn_for(step, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            with seeded(step, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
                 log_variance = state.decoder(examples.features, examples.reconstructions)
             variance = log_variance.exp()
             # Weighted by the deviation (Seitzer et al. 2022): the optimum is the same, and a few pixels that were

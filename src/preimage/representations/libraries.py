@@ -15,11 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError
 from preimage.networks.preprocessing import Preprocessing
+from preimage.randomness import seeded
 from preimage.representations.foreign import attempt
 from preimage.representations.modules import (
     Kept,
@@ -83,8 +83,7 @@ class LibraryDoor(ModuleDoor):
 @lru_cache(maxsize=2)
 def load_kept(door: type[LibraryDoor], address: str, weights: str, pretrained: bool, stamp: Stamp) -> Kept:  # noqa: ARG001
     """A network of a library; kept, because settings are read more often than networks should be loaded."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # random weights are the same every time
+    with seeded(0):  # random weights are the same every time
         module = attempt(lambda: door.build(address, weights, pretrained), f"{door.door}:{address}", SettingsError)
     return Kept(module, WeightsSeen(module))
 

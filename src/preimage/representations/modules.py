@@ -21,6 +21,7 @@ from preimage.errors import FeatureError, SettingsError, UnknownNameError, Weigh
 from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint, load_into, read_weights, values_hash
+from preimage.randomness import seeded
 from preimage.representations.foreign import Fed, Layout, attempt
 from preimage.representations.network import check_frozen, check_layer, layer_output
 
@@ -238,8 +239,7 @@ def call_factory(factory: Any, name: str) -> Any:
             f"{name} needs arguments: {', '.join(needed)}. Name a function without any, such as: "
             f"def make(): return {getattr(factory, '__name__', 'factory')}({needed[0]}=...)"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         return attempt(factory, f"{name} fails", SettingsError)
 
 
