@@ -20,7 +20,17 @@ from command import preimage as command
 from preimage.errors import FeatureError, PreimageError, SettingsError
 from preimage.evaluation import Contender, evaluate
 from preimage.images import Photos
-from preimage.inverters import Confidence, MeanImage, Nearest, Ridge, UpConv
+from preimage.inverters import (
+    Confidence,
+    MeanImage,
+    Nearest,
+    Ridge,
+    UpConv,
+    beginning_with,
+    read_inverters,
+    save_inverters,
+)
+from preimage.metrics import distance
 from preimage.pairs import EncodedPhotos, saved_pairs
 from preimage.representations import SavedFeatures, get_representation
 from preimage.representations import saved as saved_module
@@ -396,16 +406,33 @@ def test_the_commands_train_invert_and_explain_mistakes(
     assert "name a preset" in command("train", "hog", *mistaken[1:], check=2).stderr
 
 
-def test_the_nearest_neighbour_copes_with_numbers_too_large_for_16_bits(
-    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path
+@pytest.mark.parametrize(("offset", "factor"), [(0, 1e7), (0, 1e-9), (3e3, 1)])
+def test_baselines_learn_from_numbers_of_any_size(
+    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path, offset: float, factor: float
 ) -> None:
-    np.save(tmp_path / "f.npy", 1e7 * thumbnails)
+    np.save(tmp_path / "f.npy", (offset + factor * thumbnails).astype(np.float32))
     pairs = saved_pairs(tmp_path / "f.npy", crops, 32)
-    nearest = Nearest(pairs.representation).fit(pairs)
-    features = torch.from_numpy(1e7 * thumbnails)
+    features = torch.cat([batch.features for batch in pairs])
+    nearest, ridge, mean = (kind(pairs.representation).fit(pairs) for kind in (Nearest, Ridge, MeanImage))
     assert nearest.nearest(features).tolist() == list(range(len(photos)))
     again = Nearest(pairs.representation).restore(nearest.state())
     assert again.nearest(features).tolist() == list(range(len(photos)))
+    file = tmp_path / "ridge.safetensors"
+    save_inverters([ridge], file, torch.float16)
+    images = torch.cat([batch.images for batch in pairs])
+    halved = Ridge(pairs.representation).restore(beginning_with("ridge.", read_inverters(file)[1]))
+    assert distance(images, halved.invert(features)).mean() < 0.5 * distance(images, mean.invert(features)).mean()
+
+
+def test_the_nearest_neighbour_is_found_behind_blank_photographs(
+    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path
+) -> None:
+    features = 1e6 * thumbnails
+    features[:40] = 0
+    np.save(tmp_path / "f.npy", features)
+    nearest = Nearest(saved_pairs(tmp_path / "f.npy", crops, 32).representation)
+    nearest.fit(saved_pairs(tmp_path / "f.npy", crops, 32))
+    assert nearest.nearest(torch.from_numpy(features[40:])).tolist() == list(range(40, len(photos)))
 
 
 @pytest.mark.parametrize(

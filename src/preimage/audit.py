@@ -342,8 +342,7 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
     attacker = UpConv(representation, "compact", settings.width, seed)
     accelerator = training.make_accelerator(device)
     stream = TrainingStream(photos, plan.batch_size, seed, Augmentation(flip=False, min_scale=1.0))
-    first = next(iter(EncodedPhotos(representation, photos, 256)))
-    attacker.network.prepare(first.features, first.images)  # type: ignore[operator]
+    attacker.prepare(EncodedPhotos(representation, photos))
     least = torch.inf
     kept: dict[str, Tensor] = {}
 

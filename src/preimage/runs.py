@@ -46,7 +46,7 @@ from preimage.interfaces import Representation, never
 from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.linear import MeanImage
-from preimage.inverters.upconv import Trainable, UpConv
+from preimage.inverters.upconv import PREPARATION_PHOTOS, UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.pairs import EncodedPhotos
 from preimage.plain import build
@@ -57,7 +57,6 @@ DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
 SHEET_PHOTOS = 8  # the first validation photographs, drawn at each validation
 EARLY_FILES = {"lock", "provenance.json", "provenance.json.new", "settings.json.new"}  # of a run killed before it began
-PREPARATION_PHOTOS = 256  # photographs that tell the decoder the features' scale and the mean colour
 
 
 class Run:
@@ -312,7 +311,9 @@ def _train(
     inverter = make_inverter(settings, representation)
     network = inverter.network.to(accelerator.device)
     batch_size = settings.training.batch_size
-    prepare(inverter, photos, batch_size, accelerator.device)
+    inverter.prepare(
+        EncodedPhotos(representation, photos.first(PREPARATION_PHOTOS), batch_size, str(accelerator.device))
+    )
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
@@ -368,17 +369,6 @@ def _train(
         finish(run, inverter.use(state.best), photos, validation, str(accelerator.device))
     accelerator.wait_for_everyone()
     return run
-
-
-def prepare(inverter: UpConv, photos: Photos, batch_size: int, device: torch.device) -> None:
-    """Tell the network the features' scale and the mean colour, by the first photographs."""
-    network = inverter.network
-    assert isinstance(network, Trainable)
-    ids, images = next(photos.first(PREPARATION_PHOTOS).batches(PREPARATION_PHOTOS))
-    images = images.to(device)
-    parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]
-    batches = [inverter.representation.batch(ids[part], images[part]) for part in parts]
-    network.prepare(torch.cat([inverter.inputs(batch) for batch in batches]), images)
 
 
 class Diary:

@@ -204,6 +204,7 @@ __all__ = [
     "PairedDictionary",
     "Ridge",
     "UpConv",
+    "beginning_with",
     "load_inverters",
     "make_inverter",
     "portable",

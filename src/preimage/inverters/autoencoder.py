@@ -101,7 +101,14 @@ class EncoderDecoder(nn.Module):
         return run_to_layer(self.encoder, self.layer, self.preprocessing(images))
 
     def prepare(self, _inputs: Tensor, images: Tensor) -> None:
-        """Before training: the decoder learns the scale of the features as they are now."""
+        """Before training: the decoder learns the scale of the features as they are now.
+
+        What comes after the layer is frozen: no gradient reaches it, which several processes would wait for.
+        """
+        parameters = list(self.encoder.parameters())
+        slopes = torch.autograd.grad(self.encode(images[:1]).sum(), parameters, allow_unused=True)
+        for parameter, slope in zip(parameters, slopes, strict=True):
+            parameter.requires_grad_(slope is not None)
         with torch.no_grad():
             self.decoder.prepare(self.encode(images), images)
 

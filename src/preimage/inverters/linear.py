@@ -13,7 +13,7 @@ from preimage.errors import NotFittedError
 from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 HELD_OUT = 10  # every tenth photograph chooses the strength of the penalty
-PENALTIES = [10.0**power for power in range(-5, 3)]
+PENALTIES = [10.0**power for power in range(2, -6, -1)]  # where nothing is held out, the first
 MOST_WEIGHTS = 350_000  # of the local step of ridge regression: what is small enough to ship
 
 
@@ -121,8 +121,8 @@ class Ridge(Inverter):
         regression = Regression(inputs[0].shape[1], len(basis))
         for x, y in zip(inputs, targets, strict=True):
             regression.add(x, ((y - mean) @ basis.T).to(x.device))
-        weight, bias = regression.solve()
-        return {"thumbnail.weight": weight, "thumbnail.bias": bias, "thumbnail.basis": basis, "thumbnail.mean": mean}
+        solution = {f"thumbnail.{name}": value for name, value in regression.solve().items()}
+        return solution | {"thumbnail.basis": basis, "thumbnail.mean": mean}
 
     def fit_patches(self, pairs: Pairs, places_per_photo: int = 64) -> dict[str, Tensor]:
         channels, height, width = self.representation.feature_shape
@@ -131,33 +131,32 @@ class Ridge(Inverter):
         for batch in pairs:
             rest = batch.images - self.from_thumbnail(batch.features)
             rest = F.interpolate(rest, (height * self.patch, width * self.patch), mode="bilinear", antialias=True)
-            x = self.neighbours(batch.features)  # (N, places, C * k * k)
             y = F.unfold(rest, self.patch, stride=self.patch).transpose(1, 2)  # (N, places, 3 * p * p)
-            chosen = torch.randperm(height * width, generator=generator)[:places_per_photo].to(x.device)
-            regression.add(x[:, chosen], y[:, chosen])
-        weight, bias = regression.solve()
-        return {"patch.weight": weight, "patch.bias": bias}
+            chosen = torch.randperm(height * width, generator=generator)[:places_per_photo].to(y.device)
+            regression.add(self.neighbours(batch.features, chosen), y[:, chosen])
+        return {f"patch.{name}": value for name, value in regression.solve().items()}
 
     def pooled(self, features: Tensor) -> Tensor:
-        """Features -> (N, at most max_inputs): maps averaged over places, vectors over runs of dimensions."""
-        limit = self.settings["max_inputs"]
+        """Features -> (N, at most max_inputs): maps averaged over places, and then runs of numbers."""
+        limit, features = self.settings["max_inputs"], features.float()
         if self.is_map:
-            channels, height, _ = self.representation.feature_shape
-            side = max(1, min(height, math.isqrt(limit // channels)))
-            return F.adaptive_avg_pool2d(features, side).flatten(1)
+            channels, height, width = self.representation.feature_shape
+            rows = max(1, min(height, math.isqrt(limit * height // (channels * width))))
+            features = F.adaptive_avg_pool2d(features, (rows, max(1, rows * width // height)))
         flat = features.flatten(1)
         return flat if flat.shape[1] <= limit else F.adaptive_avg_pool1d(flat[:, None], limit)[:, 0]
 
-    def neighbours(self, features: Tensor) -> Tensor:
-        """Feature maps -> for every place the features around it (N, places, C * k * k)."""
-        reach = self.neighbourhood // 2
-        padded = F.pad(features, (reach,) * 4, mode="replicate")
-        return F.unfold(padded, self.neighbourhood).transpose(1, 2)
+    def neighbours(self, features: Tensor, places: Tensor) -> Tensor:
+        """Feature maps -> the features around some places, counted by rows: (N, places, C * k * k)."""
+        side = self.neighbourhood
+        padded = F.pad(features.float(), (side // 2,) * 4, mode="replicate")
+        windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # (N, C, h, w, k, k), a view
+        rows, columns = places // features.shape[3], places % features.shape[3]
+        return windows[:, :, rows, columns].transpose(1, 2).flatten(2)
 
     def from_thumbnail(self, features: Tensor) -> Tensor:
-        w = {name: value.to(features.device) for name, value in self.weights.items()}
-        scores = self.pooled(features) @ w["thumbnail.weight"] + w["thumbnail.bias"]
-        thumbnails = scores @ w["thumbnail.basis"] + w["thumbnail.mean"]
+        basis, mean = (self.weights[f"thumbnail.{name}"].to(features.device) for name in ("basis", "mean"))
+        thumbnails = self.predicted("thumbnail", self.pooled(features)) @ basis + mean
         size = self.settings["thumbnail"]
         return enlarge(thumbnails.view(-1, 3, size, size), self.representation.image_size)
 
@@ -168,12 +167,20 @@ class Ridge(Inverter):
         images = self.from_thumbnail(features)
         if self.is_map:
             _, height, width = self.representation.feature_shape
-            weight, bias = (self.weights[f"patch.{name}"].to(features.device) for name in ("weight", "bias"))
-            patches = self.neighbours(features) @ weight + bias
+            places = torch.arange(height * width, device=features.device)
+            patches = self.predicted("patch", self.neighbours(features, places))
             size = (height * self.patch, width * self.patch)
             detail = F.fold(patches.transpose(1, 2), size, self.patch, stride=self.patch)
             images = images + F.interpolate(detail, images.shape[2:], mode="bilinear", antialias=True)
         return images.clamp(0, 1)
+
+    def predicted(self, step: str, x: Tensor) -> Tensor:
+        """What one of the regressions makes of its inputs (..., inputs)."""
+        w = {name: value.to(x.device) for name, value in self.weights.items() if name.startswith(step)}
+        weight, bias = w[f"{step}.weight"], w[f"{step}.bias"]
+        if f"{step}.centre" in w:  # older files have none
+            x, weight = x - w[f"{step}.centre"], weight / w[f"{step}.scale"][:, None]
+        return x @ weight + bias
 
     def state(self) -> dict[str, Tensor]:
         if not self.weights:
@@ -186,46 +193,53 @@ class Ridge(Inverter):
 
 
 class Regression:
-    """Ridge regression from sums alone, so that examples can stream by: y = x @ weight + bias.
+    """Ridge regression from sums alone, so that examples can stream by: y = (x - centre) / scale @ weight + bias.
 
-    Every tenth example is held out; its sums are enough to know its error under each penalty.
+    Every tenth example is held out; its sums are enough to know its error under each penalty. The centre is the mean of
+    the first examples: an offset that all share would drown in float32 what tells them apart.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.xx = torch.zeros(2, inputs + 1, inputs + 1, dtype=torch.float64)  # fitted on, held out
         self.xy = torch.zeros(2, inputs + 1, outputs, dtype=torch.float64)
+        self.centre = torch.zeros(inputs)
         self.seen = 0
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Examples x (N, inputs), y (N, outputs); or (N, places, ...): a photograph is held out with all its places."""
-        held_out = torch.arange(self.seen, self.seen + len(x), device=x.device) % HELD_OUT == HELD_OUT - 1
+        if not self.seen:
+            self.centre = x.flatten(0, -2).mean(dim=0)
+        held_out = torch.arange(self.seen, self.seen + len(x), device=x.device) % HELD_OUT == 1
         self.seen += len(x)
         for part, chosen in enumerate((~held_out, held_out)):
-            inputs = F.pad(x[chosen].flatten(0, -2), (0, 1), value=1.0)  # a last input of 1: the bias
+            inputs = F.pad(x[chosen].flatten(0, -2) - self.centre, (0, 1), value=1.0)  # a last input of 1: the bias
             self.xx[part] += (inputs.T @ inputs).cpu()
             self.xy[part] += (inputs.T @ y[chosen].flatten(0, -2)).cpu()
 
-    def solve(self) -> tuple[Tensor, Tensor]:
-        """Weight (inputs, outputs) and bias (outputs,) under the penalty with the least held-out error."""
+    def solve(self) -> dict[str, Tensor]:
+        """weight (inputs, outputs) under the penalty with the least held-out error, bias (outputs,), centre, scale."""
         count = self.xx[0, -1, -1]
-        scale = (self.xx[0].diagonal() / count).clamp(min=1e-12).sqrt()
-        scale[-1] = 1
+        scale = (self.xx[0].diagonal() / count).sqrt()
+        still = scale <= 1e-6 * F.pad(self.centre.abs().cpu(), (0, 1))  # its deviation is rounding
+        scale = torch.where(still, 1.0, scale)
         solutions = [self.solve_with(self.xx[0], self.xy[0], penalty * count, scale) for penalty in PENALTIES]
-        best = min(range(len(PENALTIES)), key=lambda index: self.held_out_error(solutions[index]))
+        best = min(range(len(PENALTIES)), key=lambda index: self.held_out_error(solutions[index], scale))
         everything = self.solve_with(self.xx.sum(0), self.xy.sum(0), PENALTIES[best] * self.xx[:, -1, -1].sum(), scale)
-        return everything[:-1].float().contiguous(), everything[-1].float()
+        weight, bias = everything[:-1].float().contiguous(), everything[-1].float()
+        return {"weight": weight, "bias": bias, "centre": self.centre.cpu(), "scale": scale[:-1].float()}
 
     def solve_with(self, xx: Tensor, xy: Tensor, penalty: Tensor, scale: Tensor) -> Tensor:
+        """The solution for inputs divided by `scale`."""
         scaled = xx / scale[:, None] / scale[None, :]
         strength = penalty * torch.ones_like(scale)
         strength[-1] = 0  # the bias is free
         scaled = scaled + torch.diag(strength + 1e-9 * scaled.diagonal().mean())
-        solution: Tensor = torch.linalg.solve(scaled, xy / scale[:, None]) / scale[:, None]
+        solution: Tensor = torch.linalg.solve(scaled, xy / scale[:, None])
         return solution
 
-    def held_out_error(self, solution: Tensor) -> float:
+    def held_out_error(self, solution: Tensor, scale: Tensor) -> float:
         """The squared error on the held-out examples, less what no solution can change."""
-        xx, xy = self.xx[1], self.xy[1]
+        solution, xx, xy = solution / scale[:, None], self.xx[1], self.xy[1]
         return float((solution * (xx @ solution)).sum() - 2 * (solution * xy).sum())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,10 +17,10 @@ LONGEST = 1 << 16  # numbers kept of a photograph's features
 class Nearest(Inverter):
     """Features -> the remembered photograph at the least Euclidean distance in feature space.
 
-    Features are kept as float16, times a power of two that brings them near 1; photographs as 8 bits. Longer features
-    than `LONGEST` are hashed to so many numbers, which changes distances by less than a hundredth. `skip_same`
-    passes over photographs whose features are the very same: leave-one-out, when it remembers the photographs it is
-    judged on.
+    Features are kept as float16: their distance from a centre, times a power of two of each photograph's own that
+    brings it near 1; photographs as 8 bits. Longer features than `LONGEST` are hashed to so many numbers, which changes
+    distances by less than a hundredth. `skip_same` passes over photographs whose features are the very same:
+    leave-one-out, when it remembers the photographs it is judged on.
     """
 
     name: ClassVar[str] = "nearest"
@@ -29,22 +28,24 @@ class Nearest(Inverter):
     def __init__(self, representation: Representation, skip_same: bool = False) -> None:
         self.representation = representation
         self.settings: dict[str, Any] = {"skip_same": skip_same}
-        self.scale = 1.0
-        self.features: Tensor | None = None  # (n, D) float16, times `scale`
+        self.centre = torch.zeros(1)  # (D,), the mean of the first features seen
+        self.scales = torch.ones(1)  # (n,)
+        self.features: Tensor | None = None  # (n, D) float16, less `centre`, times `scales`
         self.images: Tensor | None = None  # (n, 3, H, W) uint8
 
     def fit(self, pairs: Pairs) -> Self:
         place = 0
         for batch in pairs:
+            check_features(batch.features, self.representation.feature_shape)
             if place == 0:
-                self.scale = power_of_two_near_one(batch.features)
-                length = min(batch.features[0].numel(), LONGEST)
-                self.features = torch.empty(len(pairs), length, dtype=torch.float16)
+                self.centre = hashed(batch.features).mean(dim=0).cpu()
+                self.scales = torch.empty(len(pairs))
+                self.features = torch.empty(len(pairs), len(self.centre), dtype=torch.float16)
                 self.images = torch.empty(len(pairs), *batch.images.shape[1:], dtype=torch.uint8)
             assert self.features is not None
             assert self.images is not None
             rows = slice(place, place + len(batch.images))
-            self.features[rows] = (hashed(batch.features) * self.scale).half().cpu()
+            self.features[rows], self.scales[rows] = (kept.cpu() for kept in self.rounded(batch.features))
             self.images[rows] = batch.images.mul(255).round().to("cpu", torch.uint8)
             place = rows.stop
         return self
@@ -55,14 +56,23 @@ class Nearest(Inverter):
         check_features(features, self.representation.feature_shape)
         return self.images[self.nearest(features)].to(features.device).float() / 255
 
+    def rounded(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features as they are kept: (N, D) float16, and the power of two (N,) of each."""
+        distances = hashed(features) - self.centre.to(features.device)
+        scales = torch.exp2(-distances.abs().amax(dim=1).clamp(min=1e-30).log2().ceil())
+        return (distances * scales[:, None]).half(), scales
+
     def nearest(self, features: Tensor) -> Tensor:
         """The index (N,) of the closest remembered photograph."""
         assert self.features is not None
-        wanted = (hashed(features) * self.scale).half().float()
+        unit = self.scales.min().item()  # what brings the furthest of all near 1
+        kept, scales = self.rounded(features)
+        wanted = kept.float() * (unit / scales)[:, None]
         least = torch.full((len(wanted),), torch.inf, device=wanted.device)
         index = torch.zeros(len(wanted), dtype=torch.long)
-        for start, chunk in enumerate(torch.split(self.features, CHUNK)):
-            known = chunk.to(wanted.device).float()
+        chunks = (torch.split(each, CHUNK) for each in (self.features, unit / self.scales))
+        for start, (chunk, share) in enumerate(zip(*chunks, strict=True)):
+            known = chunk.to(wanted.device).float() * share.to(wanted.device)[:, None]
             lengths = wanted.square().sum(1)
             squares = lengths[:, None] + known.square().sum(1)[None] - 2 * wanted @ known.T
             if self.settings["skip_same"]:
@@ -79,11 +89,11 @@ class Nearest(Inverter):
     def state(self) -> dict[str, Tensor]:
         if self.features is None or self.images is None:
             raise NotFittedError(self.name)
-        return {"features": self.features, "images": self.images, "scale": torch.tensor([self.scale])}
+        return {"features": self.features, "images": self.images, "scales": self.scales, "centre": self.centre}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.features, self.images = state["features"].half(), state["images"]
-        self.scale = float(state["scale"]) if "scale" in state else 1.0
+        self.scales, self.centre = state["scales"], state["centre"]
         return self
 
 
@@ -93,15 +103,10 @@ def hashed(features: Tensor) -> Tensor:
     Each number is added to one of the places, or taken from it, at random but always alike (feature hashing, Weinberger
     et al. 2009).
     """
-    flat = features.flatten(1)
+    flat = features.flatten(1).float()
     if flat.shape[1] <= LONGEST:
         return flat
     generator = torch.Generator().manual_seed(0)
     places = torch.randint(LONGEST, (flat.shape[1],), generator=generator).to(flat.device)
     signs = torch.randint(2, (flat.shape[1],), generator=generator).to(flat.device) * 2 - 1
     return flat.new_zeros(len(flat), LONGEST).index_add_(1, places, flat * signs)
-
-
-def power_of_two_near_one(features: Tensor) -> float:
-    """What brings the largest feature to between 1/2 and 1: float16 ends at 65504, and an encoder need not."""
-    return float(2.0 ** -math.ceil(math.log2(max(float(features.abs().max()), 1e-30))))

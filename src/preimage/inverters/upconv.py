@@ -15,6 +15,8 @@ from preimage.errors import NotFittedError
 from preimage.interfaces import Batch, Inverter, Pairs, Representation, check_features
 from preimage.training import TrainingSettings
 
+PREPARATION_PHOTOS = 256  # that tell the network the features' scale and the mean colour
+
 
 @runtime_checkable
 class Trainable(Protocol):
@@ -68,18 +70,27 @@ class UpConv(Inverter):
         self.fitted = True
         return self
 
+    def prepare(self, pairs: Pairs) -> None:
+        """Before training: tell the network the scale of its inputs and the mean colour, by the first photographs."""
+        inputs, images = [], []
+        for batch in pairs:
+            inputs.append(self.inputs(batch))
+            images.append(batch.images)
+            if sum(map(len, images)) >= PREPARATION_PHOTOS:
+                break
+        assert isinstance(self.network, Trainable)
+        self.network.to(images[0].device).prepare(torch.cat(inputs), torch.cat(images))
+
     def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
         """Train on pairs as they come, over and over; `preimage.train` adds shuffling, augmentation, a run folder.
 
         The budget of `settings` is its `steps`, 1000 if it has none.
         """
         settings = settings or TrainingSettings()
+        self.prepare(pairs)
         batches = ((self.inputs(batch), batch.images) for batch in repeated(pairs))
-        first = next(batches)
-        assert isinstance(self.network, Trainable)
-        self.network.to(first[0].device).prepare(*first)
         state = training.start(self.network, settings)
-        accelerator = training.make_accelerator(first[0].device.type)
+        accelerator = training.make_accelerator(next(self.network.parameters()).device.type)
         training.train(state, batches, settings.steps or 1000, settings, accelerator, grid=self.representation.grid)
         return self.use(state.best)
 
