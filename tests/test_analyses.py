@@ -103,6 +103,24 @@ def test_figures_are_redrawn_from_the_folder(images: Tensor, tmp_path: Path) -> 
     assert plot.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "reason"),
+    [
+        ("brightness", {"factors": [0]}, "positive"),
+        ("dark-knowledge", {"k": 0}, "at least 1"),
+        ("hue", {"degrees": [20]}, "counts as none"),
+    ],
+)
+def test_settings_that_tell_nothing_are_refused(name: str, setting: dict[str, object], reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        get_analysis(name, **setting)
+
+
+@pytest.mark.parametrize("name", ["brightness", "code", "trade-off"])
+def test_one_photograph_has_no_error(name: str, images: Tensor) -> None:
+    assert "One photograph has no NRE" in get_analysis(name)(Enlarged(Thumbnail()), IDS[:1], images[:1]).answer
+
+
 def test_a_representation_that_keeps_brightness_is_thrown_by_a_brighter_image(images: Tensor) -> None:
     errors = column(ask("brightness", images, factors=[10]), "condition", "nre")
     assert errors[f"{TIMES}10"] > 2 * errors[f"{TIMES}1"]
@@ -163,10 +181,12 @@ def test_dark_knowledge_needs_class_scores(images: Tensor) -> None:
 
     assert "no class scores" in ask("dark-knowledge", images, Enlarged(Named())).reason
     errors = column(ask("dark-knowledge", images, k=192 - 1), "condition", "nre")
+    assert "less than the 192 classes" in ask("dark-knowledge", images, k=192).reason
     assert errors["only the 191 largest"] == pytest.approx(errors["all scores"], rel=0.05)
 
 
 def test_a_linear_inverter_overlays(images: Tensor) -> None:
+    assert ask("interpolation", images, steps=4).answer.startswith("At 67% of the second photograph")
     off = column(ask("interpolation", images), "share", "off_overlay")
     assert max(off.values()) < 1e-4
     assert set(off) == {0.0, 0.25, 0.5, 0.75, 1.0}

@@ -82,7 +82,9 @@ def test_thumbnails_give_photographs_away(told: Audit) -> None:
 
 def test_what_is_learnt_from_shuffled_pairs_does_not_beat_the_mean_image(told: Audit) -> None:
     mean = row(told, "mean-image")
-    assert told.content["shuffled"]["nre"] > mean["nre"] - 3 * mean["nre_sem"]
+    shuffled = told.content["shuffled"]
+    assert shuffled["difference"] == pytest.approx(shuffled["nre"] - mean["nre"], abs=1e-6)
+    assert shuffled["difference"] > -3 * shuffled["difference_sem"]
     assert told.content["other_image"]["nre"] > mean["nre"]
 
 
@@ -123,7 +125,7 @@ def test_no_labels_are_told(thumbnails: Tensor, photos: Photos, folder: Path, tm
     assert audit.content["classes"] == {"available": False, "reason": "no labels"}
     labels = tmp_path / "labels.csv"
     labels.write_text("".join(f"{Path(own).name},{int(index % 2)}\n" for index, own in enumerate(photos.ids)))
-    settings = AuditSettings(quick=True, image_size=32, steps=1, width=0.1, permutations=9)
+    settings = AuditSettings(quick=True, image_size=32, steps=1, width=0.1, permutations=300)
     audit = judge_features(saved(thumbnails, photos, tmp_path), flat, labels=labels, settings=settings)
     assert audit.content["classes"]["available"]
     labels.write_text("nobody.png,3\n")
@@ -181,7 +183,7 @@ def test_too_few_pairs_are_refused(thumbnails: Tensor, photos: Photos, folder: P
 @pytest.fixture(scope="module")
 def full(thumbnails: Tensor, photos: Photos, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     """An audit with everything, of a few steps each."""
-    settings = AuditSettings(image_size=32, steps=4, width=0.05, seeds=2, permutations=99)
+    settings = AuditSettings(image_size=32, steps=4, width=0.05, seeds=2, permutations=300)
     file = saved(thumbnails, photos, tmp_path_factory.mktemp("full"))
     told: list[tuple[str, int, int]] = []
     audit = judge_features(file, folder, settings=settings, on_progress=lambda *facts: told.append(facts))
@@ -280,3 +282,8 @@ def test_the_command_prints_exactly_json(thumbnails: Tensor, photos: Photos, fol
     assert (content["curve"], content["defences"]) == ([], [])
     assert (tmp_path / "audit.html").stat().st_size > 10_000
     assert "written as .html" in command(*arguments, "-o", tmp_path / "audit.pdf", check=2).stderr
+
+
+def test_too_few_permutations_to_show_anything_are_refused() -> None:
+    with pytest.raises(SettingsError, match="at least 300"):
+        AuditSettings(permutations=299)

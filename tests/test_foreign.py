@@ -25,6 +25,7 @@ from preimage.errors import (
 from preimage.images import Photos
 from preimage.interfaces import Representation
 from preimage.representations import get_representation
+from preimage.representations.foreign import arrange
 from preimage.representations.onnx_graph import external_files
 from trained import errors_after_training
 
@@ -240,6 +241,8 @@ def test_tokens_are_maps_of_their_places_without_the_class_token(images: Tensor)
     mean = get_representation("torch:encoders:Tokens", image_size=32, tokens="mean").encode(images)
     torch.testing.assert_close(mean, whole.encode(images).mean(dim=(2, 3)))
     assert isinstance(module, nn.Module)
+    tokens = torch.rand(2, 12, 3)  # 2 and 10 places, which are no square
+    torch.testing.assert_close(arrange(tokens, "mean", [2], False, "encoder"), tokens[:, 2:].mean(dim=1))
 
 
 def test_an_output_among_several_is_named_by_a_path(images: Tensor) -> None:

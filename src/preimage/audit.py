@@ -9,6 +9,7 @@ attacker; the sentences of `summary` say so.
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +26,7 @@ from preimage.errors import FeatureError, SettingsError
 from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
-from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance, ssim
+from preimage.metrics import COLOURLESS, distance, mean_and_sem, mean_pairwise_distance, ssim
 from preimage.pairs import EncodedPhotos
 from preimage.representations import SavedFeatures
 from preimage.runs import examples, split
@@ -35,8 +36,10 @@ Row = dict[str, Any]
 
 NETWORK, RIDGE, NEAREST, MEAN = UpConv.name, Ridge.name, Nearest.name, MeanImage.name
 ATTACKERS = (NETWORK, RIDGE, NEAREST, MEAN)
+LEARNING = len(ATTACKERS) - 1  # of which the best is chosen
 WORK = {RIDGE: 60, NEAREST: 10, MEAN: 5}  # about so many steps of the network's training
 FEWEST_TRAIN, FEWEST_TEST = 20, 10
+ALPHA = 0.01  # features give something away where the best attacker's luck is less probable
 LEAST = 32  # pairs at the beginning of the learning curve
 PASSES = 60  # of the network over its pairs, at most
 LOOKS = 10  # how often the network is tried on the pairs it held out
@@ -66,6 +69,11 @@ class AuditSettings:
         for name in ("image_size", "steps", "width", "sizes", "seeds", "max_test", "max_train", "permutations"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
+        enough = math.ceil(LEARNING / ALPHA)
+        if self.permutations < enough:
+            raise SettingsError(
+                f"{self.permutations} permutations can show nothing at p < {ALPHA:g}: take at least {enough}"
+            )
         if self.seed < 0:
             raise SettingsError(f"seed is not negative, got {self.seed}")
         for name in ("test_share", "false_match_rate"):
@@ -189,8 +197,8 @@ def judge_features(
         "feature_shape": list(material.representation.feature_shape),
         "rows": rows,
         "best": chosen,
-        "above_chance_p": min(1.0, 3 * min(row["p"] for row in rows if row["attacker"] != MEAN)),
-        "shuffled": shuffled_control(material, settings, teller, device),
+        "above_chance_p": min(1.0, LEARNING * min(row["p"] for row in rows if row["attacker"] != MEAN)),
+        "shuffled": shuffled_control(material, built[MEAN], settings, teller, device),
         "other_image": {"attacker": chosen}
         | errors_of(rebuild(best, others_of(material, settings.seed), device), material),
         "classes": class_leakage(built[chosen], material, settings),
@@ -418,14 +426,20 @@ def others_of(material: Material, seed: int) -> Tensor:
     return material.test_features[partners(len(material.test_ids), seed)]
 
 
-def shuffled_control(material: Material, settings: AuditSettings, teller: Teller, device: str) -> Row:
-    """The network and ridge regression, learnt from shuffled pairs: the better one must do no better than the mean."""
+def shuffled_control(material: Material, mean: Tensor, settings: AuditSettings, teller: Teller, device: str) -> Row:
+    """The network and ridge regression, learnt from shuffled pairs: the better one must do no better than the mean.
+
+    `difference` is that from the mean image's NRE, photograph by photograph.
+    """
     teller.begin("control: shuffled pairs")
     wrong = material.shuffled(settings.seed)
     results = []
     for name in (NETWORK, RIDGE):
         attacker = learn(name, wrong.pairs(), settings, settings.seed, teller, device)
-        results.append({"attacker": name} | errors_of(rebuild(attacker, material.test_features, device), material))
+        own = rebuild(attacker, material.test_features, device)
+        further = distance(material.test_images, own) - distance(material.test_images, mean)
+        difference, sem = mean_and_sem((further / material.pairwise).tolist())
+        results.append({"attacker": name, **errors_of(own, material), "difference": difference, "difference_sem": sem})
     return min(results, key=lambda row: float(row["nre"]))
 
 
@@ -540,8 +554,6 @@ def work_of(pairs: int, sizes: Sequence[int], defences: Sequence[Defence], setti
 
 # --- in words ---------------------------------------------------------------------------------------------------------
 
-ALPHA = 0.01
-
 
 def summary(content: dict[str, Any]) -> list[str]:
     """What the numbers mean, for someone who knows none of the words; the limits last."""
@@ -577,11 +589,15 @@ def summary(content: dict[str, Any]) -> list[str]:
             f"{percent(named['top1_high'])}; by chance {percent(1 / k)}). If {percent(named['false_match_rate'])} of "
             f"wrong photographs are accepted, {percent(named['true_match_rate'])} of the right ones are recognised."
         )
-        colour = 1 - own["colour_error"] / mean["colour_error"]
-        how = "closer" if colour >= 0 else "farther off"
-        words.append(
-            f"Colour: {own['attacker']}'s colours are {percent(abs(colour))} {how} than those of the average picture."
-        )
+        if mean["colour_error"] < COLOURLESS:
+            words.append("Colour: the photographs have none by which they differ.")
+        else:
+            colour = 1 - own["colour_error"] / mean["colour_error"]
+            how = "closer" if colour >= 0 else "farther off"
+            words.append(
+                f"Colour: {own['attacker']}'s colours are {percent(abs(colour))} {how} than those of the average "
+                "picture."
+            )
     classes = content["classes"]
     if classes["available"]:
         found = classes["reconstructions"]
@@ -591,8 +607,7 @@ def summary(content: dict[str, Any]) -> list[str]:
             f"{percent(classes['chance'])}, the photographs themselves {percent(classes['photographs']['accuracy'])})."
         )
     shuffled = content["shuffled"]
-    slack = 2 * (shuffled["nre_sem"] ** 2 + mean["nre_sem"] ** 2) ** 0.5
-    fell = shuffled["nre"] > mean["nre"] - slack
+    fell = shuffled["difference"] > -2 * shuffled["difference_sem"]
     words.append(
         f"Control: learnt from shuffled pairs, the better of network and ridge has NRE {shuffled['nre']:.3f}, "
         + (

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from preimage.errors import FeatureError, ImageError
 
+ROUNDING = 1e-5  # by which pixel values may be out of range
+
 
 class Representation(ABC):
     """A map from images to features (Phi in the paper). Subclasses are frozen dataclasses, their fields the settings.
@@ -199,7 +201,7 @@ def never() -> bool:
 def check_images(images: Tensor) -> None:
     """Raise `ImageError` unless this is a batch of RGB images (N, 3, H, W), floating point, in [0, 1].
 
-    The range is checked on the CPU only.
+    The range is checked on the CPU only, and with `ROUNDING` of slack, as resizing needs.
     """
     if not isinstance(images, Tensor):
         raise ImageError(f"expected a torch tensor of images (N, 3, H, W), got {type(images).__name__}")
@@ -213,7 +215,7 @@ def check_images(images: Tensor) -> None:
     if images.device.type != "cpu":
         return  # looking at values on a GPU would make it wait; photographs come from the CPU and were in range there
     low, high = (bound.item() for bound in torch.aminmax(images.detach()))
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # written so that NaN fails too
         advice = "; divide 8-bit images by 255" if high > 1 else ""
         raise ImageError(f"expected pixel values in [0, 1], got [{low:.4g}, {high:.4g}]{advice}")
 

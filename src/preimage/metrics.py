@@ -16,6 +16,7 @@ from preimage.errors import ImageError
 Z95 = 1.959964  # a normal variable is this far off in 5 % of cases
 SSIM_WINDOW = 7  # pixels, uniform: scikit-image's default
 BLOCK = 512  # images that are compared at a time with as many others
+COLOURLESS = 0.5  # units of CIELAB's a, b plane: below is what rounding to 8 bits does to a grey
 SAME = 1 / 255  # a root mean square difference of pixel values below which images are copies of each other
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.analyses.recognition import chance_in_words, resized
 from preimage.analyses.retention import plus_minus, with_dashes
+from preimage.errors import SettingsError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import ab, wilson
@@ -37,6 +38,11 @@ class Hue(Analysis):
     question: ClassVar[str] = "Does the reconstruction follow a change of colour, and does the class?"
     degrees: tuple[float, ...] = (0.0, 120.0, 240.0)
     photographs: int = 4
+
+    def __post_init__(self) -> None:
+        near = [turn for turn in self.degrees if turn % 360 and abs(wrapped(turn)) <= NEAR]
+        if near:
+            raise SettingsError(f"a turn of {near[0]:g}° counts as none: take 0, or more than {NEAR:g}°")
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         classify, classifier = classifier_of(inverter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import ClassVar
 
 import torch
@@ -28,7 +28,7 @@ class Detail(Analysis):
 
     1 is a perfect band, less than 0 is worse than the mean image. What returns the mean of all photographs there are,
     or nothing in a band whose mean is 0, scores 0 there up to chance, however few are measured. A share below its
-    `noise_floor`, 1.96 standard errors, is not told from nothing.
+    `noise_floor` is not told from nothing: features that keep nothing exceed one of all bands in 5 % of cases.
 
     Bands are those of the discrete cosine transform, which sees an image mirrored at its border: no window is needed,
     and the bands add up to all pixels. Half the variance is `level` = 0.5.
@@ -57,12 +57,13 @@ class Detail(Analysis):
             for i, one in enumerate(ids)
         ]  # fmt: skip
         table: list[Record] = []
+        floor = surely(n, len(bands) * len(variance))
         for condition, error in errors.items():
             for channel, total in variance.items():
                 for band, (low, high) in enumerate(bands):
                     share, sem = share_kept(error[channel][:, band], total[:, band])
                     key: Record = {"condition": condition, "channel": channel, "from": low, "to": high}
-                    table.append(key | {"n": n, "kept": share, "kept_sem": sem, "noise_floor": Z95 * sem})
+                    table.append(key | {"n": n, "kept": share, "kept_sem": sem, "noise_floor": floor * sem})
         return Finding(
             self.name,
             self.question,
@@ -74,6 +75,8 @@ class Detail(Analysis):
         )
 
     def answer(self, table: Sequence[Record], n: int) -> str:
+        if n < 3:
+            return "Two photographs are too few to tell which fineness is kept: give more."
         parts = []
         for channel in ("luminance", "chroma"):
             rows = [row for row in table if row["condition"] == KEPT and row["channel"] == channel]
@@ -85,15 +88,15 @@ class Detail(Analysis):
         highest = max(float(row["noise_floor"]) for row in table if row["condition"] == KEPT)
         return (
             f"{' '.join(parts)} 0 % is the mean image. The noise floor, below which a share is not told from nothing, "
-            f"is 1.96 standard errors: {percent(highest)} in the worst band (n = {n})."
+            f"is {percent(highest)} in the worst band (n = {n})."
         )
 
     def plot(self, table: Sequence[Record]) -> Plot:
         series: dict[str, list[Point]] = {}
         for row in table:
             points = series.setdefault(f"{row['channel']}{'' if row['condition'] == KEPT else f', {CONTROL}'}", [])
-            share, floor = float(row["kept"]), float(row["noise_floor"])
-            points.append((float(len(points)), share, (share - floor, share + floor)))
+            share, reach = float(row["kept"]), Z95 * float(row["kept_sem"])
+            points.append((float(len(points)), share, (share - reach, share + reach)))
         bands = list(dict.fromkeys(f"{float(row['from']):.0f} to {float(row['to']):.0f}" for row in table))
         x_label = "spatial frequency, cycles per image"
         y_label = "share of variance kept, 95 % intervals"
@@ -180,6 +183,13 @@ def share_kept(error: Tensor, variance: Tensor) -> tuple[float, float]:
     return 1 - float(error.sum()) / total, float(sem)
 
 
+def surely(n: int, tests: int) -> float:
+    """How many standard errors above 0 the mean of n is that chance exceeds in 5 % of so many tests together."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 1 - 0.05 / tests))
+
+
 def middle(row: Record) -> float:
     """The geometric middle of a band, in cycles per image; 1 for the coarsest, which begins at 0."""
     return math.sqrt(float(row["from"]) * float(row["to"])) or float(row["to"]) / 2
@@ -191,8 +201,8 @@ def kept_in_words(row: Record) -> str:
 
 
 def told(rows: Sequence[Record]) -> str:
-    """Up to which band there is a share above its noise floor."""
-    above = [row for row in rows if float(row["kept"]) > float(row["noise_floor"])]
+    """Up to which band, from the coarsest on, every share is above its noise floor."""
+    above = list(takewhile(lambda row: float(row["kept"]) > float(row["noise_floor"]), rows))
     if not above:
         return "nothing that is told from noise"
     return (

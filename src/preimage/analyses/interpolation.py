@@ -59,8 +59,9 @@ class Interpolation(Analysis):
         columns = {f"{share:.0%}": own[:SHOWN].cpu() for share, own in zip(shares, pictures, strict=True)}
         originals = images[: 2 * pairs].cpu()
         columns = {"first": originals[0::2][:SHOWN], **columns, "second": originals[1::2][:SHOWN]}
+        where = "Half way" if self.steps % 2 else f"At {float(middle['share']):.0%} of the second photograph"
         answer = (
-            f"Half way, the picture is {middle['off_overlay']:.2f} ± {middle['off_overlay_sem']:.2f} of the distance "
+            f"{where}, the picture is {middle['off_overlay']:.2f} ± {middle['off_overlay_sem']:.2f} of the distance "
             f"between the two ends away from their overlay (0: nothing but an overlay; {middle['n']} pairs)."
         )
         return Finding(

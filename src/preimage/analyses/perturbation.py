@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,6 +30,10 @@ class Brightness(Analysis):
     name: ClassVar[str] = "brightness"
     question: ClassVar[str] = "Does the representation keep how bright the photograph is?"
     factors: tuple[float, ...] = (10.0, 100.0)
+
+    def __post_init__(self) -> None:
+        if not all(0 < factor < math.inf for factor in self.factors):
+            raise SettingsError(f"factors are positive, got {self.factors}")
 
     def unavailable(self, inverter: Inverter) -> str:
         if inverter.representation.brightened(1) is None:
@@ -88,6 +93,10 @@ class DarkKnowledge(Analysis):
     question: ClassVar[str] = "Is the picture in the scores of the likeliest classes, or in all the others?"
     k: int = 5
 
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise SettingsError(f"k is at least 1, got {self.k}")
+
     def unavailable(self, inverter: Inverter) -> str:
         name = inverter.representation.name
         if name.rpartition(".")[2] not in LOGITS:
@@ -96,6 +105,8 @@ class DarkKnowledge(Analysis):
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         features = encoded(inverter.representation, images)
+        if self.k >= features.shape[1]:
+            raise SettingsError(f"k is less than the {features.shape[1]} classes, got {self.k}")
         largest = torch.zeros_like(features).scatter(1, features.topk(self.k, dim=1).indices, 1.0)
         conditions = {
             "all scores": features,
@@ -196,6 +207,8 @@ def compared(
 def errors_in_words(table: Sequence[Record]) -> str:
     """The table of `compared` as a sentence."""
     unchanged = table[0]
+    if not unchanged["n"]:
+        return "One photograph has no NRE, which is relative to the distance between two: give more."
     errors = [f"{row['nre']:.3f} ± {row['nre_sem']:.3f} ({row['condition']}{against(row)})" for row in table[1:]]
     return (
         f"NRE {unchanged['nre']:.3f} ± {unchanged['nre_sem']:.3f} ({unchanged['condition']}), {', '.join(errors)}; "

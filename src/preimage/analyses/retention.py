@@ -20,12 +20,13 @@ from preimage.errors import ImageError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.images import grey
 from preimage.interfaces import Inverter
-from preimage.metrics import ab
+from preimage.metrics import COLOURLESS, ab
 
 KEPT = "reconstruction"
 CONTROL = "another's features"
 DASH = "\N{EN DASH}"  # in a table: there is no such number
 LIGHTNESS_SHOWN = 65.0  # CIELAB's L of a picture that shows colour alone
+FEWEST = 4  # photographs for a correlation
 GROUPS = 5  # of photographs, from the darkest to the brightest
 
 
@@ -152,6 +153,11 @@ def correlation(own: Tensor, wanted: Tensor) -> Tensor:
 def colour_answer(table: Sequence[Record]) -> str:
     rows = {str(row["condition"]): row for row in table}
     own, none = rows[KEPT], rows["grey"]
+    if float(none["ab_error"]) < COLOURLESS:
+        return (
+            f"The photographs have no colour to keep: {plus_minus(none, 'ab_error')} in the a, b plane of CIELAB is "
+            f"rounding (n = {own['n']})."
+        )
     return (
         f"Mean error in the a, b plane of CIELAB {plus_minus(own, 'ab_error')}, {saved(own, none)} "
         f"({plus_minus(none, 'ab_error')}); mean of the other photographs {plus_minus(rows[MEAN], 'ab_error')}, "
@@ -197,8 +203,8 @@ class Lightness(Analysis):
         for row in table:
             own = levels[str(row["condition"])]
             # The mean of the others falls exactly as a photograph rises: that it "correlates" by -1 says nothing.
-            r = math.nan if row["condition"] == MEAN else pearson(own, wanted)
-            row |= {"correlation": r, "correlation_sem": math.sqrt((1 - r**2) / max(1, len(own) - 2))}
+            r = math.nan if row["condition"] == MEAN or len(own) < FEWEST else pearson(own, wanted)
+            row |= {"correlation": r, "correlation_sem": (1 - r**2) / math.sqrt(len(own) - 1)}
         plots = [
             bar_plot(self.question, "error of the mean level, of 255 (lower is better)", table, "level_error"),
             Plot(
@@ -247,5 +253,5 @@ def lightness_answer(table: Sequence[Record]) -> str:
 
 def correlates(row: Record) -> str:
     if math.isnan(float(row["correlation"])):
-        return "it is the same for all"
+        return "it is the same for all" if float(row["n"]) >= FEWEST else f"for a correlation {FEWEST} are needed"
     return f"it correlates with the photograph's by {plus_minus(row, 'correlation')}"

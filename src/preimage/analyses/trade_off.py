@@ -158,6 +158,8 @@ def tabulated(records: Sequence[Record], titles: Sequence[str], clock: str) -> l
 
 def in_words(table: Sequence[Record], clock: str, device: torch.device) -> str:
     first, *others = table
+    if not first["n"]:
+        return "One photograph has no NRE, which is relative to the distance between two: give more."
     where = f"{device.type}, torch threads: {torch.get_num_threads()}"
     words = [
         f"{first['inverter']} takes {duration(float(first[clock]))} an image at NRE {first['nre']:.3f} ± "

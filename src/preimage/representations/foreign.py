@@ -364,8 +364,9 @@ def arrange_tokens(array: Tensor, tokens: Tokens, prefixes: Sequence[int], name:
     prefix = next((k for k in prefixes if count > k and math.isqrt(count - k) ** 2 == count - k), None)
     if tokens == "class":
         return array[:, 0]
-    if tokens == "mean":
-        return array[:, slice(prefix or 0, None)].mean(dim=1)
+    if tokens == "mean":  # a number of tokens before the places that was given holds for any number of places
+        before = prefix or (prefixes[0] if len(prefixes) == 1 else 0)
+        return array[:, before:].mean(dim=1)
     if tokens == "flat" or (tokens == "auto" and prefix is None):
         return array.flatten(1)
     if prefix is None:
