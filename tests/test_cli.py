@@ -110,7 +110,7 @@ def test_encode_writes_features_and_their_settings(cat: Path, tmp_path: Path) ->
 def test_invert_with_ones_own_run(run: Path, cat: Path, tmp_path: Path) -> None:
     preimage("invert", cat, "--run", run, "-o", tmp_path / "out")
     assert Image.open(tmp_path / "out" / "chelsea.hog.png").size == (64, 64)
-    assert Image.open(tmp_path / "out" / "chelsea.sheet.png").width > 4 * 200
+    assert Image.open(tmp_path / "out" / "chelsea.hog.sheet.png").width > 4 * 200
 
 
 def test_a_photograph_of_any_size_is_inverted_whole(run: Path, tmp_path: Path) -> None:
@@ -120,6 +120,47 @@ def test_a_photograph_of_any_size_is_inverted_whole(run: Path, tmp_path: Path) -
     Image.new("RGB", (7, 100)).save(tmp_path / "thin.png")
     result = preimage("invert", tmp_path / "thin.png", "--run", run, "--size", "native", "-o", tmp_path, check=2)
     assert "smaller than a cell of 8" in result.stderr
+
+
+def test_of_a_folder_what_is_too_small_is_left_out(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (7, 100)).save(tmp_path / "photos" / "thin.png")
+    Image.new("RGB", (64, 100), "red").save(tmp_path / "photos" / "wide.png")
+    result = preimage("invert", tmp_path / "photos", "--run", run, "--size", "native", "-o", tmp_path / "out")
+    assert "left out thin.png: " in result.stderr
+    assert (tmp_path / "out" / "wide.hog.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        (["encode", SAMPLES[0]], "features.npy"),
+        (["invert", SAMPLES[0]], ""),
+        (["evaluate", "hog", "--images", SAMPLES[0], "--records"], "records.csv"),
+        (["fit", "ridge", "--images", SAMPLES[0]], "ridge.safetensors"),
+        (["analyse", "code", "hog", "--images", SAMPLES[0]], ""),
+        (["report", "hog", "--images", SAMPLES[0]], "page.html"),
+        (["audit", "--features", "nothing.npy", "--images", SAMPLES[0]], "page.html"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(
+    command: list[object], place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    option = [] if command[-1] == "--records" else ["-o"]
+    result = preimage(*command, *option, tmp_path / "file" / place, check=2)
+    assert "is a file, not a folder" in result.stderr
+
+
+def test_a_run_knows_its_photographs_from_any_folder(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(crops.parent)
+    given = ["--images", crops.name, "--val", crops.name, "--run", tmp_path / "run"]
+    small = ["representation.image_size=64", "decoder.width=0.05", "training.steps=2", "training.batch_size=8"]
+    result = preimage("train", "hog", *given, *(part for one in small for part in ("--set", one)))
+    assert "64 validation photographs are trained on too" in result.stderr
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["photos"]["train"] == [str(crops)]
 
 
 def test_photographs_of_the_same_name_do_not_overwrite_each_other(run: Path, cat: Path, tmp_path: Path) -> None:
@@ -236,7 +277,7 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["invert"], "either photographs or --features"),
         (["train", "hogg", "--images", "x", "--run", "r"], "Did you mean 'hog'"),
         (["train", "hog"], "name a preset, --images and --run"),
-        (["train", "hog", "--images", "nowhere/*.tar", "--run", "r"], "nothing matches nowhere/*.tar"),
+        (["train", "hog", "--images", "nowhere/*.tar", "--run", "r"], "nowhere/*.tar"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "training.stepz=3"], "Did you mean 'steps'"),
         (["train", "hog", "--images", "x", "--run", "r", "--steps", "3", "--minutes", "1"], "one budget"),
         (["train", "--resume", "runs/nothing"], "is not a run"),
@@ -269,6 +310,9 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["encode", "x.jpg", "-o", "x.npy", "-r", "torch:nowhere:make"], "Looked in the current folder"),
         (["train", "hog", "-r", "lbp", "--images", "x", "--run", "r"], "name either a preset (hog)"),
         (["train", "-r", "tork:a:b", "--images", "x", "--run", "r"], "Did you mean 'torch'"),
+        (["encode", "cat.jpg", "-r", "HOG", "-o", "cat.npy"], "Did you mean 'hog'"),
+        (["train", "hog", "--images", "https://example.org/a.tar", "--run", "r"], "is an address"),
+        (["invert", "cat.jpg", "--run", "nothere.safetensors"], "is missing"),
     ],
 )
 def test_mistakes_get_a_message_and_exit_code_2(

@@ -19,7 +19,7 @@ from preimage.decoders import DECODERS
 from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.images import Fit, Photos, Sources, source_list, steps_per_epoch, warn_left_out
+from preimage.images import Fit, Photos, Sources, absolute, source_list, steps_per_epoch, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import (
     INVERTERS,
@@ -67,7 +67,7 @@ def load_contenders(name: str | Path, *, trusted: bool = False, **settings: Any)
     """An inverter and, where they were kept with it, its baselines; the main one first."""
     if not is_path(name):
         return zoo.load_shipped(str(name), **settings)
-    if Path(name).is_file():
+    if Path(name).is_file() or str(name).endswith(".safetensors"):
         return load_inverters(name, trusted=trusted, **settings)
     return {"upconv": runs.load_inverter(name, **settings)}
 
@@ -142,8 +142,8 @@ def train_saved(
     A tenth of the photographs is held out for validation (`photos.held_out`), unless some are given.
     """
     tables: dict[str, Any] = {
-        "representation": {"name": PREFIX + Path(features).name, "file": str(features)},
-        "photos": {"train": source_list(images), "validation": source_list(validation), "held_out": HELD_OUT},
+        "representation": {"name": PREFIX + Path(features).name, "file": str(Path(features).absolute())},
+        "photos": {"train": absolute(images), "validation": absolute(validation), "held_out": HELD_OUT},
         "augmentation": {"flip": False, "min_scale": 1.0},
         "seed": seed,
     }
@@ -161,7 +161,7 @@ def training_settings(
     if budgets & {override.partition("=")[0].strip() for override in overrides}:
         for budget in ("steps", "epochs", "minutes"):  # a budget given replaces the preset's
             tables["training"].pop(budget, None)
-    tables["photos"] = {"train": source_list(images), "validation": source_list(validation)}
+    tables["photos"] = {"train": absolute(images), "validation": absolute(validation)}
     return make_settings(tables | {"seed": seed}, overrides)
 
 
@@ -244,8 +244,8 @@ def evaluate(
 
 def warn_trained_on(photos: Photos, train_photos: Photos) -> None:
     """Warn where a run is judged on its own training photographs."""
-    known = set(identities(train_photos))
-    if count := sum(one in known for one in identities(photos)):
+    known = set(train_photos.places)
+    if count := sum(one in known for one in photos.places):
         warnings.warn(
             f"the run was trained on {count} of these {len(photos)} photographs: on others its errors are larger",
             PreimageWarning,
@@ -392,7 +392,7 @@ def evaluate_saved(
     known: set[tuple[str, int]] = set()
     if settings is not None:
         train_photos, held_out = runs.open_photos(settings, trained)
-        known, fit = set(identities(train_photos)), fit or settings.photos.fit
+        known, fit = set(train_photos.places), fit or settings.photos.fit
         words = f"{', '.join(settings.photos.train)} ({len(train_photos)} photographs)"
         contenders = [Contender(main, words), *fit_baselines(trained, train_photos, words, device)]
     else:
@@ -423,18 +423,13 @@ def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
 
 def without(photos: Photos, known: set[tuple[str, int]]) -> Photos:
     """The photographs that are not among those an inverter was trained on."""
-    seen = [one in known for one in identities(photos)]
+    seen = [one in known for one in photos.places]
     if all(seen):
         raise FeatureError("the inverter was trained on all of these photographs: name others")
     part = photos.subset(index for index, trained_on in enumerate(seen) if not trained_on)
     names = [own for own, trained_on in zip(photos.ids, seen, strict=True) if trained_on]
     part.left_out |= dict.fromkeys(names, "the inverter was trained on it")
     return part
-
-
-def identities(photos: Photos) -> list[tuple[str, int]]:
-    """(file, where in it) of photographs: the same for the same one, whatever the path to its file."""
-    return [(str(Path(place).resolve()), where) for place, where in (photo.origin for photo in photos.photos)]
 
 
 def sample_files() -> list[Path]:

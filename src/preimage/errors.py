@@ -19,7 +19,8 @@ class UnknownNameError(PreimageError):
 
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
         available = sorted(choices)
-        nearest = get_close_matches(name, available, n=1)
+        alike = [choice for choice in available if choice.lower() == name.lower()]
+        nearest = alike or get_close_matches(name, available, n=1)
         suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
         if len(available) > self.listed:
             near = get_close_matches(name, available, n=8, cutoff=0.3) or available[:8]

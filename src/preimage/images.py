@@ -235,6 +235,14 @@ def source_list(sources: Sources) -> list[str]:
     return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
 
 
+def absolute(sources: Sources) -> list[str]:
+    """The same places, from whatever folder one looks."""
+    return [
+        source if source.startswith("hub:") or "://" in source else str(Path(source).expanduser().absolute())
+        for source in source_list(sources)
+    ]
+
+
 def find_photos(sources: Sources) -> Found:
     """Photographs from folders, files, globs, tar shards, parquet files, or `hub:NAME[:SPLIT]` (downloads).
 
@@ -258,6 +266,8 @@ def find_photos(sources: Sources) -> Found:
 
 def expand(source: str) -> list[str]:
     """A glob -> the sorted paths it names; anything else -> itself."""
+    if "://" in source:
+        raise ImageError(f"{source} is an address: photographs are read from files here, or by hub:NAME")
     text = str(Path(source).expanduser()) if not source.startswith("hub:") else source
     if text.startswith("hub:") or Path(text).exists() or not glob.has_magic(text):
         return [text]
@@ -408,6 +418,11 @@ class Photos:
     @property
     def ids(self) -> list[str]:
         return [photo.id for photo in self.photos]
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """(file, where in it) of each: the same for the same photograph, whatever the path to its file."""
+        return [(str(Path(file).resolve()), where) for file, where in (photo.origin for photo in self.photos)]
 
     @property
     def labels(self) -> list[int | None]:

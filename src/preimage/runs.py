@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -38,7 +39,7 @@ from preimage import training
 from preimage.cache import FeatureMemory, cached
 from preimage.config import Settings
 from preimage.decoders import Cost, cost, load_weights
-from preimage.errors import BusyError, RunError, SettingsError
+from preimage.errors import BusyError, PreimageWarning, RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.images import Photos, TrainingStream, steps_per_epoch
@@ -462,6 +463,9 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
         photos, validation = split(photos, sources.held_out, settings.seed)
     else:
         return photos, None
+    known = set(photos.places)
+    if seen := sum(place in known for place in validation.places):
+        warnings.warn(f"{seen} validation photographs are trained on too: name others", PreimageWarning, stacklevel=2)
     if len(validation) < 2:
         raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
     return photos, validation

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from preimage.cli import features, studies, training, zoo  # noqa: F401 (each adds its commands)
-from preimage.cli.terminal import app, fail, note, show_notes
+from preimage.cli.terminal import app, fail, note, show_notes, tell
 from preimage.errors import NotShippedError, PreimageError
 from preimage.memory import keep_freed_memory
 
@@ -26,7 +26,9 @@ def main() -> None:
     try:
         app()
     except NotShippedError as error:
-        fail(f"{error} ({training_time(error.name, error.settings)})")
+        tell(str(error))
+        note(training_time(error.name, error.settings))
+        sys.exit(2)
     except PreimageError as error:
         fail(str(error))
     except OSError as error:

@@ -31,8 +31,10 @@ from preimage.cli.terminal import (
     representation_of,
     representation_settings,
     tell_left_out,
+    to_file,
+    to_folder,
 )
-from preimage.errors import FeatureError, SettingsError
+from preimage.errors import FeatureError, ImageError, SettingsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,7 +130,7 @@ def check(
 @app.command()
 def encode(
     images: Images,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write; its settings go beside it.")],
+    output: Annotated[Path, to_file("The .npy file to write; its settings go beside it.")],
     representation: Name = "hog",
     layer: Layer = None,
     fit: FitOption = None,
@@ -142,19 +144,19 @@ def encode(
 
     if output.suffix != ".npy":
         raise SettingsError(f"features are written as .npy, not {output}")
-    output.parent.mkdir(parents=True, exist_ok=True)
     chosen = representation_of(representation, settings + as_override(layer))
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
+    output.parent.mkdir(parents=True, exist_ok=True)
     described = save_features(pairs, output, on_batch=lambda batch: tell_empty(batch.ids, batch.features))
     features = np.load(output, mmap_mode="r")
-    print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {described.name}")
+    print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {described}")
 
 
 @app.command()
 def invert(
     images: Annotated[list[Path] | None, typer.Argument(help="Photographs to encode and invert.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("out"),
+    output: Annotated[Path, to_folder("Folder for the pictures.")] = Path("out"),
     representation: Name = "hog",
     run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
     features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,
@@ -165,14 +167,13 @@ def invert(
     settings: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
-    """Features back into pictures: out/NAME.hog.png, and NAME.sheet.png beside the photograph."""
+    """Features back into pictures: out/NAME.hog.png, and NAME.hog.sheet.png beside the photograph."""
     from preimage import api
 
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
     inverter = api.load_inverter(Path(run) if run else representation, **representation_settings(settings))
     fit = fit or (api.fit_of(Path(run)) if run else None)
-    output.mkdir(parents=True, exist_ok=True)
     if features is not None:
         invert_features(inverter, features, output, pick_device(device))
         return
@@ -197,9 +198,11 @@ def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], o
         features = representation.encode(images.to(device))
         tell_empty(ids, features)
         reconstructions = inverter.invert(features).cpu()
+        output.mkdir(parents=True, exist_ok=True)
         columns = sheet_columns(representation, images, features.cpu(), reconstructions)
         for index, name in enumerate(ids):
-            picture, beside = (output / f"{names[name]}.{kind}.png" for kind in (representation.file_name, "sheet"))
+            own = f"{names[name]}.{representation.file_name}"
+            picture, beside = output / f"{own}.png", output / f"{own}.sheet.png"
             save_image(reconstructions[index], picture)
             sheet({title: each[index : index + 1] for title, each in columns.items()}, beside)
             print(f"{picture}\n{beside}")
@@ -219,9 +222,19 @@ def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Bat
         raise SettingsError("--size native needs a representation on a grid, such as hog or lbp")
     found = find_photos(images)
     tell_left_out(found.left_out)
-    photos = found.photos
-    batches = (([photo.id], to_tensor([whole(decode(photo.read(), photo.id), grid)])) for photo in photos)
-    return [photo.id for photo in photos], batches
+
+    def batches() -> Batches:
+        for photo in found.photos:
+            try:
+                image = whole(decode(photo.read(), photo.id), grid)
+            except ImageError as error:
+                if photo.named:
+                    raise
+                tell_left_out({photo.id: str(error)})
+            else:
+                yield [photo.id], to_tensor([image])
+
+    return [photo.id for photo in found.photos], batches()
 
 
 def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -> None:
@@ -241,6 +254,7 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
         )
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
     names = file_names(ids)
+    output.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(table), 16):
         rows = range(start, min(start + 16, len(table)))
         reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()

@@ -29,6 +29,8 @@ from preimage.cli.terminal import (
     progress_bar,
     stepwise,
     tell_left_out,
+    to_file,
+    to_folder,
 )
 from preimage.errors import SettingsError
 from preimage.plain import to_json
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
 
 
 Inverters = Annotated[list[str], typer.Argument(help=INVERTERS)]
-Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for records and figures.")]
-Page = Annotated[Path, typer.Option("--output", "-o", help="The page to write.")]
+Folder = Annotated[Path, to_folder("Folder for records and figures.")]
+Page = Annotated[Path, to_file("The page to write.")]
 
 
 @contextmanager
@@ -167,7 +169,7 @@ def paths_by_name(option: str, given: list[str]) -> dict[str, str]:
 def audit(
     features: Annotated[Path, typer.Option(help="Saved features: .npy, .npz, .safetensors or .parquet.")],
     images: ImagesOption,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The .html page to write.")] = None,
+    output: Annotated[Path | None, to_file("The .html page to write.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Attackers and controls alone: no curve, no defences.")
     ] = False,
@@ -215,11 +217,11 @@ def audit(
     duplicates = result.content["near_duplicates"]
     if found := len(duplicates["found"]):
         note(f"{found} test photographs are near duplicates: {'removed' if duplicates['removed'] else 'kept'}")
+    print_audit(result.content, as_json)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_page(result, output)
         note(f"page: {output}")
-    print_audit(result.content, as_json)
 
 
 def print_audit(content: dict[str, Any], as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -66,9 +67,43 @@ Baselines = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
+def tell(error: str) -> None:
+    err.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
+
+
 def fail(message: str) -> None:
-    err.print(Text.assemble(("error:", "bold red"), f" {message}"), soft_wrap=True)
+    tell(message)
     sys.exit(2)
+
+
+def for_file(file: Path | None) -> Path | None:
+    """The place of a file that a command will write; a mistake is told before the work, not after it."""
+    if file is not None and file.is_dir():
+        raise SettingsError(f"{file} is a folder: name a file to write")
+    if file is not None:
+        for_folder(file.parent)
+    return file
+
+
+def for_folder(folder: Path | None) -> Path | None:
+    """The place of a folder that a command will write into; it is made when there is something to write."""
+    if folder is not None:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise SettingsError(f"{nearest} is a file, not a folder: nothing can be written to {folder}")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise SettingsError(f"nothing can be written into {nearest}: its permissions do not allow it")
+    return folder
+
+
+def to_file(text: str) -> Any:
+    """The option for the file that a command writes."""
+    return typer.Option("--output", "-o", callback=for_file, help=text)
+
+
+def to_folder(text: str) -> Any:
+    """The option for the folder that a command writes into."""
+    return typer.Option("--output", "-o", callback=for_folder, help=text)
 
 
 def show_notes() -> None:
@@ -153,8 +188,11 @@ def make_reporter(bar: Progress) -> Reporter:
                 f"decoder: {plan.cost.parameters / 1e6:.2f} M parameters, "
                 f"{plan.cost.flops / 1e9:.2f} GFLOP an inversion\n"
                 f"training: {left} steps of {plan.batch_size} on {plan.device} in {plan.precision}, "
-                f"about {plan.memory / 2**30:.1f} GiB, about {duration(left * plan.seconds_per_step)}"
+                f"about {plan.memory / 2**30:.1f} GiB, about {duration(left * plan.seconds_per_step)}, and what "
+                "validations take"
             )
+            if not plan.validation_photos:
+                note("nothing will tell how good it gets: no photographs are held out (--val PHOTOS)")
             self.task = bar.add_task("training", total=plan.steps, completed=plan.first_step, facts="")
 
         def stepped(self, progress: Step) -> None:

@@ -25,6 +25,7 @@ from preimage.cli.terminal import (
     as_argument,
     as_override,
     check_fit,
+    for_file,
     make_reporter,
     note,
     pick_device,
@@ -33,6 +34,7 @@ from preimage.cli.terminal import (
     representation_of,
     representation_settings,
     stop_on_signals,
+    to_file,
 )
 from preimage.errors import SettingsError
 
@@ -97,7 +99,8 @@ def train(
     if result.step != total:
         note(f"stopped at step {result.step} of {total}; go on with: preimage train --resume {result.folder}")
         sys.exit(130)
-    print(f"{result.folder}: {total} steps done. Next: preimage evaluate {as_argument(result.folder)} --images ...")
+    own = "" if result.settings.photos.held_out else " --images ..."  # saved pairs: some were held out
+    print(f"{result.folder}: {total} steps done. Next: preimage evaluate {as_argument(result.folder)}{own}")
 
 
 @app.command()
@@ -109,7 +112,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
     baseline: Baselines = [],  # noqa: B006
     baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
-    records: Annotated[Path | None, typer.Option(help="Also write a CSV, a line per photograph and inverter.")] = None,
+    records: Annotated[
+        Path | None, typer.Option(callback=for_file, help="Also write a CSV, a line per photograph and inverter.")
+    ] = None,
     fit: FitOption = None,
     settings: Overrides = [],  # noqa: B006
     device: Device = None,
@@ -143,7 +148,7 @@ def evaluate(
 def fit(
     inverter: Annotated[str, typer.Argument(help="hoggles, gradient-descent, ridge, nearest or mean-image.")],
     images: ImagesOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    output: Annotated[Path, to_file("The .safetensors file to write.")],
     representation: Name = "hog",
     fit: FitOption = None,
     settings: Overrides = [],  # noqa: B006
@@ -175,7 +180,7 @@ def fit(
 def confidence(
     inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
     images: ImagesOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    output: Annotated[Path, to_file("The .safetensors file to write.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = 1000,
     fit: FitOption = None,
     seed: Annotated[int, typer.Option(help="Decides weights and order.")] = 0,
@@ -204,7 +209,7 @@ def confidence(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    output: Annotated[Path, to_file("The .safetensors file to write.")],
     licence: Annotated[str, typer.Option(help="What whoever gets the file may do with it.")] = "",
     full: Annotated[bool, typer.Option("--full", help="Keep float32 instead of float16.")] = False,
     device: Device = None,

@@ -28,6 +28,8 @@ from preimage.cli.terminal import (
     print_evaluation,
     progress_bar,
     stop_on_signals,
+    to_file,
+    to_folder,
 )
 from preimage.errors import SettingsError
 from preimage.plain import to_json
@@ -46,7 +48,7 @@ ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page.")] = Path("demo"),
+    output: Annotated[Path, to_folder("Folder for the page.")] = Path("demo"),
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
@@ -67,7 +69,7 @@ def demo(
 
 @app.command()
 def results(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The Markdown file.")] = Path("docs/results.md"),
+    output: Annotated[Path, to_file("The Markdown file.")] = Path("docs/results.md"),
     sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of your own photographs.")] = None,
     images: Annotated[list[str], typer.Option("--images", help=f"Photographs for --sheets. {SOURCES}")] = [],  # noqa: B006
     settings: NamedOverrides = [],  # noqa: B006
@@ -146,7 +148,7 @@ def standings_table(standings: Sequence[Standing]) -> Table:
 def zoo_export(
     names: Names = None,
     runs: RunsFolder = Path("runs"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files and their cards.")] = Path("zoo"),
+    output: Annotated[Path, to_folder("Folder for the files and their cards.")] = Path("zoo"),
     licence: Annotated[str, typer.Option(help="What whoever gets the files may do with them.")] = "",
     remark: Annotated[str, typer.Option("--note", help="What a reader of the numbers must know.")] = "",
     device: Device = None,
