@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from preimage.errors import ImageError, PreimageError, UnknownNameError
-from preimage.figures import difference, sheet
+from preimage.figures import difference, heat, sheet
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters.linear import MeanImage, Ridge
@@ -25,6 +25,7 @@ from preimage.pairs import EncodedPhotos
 FLOOR = "decoder-size"  # the photograph itself, scaled to the size the first inverter works at and back
 SLOW_BATCH = 4  # photographs between two signs of life from a slow inverter
 CONTROL = "other-image"  # the inverter given the features of another photograph: what it makes up by itself
+FAR = 0.25  # of the pixel range: an expected error that is drawn in yellow
 
 
 @dataclass(frozen=True)
@@ -219,14 +220,15 @@ def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cp
     ids, images = next(photos.batches(len(photos)))
     features = inverter.representation.encode_photos(ids, images.to(device))
     reconstructions = inverter.invert(features).cpu()
-    sheet(sheet_columns(inverter.representation, images, features.cpu(), reconstructions), file, captions=ids)
+    sheet(sheet_columns(inverter, images, features.cpu(), reconstructions), file, captions=ids)
 
 
-def sheet_columns(
-    representation: Representation, images: Tensor, features: Tensor, reconstructions: Tensor
-) -> dict[str, Tensor]:
-    """What stands side by side on a sheet, by title."""
+def sheet_columns(inverter: Inverter, images: Tensor, features: Tensor, reconstructions: Tensor) -> dict[str, Tensor]:
+    """What stands side by side on a sheet, by title; an expected error only where it was learnt."""
     columns = {"photograph": images}
-    if (seen := representation.draw(features)) is not None:
-        columns[f"what {representation.name} sees"] = seen
-    return columns | {"reconstruction": reconstructions, "difference": difference(images, reconstructions)}
+    if (seen := inverter.representation.draw(features)) is not None:
+        columns[f"what {inverter.representation.name} sees"] = seen
+    columns |= {"reconstruction": reconstructions, "difference (grey: none)": difference(images, reconstructions)}
+    if inverter.confidence is not None:
+        columns[f"expected error, 0 to {FAR:g}"] = heat(inverter.confidence.predict(features).cpu(), FAR)
+    return columns

@@ -31,8 +31,7 @@ class Exhibit:
 
     def draw(self, file: Path) -> None:
         """A sheet: photograph, what the representation sees where that can be drawn, reconstruction, difference."""
-        representation = self.inverter.representation
-        columns = sheet_columns(representation, self.photographs, self.features, self.reconstructions)
+        columns = sheet_columns(self.inverter, self.photographs, self.features, self.reconstructions)
         sheet(columns, file, captions=self.ids)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from preimage.analyses.perturbation import BATCH, SHOWN
 from preimage.analyses.retention import anothers, percent, plus_minus
 from preimage.errors import ImageError
+from preimage.evaluation import FAR
 from preimage.figures import heat
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
 from preimage.interfaces import Inverter
@@ -21,7 +22,6 @@ from preimage.metrics import mean_and_sem
 
 OTHER = "map of another"  # photograph: what a map is worth that looks right and belongs elsewhere
 NORMAL = tuple(math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64))) for level in LEVELS)
-TOP = 0.25  # of the pixel range: yellow on the sheet
 BINS = 10  # pixels by expected error, as many in each
 
 
@@ -66,8 +66,8 @@ class ConfidenceMap(Analysis):
         shown = {
             "photograph": images[:SHOWN].cpu(),
             "reconstruction": own[:SHOWN],
-            f"expected error, 0 to {TOP:g}": heat(deviations[MAP][:SHOWN], TOP),
-            "actual error, same scale": heat(size[:SHOWN], TOP),
+            f"expected error, 0 to {FAR:g}": heat(deviations[MAP][:SHOWN], FAR),
+            "actual error, same scale": heat(size[:SHOWN], FAR),
         }
         return Finding(
             self.name,

@@ -199,7 +199,7 @@ def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], o
         tell_empty(ids, features)
         reconstructions = inverter.invert(features).cpu()
         output.mkdir(parents=True, exist_ok=True)
-        columns = sheet_columns(representation, images, features.cpu(), reconstructions)
+        columns = sheet_columns(inverter, images, features.cpu(), reconstructions)
         for index, name in enumerate(ids):
             own = f"{names[name]}.{representation.file_name}"
             picture, beside = output / f"{own}.png", output / f"{own}.sheet.png"

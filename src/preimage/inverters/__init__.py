@@ -108,6 +108,12 @@ def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) 
             "file comes from: --set trusted=true, in Python trusted=True"
         )
     representation = get_representation(**{**description["representation"], **settings})
+    kept = description["representation"]
+    if other := {key: value for key, value in settings.items() if kept.get(key, value) != value}:
+        raise WeightsError(
+            f"{file} inverts {kept['name']!r} with {', '.join(f'{key}={kept[key]}' for key in other)}, not with "
+            f"{', '.join(f'{key}={value}' for key, value in other.items())}: train one for these settings"
+        )
     if representation.fingerprint != description["fingerprint"]:
         tell_difference(probe_difference(file, representation), file, representation)
     representation = cached(representation)
