@@ -79,7 +79,7 @@ def test_cards_are_listed() -> None:
         (["zoo", "check", "--set", "training.steps=1"], "only settings of the representation"),
         (["results", "--sheets", "x"], "go together"),
         (["invert", "x.jpg", "-r", "hog", "--set", "weights=x.npz"], "no setting of hog is called 'weights'"),
-        (["invert", "x.jpg", "-r", "hog", "--set", "cell_size=16"], "another version of the representation"),
+        (["invert", "x.jpg", "-r", "hog", "--set", "cell_size=16"], "with cell_size=8, not with cell_size=16"),
         (["evaluate", "hog", "--images", "x", "--set", "cell_sise=16"], "Did you mean 'cell_size'"),
     ],
 )

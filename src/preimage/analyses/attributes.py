@@ -146,16 +146,13 @@ def caption(one: str, records: Sequence[Record]) -> str:
 
 
 def shift_plot(table: Sequence[Record]) -> Plot:
-    """Turns read off reconstructions, as bars beside those given."""
+    """Turns read off reconstructions, as bars; those given are the names of the groups."""
     read: list[Point] = [
         (float(place), float(row["hue_shift"]), float(row["hue_shift_sem"])) for place, row in enumerate(table)
     ]
-    given: list[Point] = [
-        (float(place), (float(row["degrees"]) + 90) % 360 - 90, math.nan) for place, row in enumerate(table)
-    ]
     groups = [f"{row['degrees']:g}°" for row in table]
-    series = {"photographs": given, "reconstructions": read}
-    return Plot("By how much the hue turned", "hue of the photographs turned by", "degrees", series, "bars", groups)
+    x_label, y_label = "hue of the photographs turned by", "turn of the reconstructions, degrees"
+    return Plot("By how much the hue turned", x_label, y_label, {"reconstructions": read}, "bars", groups)
 
 
 def error_plot(table: Sequence[Record]) -> Plot:

@@ -64,6 +64,5 @@ class Interpolation(Analysis):
             f"{where}, the picture is {middle['off_overlay']:.2f} ± {middle['off_overlay_sem']:.2f} of the distance "
             f"between the two ends away from their overlay (0: nothing but an overlay; {middle['n']} pairs)."
         )
-        return Finding(
-            self.name, self.question, answer, table, records, [plot], [Sheet(self.question, columns, names[:SHOWN])]
-        )
+        sheet = Sheet(self.question, columns, [name.replace(" + ", "\n+ ") for name in names[:SHOWN]])
+        return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
