@@ -19,7 +19,16 @@ from preimage.decoders import DECODERS
 from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.images import Fit, Photos, Sources, absolute, source_list, steps_per_epoch, warn_left_out
+from preimage.images import (
+    Fit,
+    Photos,
+    Sources,
+    absolute,
+    source_list,
+    sources_in_words,
+    steps_per_epoch,
+    warn_left_out,
+)
 from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import (
     INVERTERS,
@@ -217,7 +226,7 @@ def evaluate(
         raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
     fit = fit or (own.photos.fit if own else "crop")
     photos = Photos.open(images, representation.image_size, fit).first(limit).load()
-    trained_on = ", ".join(own.photos.train) if own else "its training photographs"
+    trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
 
     if train_images is not None:
         train_photos: Photos | None = Photos.open(train_images, representation.image_size, fit)
@@ -228,7 +237,7 @@ def evaluate(
         warn_left_out(train_photos.left_out)
         if own and train_images is None:
             warn_trained_on(photos, train_photos)
-        words = f"{', '.join(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
+        words = f"{sources_in_words(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
         usual = fit_baselines(representation, train_photos, words, device)
         known = EncodedPhotos(representation, train_photos, device=device)
     else:
@@ -238,7 +247,7 @@ def evaluate(
     given = slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
     names = {main.name, *(one.inverter.name for one in given)}  # what was given takes the place of a usual one
     contenders = [Contender(main, trained_on), *(one for one in usual if one.inverter.name not in names), *given]
-    described = described or ", ".join(images)
+    described = described or sources_in_words(images)
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 
@@ -393,7 +402,7 @@ def evaluate_saved(
     if settings is not None:
         train_photos, held_out = runs.open_photos(settings, trained)
         known, fit = set(train_photos.places), fit or settings.photos.fit
-        words = f"{', '.join(settings.photos.train)} ({len(train_photos)} photographs)"
+        words = f"{sources_in_words(settings.photos.train)} ({len(train_photos)} photographs)"
         contenders = [Contender(main, words), *fit_baselines(trained, train_photos, words, device)]
     else:
         contenders += [Contender(own, "its training photographs") for own in kept.values() if own is not main]
@@ -408,7 +417,7 @@ def evaluate_saved(
     photos = photos.first(limit).load()
     for contender in contenders:
         contender.inverter.representation = judged
-    described = described or ", ".join(images) or "held out from the run's photographs"
+    described = described or sources_in_words(images) or "held out from the run's photographs"
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 

@@ -159,7 +159,7 @@ def evaluate(
             on_progress(done, work)
     fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
     if any(record.inverter == FLOOR for record in records):
-        fitted_on[FLOOR] = "nothing: the photographs themselves, scaled to the decoder's size and back"
+        fitted_on[FLOOR] = "the photographs themselves, scaled to the decoder's size and back"
     fitted_on[CONTROL] = f"as {contenders[0].inverter.name}; features of another photograph"
     return Evaluation(
         representation.name,

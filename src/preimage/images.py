@@ -37,6 +37,7 @@ Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 Fit = Literal["crop", "whole"]
 Sources = str | Path | Iterable[str | Path]  # of photographs
 
+SOURCES_SHOWN = 2  # of many, the first alone
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
 )
@@ -241,6 +242,13 @@ def absolute(sources: Sources) -> list[str]:
         source if source.startswith("hub:") or "://" in source else str(Path(source).expanduser().absolute())
         for source in source_list(sources)
     ]
+
+
+def sources_in_words(sources: Sequence[str]) -> str:
+    """Places for people: those below the folder one is in from there, and of many the first."""
+    here = Path.cwd()
+    near = [str(Path(one).relative_to(here)) if Path(one).is_relative_to(here) else one for one in sources]
+    return ", ".join(near) if len(near) <= SOURCES_SHOWN else f"{near[0]} and {len(near) - 1} more"
 
 
 def find_photos(sources: Sources) -> Found:

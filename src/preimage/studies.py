@@ -30,7 +30,7 @@ from preimage.errors import RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, summarise
-from preimage.images import Fit, Photos, Sources, source_list, warn_left_out
+from preimage.images import Fit, Photos, Sources, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import GradientDescent, MeanImage, portable
 from preimage.metrics import mean_and_sem, paired_difference
@@ -314,7 +314,7 @@ def of_run(path: Path) -> dict[str, Any]:
         "representation": dict(settings.representation),
         "decoder": asdict(settings.decoder) | {"parameters": provenance["parameters"]},
         "steps": f"{run.step} of {settings.training.steps}, {settings.training.batch_size} photographs each",
-        "photographs": f"{provenance['photos']} ({', '.join(settings.photos.train)})",
+        "photographs": f"{provenance['photos']} ({sources_in_words(settings.photos.train)})",
         "encoder": "trained too, as an autoencoder" if settings.autoencoder else "",
         "validation": ", ".join(settings.photos.validation) or "none",
         "hours": round(run.checkpoint["seconds"] / 3600, 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -284,10 +285,11 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
         return
     table = plain_table("", "inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n")
     for row in result.rows:
+        psnr = f"{row.psnr:.2f} ± {row.psnr_sem:.2f}" if math.isfinite(row.psnr) else "inf"  # copies
         table.add_row(
             row.inverter,
             f"{row.nre:.3f} ± {row.nre_sem:.3f}",
-            f"{row.psnr:.2f} ± {row.psnr_sem:.2f}",
+            psnr,
             f"{row.ssim:.3f} ± {row.ssim_sem:.3f}",
             str(row.n),
         )
