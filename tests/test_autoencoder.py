@@ -84,6 +84,15 @@ def test_only_what_leads_to_the_layer_is_trained(photos: Photos) -> None:
     trained = {name for name, parameter in autoencoder.network.named_parameters() if parameter.requires_grad}
     assert {"encoder.0.weight", "encoder.0.bias"} <= trained
     assert not trained & {"encoder.1.weight", "encoder.1.bias"}
+    autoencoder.network(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in autoencoder.network.parameters() if parameter.requires_grad)
+
+
+def test_a_layer_with_nothing_to_train_before_it_is_refused(photos: Photos) -> None:
+    network = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 8, 1))
+    autoencoder = Autoencoder(ModuleLayer(network, "0", Preprocessing(image_size=32)), width=0.1)
+    with pytest.raises(SettingsError, match="nothing before '0' has weights"):
+        autoencoder.prepare(EncodedPhotos(autoencoder.representation, photos))
 
 
 def test_the_encoder_itself_stays_as_it_was(layer: ModuleLayer, photos: Photos) -> None:

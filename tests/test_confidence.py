@@ -150,6 +150,17 @@ def test_the_seed_alone_decides_what_is_dropped_from_a_vector(photos: Photos) ->
     assert torch.equal(*maps)
 
 
+def test_the_scale_of_features_is_not_that_of_one_photograph(photos: Photos) -> None:
+    made = AsItIs()
+    settings = dataclasses.replace(QUICK, steps=1)
+    one, all_ = (
+        Confidence(made, width=0.05).fit(EncodedPhotos(made.representation, photos, batch_size), settings)
+        for batch_size in (1, len(photos))
+    )
+    deviations = [each.network.decoder.standardise.deviation for each in (one, all_)]
+    torch.testing.assert_close(*deviations)
+
+
 def test_photographs_held_out_are_not_learnt_from(photos: Photos) -> None:
     made = AsItIs()
     pairs = EncodedPhotos(made.representation, photos, batch_size=7)

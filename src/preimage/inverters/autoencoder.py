@@ -103,10 +103,16 @@ class EncoderDecoder(nn.Module):
     def prepare(self, _inputs: Tensor, images: Tensor) -> None:
         """Before training: the decoder learns the scale of the features as they are now.
 
-        What comes after the layer is frozen: no gradient reaches it, which several processes would wait for.
+        What comes after the layer is frozen: no gradient reaches it, which several processes would wait for. Raises
+        `SettingsError` where there is nothing to train before it.
         """
-        parameters = list(self.encoder.parameters())
-        slopes = torch.autograd.grad(self.encode(images[:1]).sum(), parameters, allow_unused=True)
+        parameters, features = list(self.encoder.parameters()), self.encode(images[:1])
+        if not features.requires_grad:
+            raise SettingsError(
+                f"an autoencoder trains what leads to its layer, and nothing before {self.layer!r} has weights: take a "
+                "later layer, or the inverter upconv"
+            )
+        slopes = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
         for parameter, slope in zip(parameters, slopes, strict=True):
             parameter.requires_grad_(slope is not None)
         with torch.no_grad():

@@ -24,6 +24,7 @@ from preimage.decoders import SLOPE, Decoder, build_decoder, load_weights
 from preimage.errors import DivergedError, ImageError, NotFittedError
 from preimage.images import grey
 from preimage.interfaces import Inverter, Pairs, ignore
+from preimage.inverters.upconv import PREPARATION_PHOTOS
 from preimage.randomness import seeded
 from preimage.training import TrainingSettings
 
@@ -98,11 +99,11 @@ class Confidence:
         if len(pairs) < LEAST:
             raise ImageError(f"a confidence map needs {LEAST} photographs or more to learn from, got {len(pairs)}")
         settings = settings or DEFAULT
-        batches = self.repeated(pairs)
-        first = next(batches)
-        self.network = self.network.to(first.features.device)
-        self.network.prepare(first.features, first.squares)
-        self.network = self.train(batches, settings, first.features.device, on_progress)
+        known = self.examples(pairs, held_out=False, most=PREPARATION_PHOTOS)
+        features, squares = map(torch.cat, zip(*((one.features, one.squares) for one in known), strict=True))
+        self.network = self.network.to(features.device)
+        self.network.prepare(features, squares)
+        self.network = self.train(self.repeated(pairs), settings, features.device, on_progress)
         held_out = [self.sample(examples) for examples in self.examples(pairs, held_out=True, most=MOST_HELD_OUT)]
         self.scales = fit_scales(*(torch.cat(parts) for parts in zip(*held_out, strict=True)))
         return self
