@@ -121,6 +121,14 @@ def test_one_photograph_has_no_error(name: str, images: Tensor) -> None:
     assert "One photograph has no NRE" in get_analysis(name)(Enlarged(Thumbnail()), IDS[:1], images[:1]).answer
 
 
+@pytest.mark.parametrize(("name", "n"), [("interpolation", 2), ("random-features", 1), ("hue", 1), ("trade-off", 4)])
+def test_one_value_stands_without_a_standard_error(name: str, n: int, images: Tensor) -> None:
+    one = {"photographs": 1} if name == "trade-off" else {}
+    answer = get_analysis(name, **one)(Enlarged(Thumbnail()), IDS[:n], images[:n]).answer
+    assert "nan" not in answer
+    assert "1 pair)" in answer or "n = 1" in answer
+
+
 def test_a_representation_that_keeps_brightness_is_thrown_by_a_brighter_image(images: Tensor) -> None:
     errors = column(ask("brightness", images, factors=[10]), "condition", "nre")
     assert errors[f"{TIMES}10"] > 2 * errors[f"{TIMES}1"]
@@ -242,6 +250,11 @@ def test_without_colour_the_error_is_that_of_grey_and_no_turn_is_read(images: Te
     assert errors == pytest.approx(grey, rel=1e-3)
     assert {row["hue_shift"] for row in finding.table} == {DASH}
     assert "no colour whose hue could turn" in finding.answer
+
+
+def test_grey_photographs_have_no_hue_to_turn(images: Tensor) -> None:
+    finding = ask("hue", images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1))
+    assert finding.answer.startswith("The photographs have no colour")
 
 
 def test_the_classes_of_the_most_colourful_stand_beside_them(images: Tensor) -> None:

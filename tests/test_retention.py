@@ -201,6 +201,14 @@ def test_chance_is_seldom_taken_for_detail() -> None:
     assert chance <= 5
 
 
+def test_grey_photographs_have_no_chroma_to_keep(pictures: tuple[list[str], Tensor]) -> None:
+    ids, images = pictures
+    greys = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    finding = Detail()(Everything(), ids, greys)
+    assert "no colour by which they differ" in finding.answer
+    assert {row["channel"] for row in finding.table} == {"luminance"}
+
+
 def test_two_photographs_tell_no_detail(pictures: tuple[list[str], Tensor]) -> None:
     ids, images = pictures
     assert "too few" in Detail()(Everything(), ids[:2], images[:2]).answer

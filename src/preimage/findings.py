@@ -227,6 +227,12 @@ def summarise(records: Sequence[Record], by: Sequence[str], values: Sequence[str
     return rows
 
 
+def plus_minus(row: Record, value: str, digits: int = 2, sign: str = "") -> str:
+    """`12.34 ± 0.56`; where one photograph is all there is, `12.34`. A `sign` of "+" is written out."""
+    sem = float(row[f"{value}_sem"])
+    return f"{row[value]:{sign}.{digits}f}" + ("" if math.isnan(sem) else f" ± {sem:.{digits}f}")
+
+
 def records_csv(records: Sequence[Record]) -> str:
     """Records as CSV, a column for every key there is."""
     text = io.StringIO()

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.analyses.recognition import chance_in_words, resized
-from preimage.analyses.retention import plus_minus, with_dashes
+from preimage.analyses.retention import with_dashes
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
 from preimage.interfaces import Inverter, Representation
-from preimage.metrics import ab, wilson
+from preimage.metrics import COLOURLESS, ab, wilson
 from preimage.representations import ModuleLayer, get_representation
 
 CLASSIFIER = "efficientnet_lite0.prob"  # where the inverted network has no class probabilities of its own
@@ -94,6 +94,8 @@ def shifts_in_words(table: Sequence[Record]) -> str:
     rows = [row for row in table if float(row["degrees"]) % 360]
     if not rows:
         return "No hue was turned."
+    if all(float(row["grey_error"]) < COLOURLESS for row in rows):
+        return "The photographs have no colour whose hue could turn."
     if any(math.isnan(float(row["hue_shift"])) for row in rows):
         return "The reconstructions have no colour whose hue could turn."
     read = ", ".join(f"by {plus_minus(row, 'hue_shift', 1)}° where it was {row['degrees']:g}°" for row in rows)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from preimage.analyses.perturbation import BATCH, SHOWN
-from preimage.analyses.retention import anothers, percent, plus_minus
+from preimage.analyses.retention import anothers, percent
 from preimage.errors import ImageError
 from preimage.evaluation import FAR
 from preimage.figures import heat
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
 from preimage.interfaces import Inverter
 from preimage.inverters.confidence import CONSTANT, GRADIENT, KINDS, LEVELS, MAP, Confidence, log_likelihood
 from preimage.metrics import mean_and_sem

@@ -16,7 +16,7 @@ from preimage.analyses.retention import CONTROL, KEPT, anothers, percent, recons
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet
 from preimage.images import grey
 from preimage.interfaces import Inverter
-from preimage.metrics import Z95
+from preimage.metrics import SAME, Z95
 
 COARSEST = 2.0  # cycles per image: all below is one band, brightness and its slopes
 SHEET_BANDS = (8.0, 32.0)  # cycles per image: what parts coarse, middle and fine on the sheet
@@ -43,6 +43,8 @@ class Detail(Analysis):
         bands = octaves(min(images.shape[2:]))
         n = len(images)
         around = spectrum(opponent(images - images.mean(dim=0)), bands)
+        if around["chroma"].sum(dim=1).mean() < SAME**2 * images[0, 0].numel():
+            del around["chroma"]  # a share of rounding errors would be left
         # Whose mean over photographs is the unbiased variance: the mean image here is drawn towards each of them.
         variance = {channel: n / (n - 1) * energy for channel, energy in around.items()}
         errors = {
@@ -78,13 +80,15 @@ class Detail(Analysis):
         if n < 3:
             return "Two photographs are too few to tell which fineness is kept: give more."
         parts = []
-        for channel in ("luminance", "chroma"):
+        for channel in dict.fromkeys(str(row["channel"]) for row in table):
             rows = [row for row in table if row["condition"] == KEPT and row["channel"] == channel]
             control = next(row for row in table if row["condition"] == CONTROL and row["channel"] == channel)
             parts.append(
                 f"{reach(rows, self.level, channel)}, and {told(rows)} (of the coarsest band {kept_in_words(rows[0])}; "
                 f"with another photograph's features {kept_in_words(control)})."
             )
+        if len(parts) == 1:
+            parts.append("The photographs have no colour by which they differ.")
         highest = max(float(row["noise_floor"]) for row in table if row["condition"] == KEPT)
         return (
             f"{' '.join(parts)} 0 % is the mean image. The noise floor, below which a share is not told from nothing, "

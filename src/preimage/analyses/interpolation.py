@@ -11,7 +11,7 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, plus_minus, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance
 
@@ -61,8 +61,8 @@ class Interpolation(Analysis):
         columns = {"first": originals[0::2][:SHOWN], **columns, "second": originals[1::2][:SHOWN]}
         where = "Half way" if self.steps % 2 else f"At {float(middle['share']):.0%} of the second photograph"
         answer = (
-            f"{where}, the picture is {middle['off_overlay']:.2f} ± {middle['off_overlay_sem']:.2f} of the distance "
-            f"between the two ends away from their overlay (0: nothing but an overlay; {middle['n']} pairs)."
+            f"{where}, the picture is {plus_minus(middle, 'off_overlay')} of the distance between the two ends away "
+            f"from their overlay (0: nothing but an overlay; {pairs} pair{'s' if pairs > 1 else ''})."
         )
         sheet = Sheet(self.question, columns, [name.replace(" + ", "\n+ ") for name in names[:SHOWN]])
         return Finding(self.name, self.question, answer, table, records, [plot], [sheet])

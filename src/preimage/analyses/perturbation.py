@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import distance, mean_pairwise_distance
 
@@ -209,16 +209,16 @@ def errors_in_words(table: Sequence[Record]) -> str:
     unchanged = table[0]
     if not unchanged["n"]:
         return "One photograph has no NRE, which is relative to the distance between two: give more."
-    errors = [f"{row['nre']:.3f} ± {row['nre_sem']:.3f} ({row['condition']}{against(row)})" for row in table[1:]]
+    errors = [f"{plus_minus(row, 'nre', 3)} ({row['condition']}{against(row)})" for row in table[1:]]
     return (
-        f"NRE {unchanged['nre']:.3f} ± {unchanged['nre_sem']:.3f} ({unchanged['condition']}), {', '.join(errors)}; "
+        f"NRE {plus_minus(unchanged, 'nre', 3)} ({unchanged['condition']}), {', '.join(errors)}; "
         f"differences are from {unchanged['condition']}, on the same photographs (n = {unchanged['n']})."
     )
 
 
 def against(row: Record) -> str:
     """`: +0.041 ± 0.015`, but for the mean image, which is a mark to compare with."""
-    return "" if row["condition"] == MEAN else f": {row['difference']:+.3f} ± {row['difference_sem']:.3f}"
+    return "" if row["condition"] == MEAN else f": {plus_minus(row, 'difference', 3, sign='+')}"
 
 
 def mean_of_others(values: Tensor) -> Tensor:

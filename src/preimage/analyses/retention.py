@@ -17,7 +17,7 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import MEAN, SHOWN, encoded, inverted, mean_of_others
 from preimage.errors import ImageError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
 from preimage.images import grey
 from preimage.interfaces import Inverter
 from preimage.metrics import COLOURLESS, ab
@@ -79,11 +79,6 @@ def with_dashes(table: Sequence[Record]) -> list[Record]:
          if not (key.endswith("_sem") and missing(value))}
         for row in table
     ]  # fmt: skip
-
-
-def plus_minus(row: Record, value: str, digits: int = 2) -> str:
-    """`12.34 ± 0.56`."""
-    return f"{row[value]:.{digits}f} ± {row[f'{value}_sem']:.{digits}f}"
 
 
 def percent(share: float | str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.errors import ImageError, SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance, mean_pairwise_distance
 
@@ -73,9 +73,7 @@ class RandomFeatures(Analysis):
             {f"features:\n{kind}": own[:rows].cpu() for kind, own in pictures.items()},
             [f"{one}\nsample {place + 1}" for place, one in enumerate(ids[:rows])],
         )
-        words = ", ".join(
-            f"{row['condition']} {row['spread']:.3f} ± {row['spread_sem']:.3f} (n = {row['n']})" for row in table
-        )
+        words = ", ".join(f"{row['condition']} {plus_minus(row, 'spread', 3)} (n = {row['n']})" for row in table)
         answer = (
             f"Standard deviation of the pictures' pixels (in [0, 1]), by where the features came from: {words}; "
             f"all features multiplied by {self.contrast:g}."
