@@ -185,6 +185,7 @@ def encode(name: str, images: Tensor, **settings: Any) -> Tensor:
         ("torch:encoders:Pair", {}, FeatureError, r"several outputs: 0 \(1 x 16\), 1 \(1 x 50 x 16\)"),
         ("torch:encoders:NeedsWords", {}, FeatureError, "missing 1 required positional argument: 'words'"),
         ("torch:encoders:Tokens", {"tokens": "map", "class_tokens": 3}, FeatureError, "50 tokens, which less 3 before"),
+        ("torch:encoders:Tokens", {"tokens": "mean", "class_tokens": 50}, FeatureError, "leaves none of the places"),
         ("python:encoders:thumbnail", {}, UnknownNameError, "Did you mean 'thumbnails'"),
         ("python:encoders:two_arguments", {}, SettingsError, "takes images, bins: expected a function of one argument"),
         ("python:encoders:random", {}, FeatureError, "draws random numbers"),
@@ -300,6 +301,8 @@ def test_a_brighter_module_reads_brighter_images(images: Tensor) -> None:
     brighter = encoder.brightened(0.5)
     assert brighter is not None
     torch.testing.assert_close(brighter.encode(images), encoder.encode(images * 0.5))
+    with pytest.raises(SettingsError, match="positive factor, got 0"):
+        encoder.brightened(0)
 
 
 # --- ONNX graphs ------------------------------------------------------------------------------------------------------

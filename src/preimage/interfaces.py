@@ -216,8 +216,8 @@ def check_images(images: Tensor) -> None:
         return  # looking at values on a GPU would make it wait; photographs come from the CPU and were in range there
     low, high = (bound.item() for bound in torch.aminmax(images.detach()))
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # written so that NaN fails too
-        advice = "; divide 8-bit images by 255" if high > 1 else ""
-        raise ImageError(f"expected pixel values in [0, 1], got [{low:.4g}, {high:.4g}]{advice}")
+        advice = "; divide 8-bit images by 255" if high > 2 else "; images.clamp(0, 1) brings them there"
+        raise ImageError(f"expected pixel values in [0, 1], got [{low:.6g}, {high:.6g}]{advice}")
 
 
 def check_features(features: Tensor, feature_shape: Iterable[int | None]) -> None:
@@ -233,7 +233,8 @@ def check_features(features: Tensor, feature_shape: Iterable[int | None]) -> Non
         raise FeatureError(f"expected features of shape {described}, got {tuple(features.shape)}{hint}")
     if not features.is_floating_point():
         raise FeatureError(f"expected floating-point features, got {features.dtype}")
-    if not torch.isfinite(features).all():
-        bad = (~torch.isfinite(features.flatten(1)).all(dim=1)).nonzero().flatten().tolist()
+    finite = torch.isfinite(features.float())  # as inverters read them
+    if not finite.all():
+        bad = (~finite.flatten(1).all(dim=1)).nonzero().flatten().tolist()
         rows = f"{bad[:8]}{'...' if len(bad) > 8 else ''}"
-        raise FeatureError(f"features must be finite; rows {rows} hold NaN or infinity")
+        raise FeatureError(f"features must be finite; rows {rows} hold NaN or infinity in float32")

@@ -93,11 +93,19 @@ def test_features_of_another_shape_are_refused(fitted: Inverter, features: Tenso
         fitted.invert(features[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_are_inverted_in_float32(fitted: Inverter, features: Tensor, dtype: torch.dtype) -> None:
+    rounded = features[:2].to(dtype)
+    assert torch.equal(fitted.invert(rounded), fitted.invert(rounded.float()))
+
+
 def test_features_that_are_not_finite_are_refused_by_row(fitted: Inverter, features: Tensor) -> None:
     broken = features.clone()
     broken[3, 0, 0, 0] = torch.nan
     with pytest.raises(FeatureError, match=r"rows \[3\] hold NaN"):
         fitted.invert(broken)
+    with pytest.raises(FeatureError, match=r"rows \[1\] hold NaN or infinity in float32"):
+        fitted.invert(features.double() * torch.tensor([1, 1e300, 1, 1, 1], dtype=torch.float64).view(-1, 1, 1, 1))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

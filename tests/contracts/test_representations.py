@@ -48,6 +48,13 @@ def test_images_that_are_no_batch_are_refused(representation: Representation, im
         representation.encode(images[:0])
     with pytest.raises(ImageError, match=r"\[nan, nan\]"):
         representation.encode(images * torch.nan)
+    with pytest.raises(ImageError, match=r"got \[.*, 1.001\]; images.clamp"):
+        representation.encode(images / images.max() * 1.001)
+
+
+def test_resizing_may_leave_the_range_by_rounding(representation: Representation, images: Tensor) -> None:
+    features = representation.encode(images / images.max() * (1 + 1e-6))
+    assert torch.isfinite(features).all()
 
 
 def test_its_picture_is_a_picture(representation: Representation, images: Tensor) -> None:

@@ -274,6 +274,8 @@ class Fed(Foreign):
         )
 
     def brightened(self, factor: float) -> Self:
+        if not factor > 0:
+            raise SettingsError(f"images are made brighter by a positive factor, got {factor}")
         return replace(self, white=self.preprocessing.white * factor)
 
 
@@ -366,6 +368,8 @@ def arrange_tokens(array: Tensor, tokens: Tokens, prefixes: Sequence[int], name:
         return array[:, 0]
     if tokens == "mean":  # a number of tokens before the places that was given holds for any number of places
         before = prefix or (prefixes[0] if len(prefixes) == 1 else 0)
+        if before >= count:
+            raise FeatureError(f"{name} gave {count} tokens: class_tokens={before} leaves none of the places")
         return array[:, before:].mean(dim=1)
     if tokens == "flat" or (tokens == "auto" and prefix is None):
         return array.flatten(1)
