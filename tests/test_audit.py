@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,15 @@ def test_too_few_pairs_are_refused(thumbnails: Tensor, photos: Photos, folder: P
         judge_features(tmp_path / "few.npz", folder, settings=SMALL)
     with pytest.raises(SettingsError, match="give both"):
         judge_features(tmp_path / "few.npz", folder, test_images=folder, settings=SMALL)
+
+
+def test_test_pairs_whose_every_pairing_is_likely_are_refused(
+    thumbnails: Tensor, photos: Photos, folder: Path, tmp_path: Path
+) -> None:
+    """Of five pairs, one pairing in 120 is the right one: no attacker could be told from chance."""
+    file = saved(thumbnails, photos, tmp_path)
+    with pytest.raises(FeatureError, match="10 test pairs, got 115 and 5"):
+        judge_features(file, folder, settings=replace(SMALL, max_test=5))
 
 
 @pytest.fixture(scope="module")

@@ -274,7 +274,7 @@ def open_material(
 
 def enough(train: int, test: int, duplicates: int = 0) -> None:
     """Raise `FeatureError` where an audit would be about too few photographs to say anything."""
-    if train < FEWEST_TRAIN or (test < FEWEST_TEST and duplicates) or test < 2:
+    if train < FEWEST_TRAIN or test < FEWEST_TEST:
         copies = f" ({duplicates} near duplicates were taken from the test side)" if duplicates else ""
         raise too_few(f"{train} and {test}{copies}")
 
