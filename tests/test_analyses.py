@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from preimage.analyses import ANALYSES, get_analysis
-from preimage.analyses.attributes import mean_turn, turn_hue
+from preimage.analyses.attributes import mean_turn, turn_hue, verdict
 from preimage.analyses.perturbation import MEAN, TIMES, binarise, drop_least, dropout, with_norm_of
 from preimage.analyses.retention import DASH
 from preimage.analyses.sampling import PHOTOGRAPHS, from_gaussian, from_histograms, rectified_gaussian
@@ -250,6 +250,11 @@ def test_without_colour_the_error_is_that_of_grey_and_no_turn_is_read(images: Te
     assert errors == pytest.approx(grey, rel=1e-3)
     assert {row["hue_shift"] for row in finding.table} == {DASH}
     assert "no colour whose hue could turn" in finding.answer
+
+
+@pytest.mark.parametrize(("read", "words"), [(38.0, "it follows"), (15.0, "it does not follow")])
+def test_a_small_turn_must_be_nearer_to_that_given_than_to_none(read: float, words: str) -> None:
+    assert verdict([{"degrees": 40.0, "hue_shift": read, "hue_shift_sem": 1.0}]).startswith(words)
 
 
 def test_grey_photographs_have_no_hue_to_turn(images: Tensor) -> None:

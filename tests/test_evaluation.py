@@ -12,7 +12,7 @@ from typing import Self
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import preimage
 from preimage import api, metrics
@@ -23,8 +23,9 @@ from preimage.interfaces import Inverter, Pairs
 from preimage.inverters import MeanImage, Nearest, Ridge, optimization
 from preimage.inverters.retrieval import LONGEST, hashed
 from preimage.metrics import mean_and_sem, mean_pairwise_distance
+from preimage.networks.preprocessing import Preprocessing
 from preimage.pairs import EncodedPhotos
-from preimage.representations import HOG
+from preimage.representations import HOG, ModuleLayer
 
 
 class Perfect(Inverter):
@@ -224,6 +225,24 @@ def test_ridge_finds_a_linear_map(crops: pytest.TempPathFactory) -> None:
     solution = regression.solve()
     predicted = (x - solution["centre"]) / solution["scale"] @ solution["weight"] + solution["bias"]
     torch.testing.assert_close(predicted, x @ truth + 3, atol=3e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_ridge_takes_no_few_examples_for_a_rule(n: int) -> None:
+    """Noise: what is best is to say nothing."""
+    from preimage.inverters.linear import Regression
+
+    generator = torch.Generator().manual_seed(0)
+    regression = Regression(20, 7)
+    regression.add(torch.randn(n, 20, generator=generator), torch.randn(n, 7, generator=generator))
+    assert regression.solve()["weight"].abs().max() < 0.1
+
+
+def test_ridge_pools_maps_of_any_shape_to_no_more_numbers_than_it_may_read() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    for layer, wanted in ((nn.AvgPool2d((8, 4)), 3 * 4 * 8), (nn.Conv2d(3, 3000, (8, 4), (8, 4)), 2048)):
+        wide = ModuleLayer(nn.Sequential(layer), "0", Preprocessing(image_size=32))
+        assert Ridge(wide).pooled(wide.encode(images)).shape == (2, wanted)
 
 
 def test_ridge_beats_the_mean_image_on_photographs_it_has_not_seen(validation: Photos) -> None:

@@ -22,7 +22,11 @@ from torch import Tensor
 
 from preimage import api, runs, training
 from preimage.errors import BusyError, DivergedError, RunError, SettingsError
+from preimage.images import Photos
 from preimage.interfaces import never
+from preimage.inverters import UpConv
+from preimage.pairs import EncodedPhotos
+from preimage.representations import HOG
 from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import (
     Progress,
@@ -77,6 +81,15 @@ def finished(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     train_tiny(crops, folder, "training.steps=40")
     return folder
+
+
+def test_the_scale_of_features_is_not_that_of_the_first_photograph(crops: Path) -> None:
+    photos, hog = Photos.open(crops, 64).load(), HOG(image_size=64)
+    scales = []
+    for batch_size in (1, len(photos)):
+        inverter = UpConv(hog, width=0.05).fit(EncodedPhotos(hog, photos, batch_size), TrainingSettings(steps=1))
+        scales.append(inverter.decoder.standardise.deviation)
+    torch.testing.assert_close(*scales)
 
 
 def test_a_run_folder_holds_what_it_promises(finished: Path) -> None:

@@ -105,9 +105,10 @@ def shifts_in_words(table: Sequence[Record]) -> str:
 def verdict(rows: Sequence[Record]) -> str:
     """Whether the turns read off are those given, or none."""
     given, found = ([float(row[key]) for row in rows] for key in ("degrees", "hue_shift"))
-    if not all(float(row["hue_shift_sem"]) < NEAR for row in rows):
+    near = [min(NEAR, abs(wrapped(turn)) / 2) for turn in given]  # a turn must be nearer to that given than to none
+    if not all(float(row["hue_shift_sem"]) < reach for row, reach in zip(rows, near, strict=True)):
         return "too unsure to say whether it follows the photograph's"
-    if all(abs(wrapped(one - turn)) <= NEAR for one, turn in zip(found, given, strict=True)):
+    if all(abs(wrapped(one - turn)) <= reach for one, turn, reach in zip(found, given, near, strict=True)):
         return "it follows the photograph's"
     if all(abs(wrapped(one)) <= NEAR for one in found):
         return "it does not follow the photograph's"

@@ -101,18 +101,19 @@ def judged(error: Tensor, deviation: Tensor, reach: Sequence[float]) -> dict[str
     return values
 
 
-def gain(records: Sequence[Record], rival: str) -> tuple[float, float]:
-    """By how much the map is likelier than a rival, photograph by photograph: mean and standard error."""
+def gain(records: Sequence[Record], rival: str) -> str:
+    """By how much the map is likelier than a rival, photograph by photograph: `+0.123 ± 0.004`."""
     of_kind = [
         [float(one["log_likelihood"]) for one in records if one["deviation"] == kind and "log_likelihood" in one]
         for kind in (MAP, rival)
     ]
-    return mean_and_sem([own - other for own, other in zip(*of_kind, strict=True)])
+    mean, sem = mean_and_sem([own - other for own, other in zip(*of_kind, strict=True)])
+    return plus_minus({"gain": mean, "gain_sem": sem}, "gain", 3, sign="+")
 
 
 def answer(table: Sequence[Record], records: Sequence[Record]) -> str:
     own = next(row for row in table if row["deviation"] == MAP)
-    gains = {kind: "{:+.3f} ± {:.3f}".format(*gain(records, kind)) for kind in (CONSTANT, GRADIENT, OTHER)}
+    gains = {kind: gain(records, kind) for kind in (CONSTANT, GRADIENT, OTHER)}
     covered = ", ".join(f"{percent(own[f'covered_{100 * level:.0f}'])} of {percent(level)}" for level in LEVELS)
     return (
         f"Log-likelihood {plus_minus(own, 'log_likelihood', 3)} nats per colour value: {gains[CONSTANT]} against one "

@@ -17,12 +17,11 @@ from preimage.analyses.retention import (
     anothers,
     conditions,
     percent,
-    plus_minus,
     reconstructed,
     records_of,
 )
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import wilson
 from preimage.networks import NETWORKS, has_weights, load_network, on_device
