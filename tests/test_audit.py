@@ -18,7 +18,7 @@ from torch import Tensor
 
 from command import preimage as command
 from preimage import leakage
-from preimage.audit import Audit, AuditSettings, curve_sizes, judge_features
+from preimage.audit import Audit, AuditSettings, curve_sizes, judge_features, summary
 from preimage.audit_page import page, write_page
 from preimage.defences import fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
@@ -139,6 +139,12 @@ def test_the_same_seed_gives_the_same_numbers(
 ) -> None:
     again = judge_features(saved(thumbnails, photos, tmp_path), folder, settings=SMALL)
     assert again.content["rows"] == told.content["rows"]
+
+
+def test_grey_photographs_have_no_colour_to_give_away(told: Audit) -> None:
+    rows = [row | {"colour_error": 0.2} for row in told.content["rows"]]
+    assert "Colour: the photographs have none by which they differ." in summary(told.content | {"rows": rows})
+    assert any("'s colours are" in sentence for sentence in told.content["summary"])
 
 
 def test_near_duplicates_are_found_and_taken_from_the_test_side(

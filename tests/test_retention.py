@@ -350,7 +350,9 @@ def test_one_picture_for_all_has_no_correlation_to_show(pictures: tuple[list[str
 
 def test_another_photographs_features_do_not_tell_the_brightness(pictures: tuple[list[str], Tensor]) -> None:
     control = row(asked(Lightness(), Everything(), pictures), condition=CONTROL)
-    assert float(control["correlation"]) < 0.6
+    r = float(control["correlation"])
+    assert r < 0.6
+    assert control["correlation_sem"] == pytest.approx((1 - r**2) / math.sqrt(len(pictures[0]) - 1))
     assert float(control["level_error"]) > 10
 
 
