@@ -313,6 +313,7 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["encode", "cat.jpg", "-r", "HOG", "-o", "cat.npy"], "Did you mean 'hog'"),
         (["train", "hog", "--images", "https://example.org/a.tar", "--run", "r"], "is an address"),
         (["invert", "cat.jpg", "--run", "nothere.safetensors"], "is missing"),
+        (["compare", "hog", "hog", "--images", SAMPLES[0]], "hog is named twice"),
         (["evaluate", "hog", "--images", "x", "--set", "cell_size=16"], "with cell_size=8, not with cell_size=16"),
     ],
 )

@@ -42,7 +42,7 @@ from preimage.decoders import Cost, cost, load_weights
 from preimage.errors import BusyError, PreimageWarning, RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
-from preimage.images import Photos, TrainingStream, steps_per_epoch
+from preimage.images import Photos, TrainingStream, sources_in_words, steps_per_epoch
 from preimage.interfaces import Representation, never
 from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
@@ -487,7 +487,7 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
     if validation is not None:
         mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos, device=device))
         contenders = [Contender(inverter, "the run's photographs"), Contender(mean, "the run's photographs")]
-        described = ", ".join(run.settings.photos.validation) or "held out from the run's photographs"
+        described = sources_in_words(run.settings.photos.validation) or "held out from the run's photographs"
         evaluation = evaluate(contenders, validation, described, device=device)
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()

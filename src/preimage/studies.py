@@ -340,6 +340,8 @@ def label(name: str | Path) -> str:
 
 def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
     """Inverters by what they are called; those that would be called the same, by their whole names."""
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise SettingsError(f"{twice[0]} is named twice: name every inverter once")
     short = [label(name) for name in names]
     return {own if short.count(own) == 1 else str(name): name for own, name in zip(short, names, strict=True)}
 
