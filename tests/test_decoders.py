@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from preimage.decoders import (
     DECODERS,
@@ -18,6 +18,7 @@ from preimage.decoders import (
     build_decoder,
     cost,
     load_weights,
+    output_size,
     width_for,
 )
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
@@ -191,6 +192,18 @@ def test_every_place_is_in_sight_of_several_streams_and_few_are_of_one() -> None
 def test_a_map_decoder_takes_maps_of_any_size(name: str, scale: int) -> None:
     decoder = build_decoder(name, HOG_SHAPE, 256, width=0.05)
     assert decoder(torch.rand(1, 31, 37, 21)).shape == (1, 3, 37 * scale, 21 * scale)
+
+
+def test_an_output_is_sized_where_buffers_are_not_saved() -> None:
+    class Shifted(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(4, 3, 3, stride=2)
+            self.register_buffer("shift", torch.ones(1, 3, 1, 1), persistent=False)
+
+        def forward(self, features: Tensor) -> Tensor:
+            return super().forward(features) + self.shift
+
+    assert output_size(Shifted(), (4, 21, 11)) == (10, 5)
 
 
 def test_probabilities_are_read_as_logarithms() -> None:

@@ -548,7 +548,8 @@ def cost(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> Cost:
 @torch.no_grad()
 def output_size(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> tuple[int, int]:
     """(height, width) of a decoder's images, found on PyTorch's `meta` device, which does no arithmetic."""
-    ghosts = {name: value.to("meta") for name, value in decoder.state_dict().items()}
+    tensors = (*decoder.named_parameters(), *decoder.named_buffers())
+    ghosts = {name: value.to("meta") for name, value in tensors}
     features = torch.empty(images, *feature_shape, device="meta")
     height, width = torch.func.functional_call(decoder, ghosts, (features,)).shape[2:]
     return height, width
