@@ -69,10 +69,9 @@ class AuditSettings:
         for name in ("image_size", "steps", "width", "sizes", "seeds", "max_test", "max_train", "permutations"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
-        enough = math.ceil(LEARNING / ALPHA)
-        if self.permutations < enough:
+        if self.permutations < (least := math.ceil(LEARNING / ALPHA)):
             raise SettingsError(
-                f"{self.permutations} permutations can show nothing at p < {ALPHA:g}: take at least {enough}"
+                f"{self.permutations} permutations can show nothing at p < {ALPHA:g}: take at least {least}"
             )
         if self.seed < 0:
             raise SettingsError(f"seed is not negative, got {self.seed}")
@@ -433,12 +432,13 @@ def shuffled_control(material: Material, mean: Tensor, settings: AuditSettings, 
     """
     teller.begin("control: shuffled pairs")
     wrong = material.shuffled(settings.seed)
+    guessed = distance(material.test_images, mean)
     results = []
     for name in (NETWORK, RIDGE):
         attacker = learn(name, wrong.pairs(), settings, settings.seed, teller, device)
         own = rebuild(attacker, material.test_features, device)
-        further = distance(material.test_images, own) - distance(material.test_images, mean)
-        difference, sem = mean_and_sem((further / material.pairwise).tolist())
+        further = (distance(material.test_images, own) - guessed) / material.pairwise
+        difference, sem = mean_and_sem(further.tolist())
         results.append({"attacker": name, **errors_of(own, material), "difference": difference, "difference_sem": sem})
     return min(results, key=lambda row: float(row["nre"]))
 

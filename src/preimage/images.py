@@ -430,7 +430,9 @@ class Photos:
     @property
     def places(self) -> list[tuple[str, int]]:
         """(file, where in it) of each: the same for the same photograph, whatever the path to its file."""
-        return [(str(Path(file).resolve()), where) for file, where in (photo.origin for photo in self.photos)]
+        origins = [photo.origin for photo in self.photos]
+        files = {file: str(Path(file).resolve()) for file in {file for file, _ in origins}}  # a shard holds thousands
+        return [(files[file], where) for file, where in origins]
 
     @property
     def labels(self) -> list[int | None]:

@@ -99,8 +99,8 @@ class Detail(Analysis):
         series: dict[str, list[Point]] = {}
         for row in table:
             points = series.setdefault(f"{row['channel']}{'' if row['condition'] == KEPT else f', {CONTROL}'}", [])
-            share, reach = float(row["kept"]), Z95 * float(row["kept_sem"])
-            points.append((float(len(points)), share, (share - reach, share + reach)))
+            share, margin = float(row["kept"]), Z95 * float(row["kept_sem"])
+            points.append((float(len(points)), share, (share - margin, share + margin)))
         bands = list(dict.fromkeys(f"{float(row['from']):.0f} to {float(row['to']):.0f}" for row in table))
         x_label = "spatial frequency, cycles per image"
         y_label = "share of variance kept, 95 % intervals"

@@ -39,7 +39,8 @@ class Interpolation(Analysis):
             return Finding(self.name, self.question, reason="there is only one photograph: a pair is needed")
         features = encoded(inverter.representation, images)
         pairs = len(images) // 2
-        names = [f"{ids[2 * pair]} + {ids[2 * pair + 1]}" for pair in range(pairs)]
+        both = list(zip(ids[0 : 2 * pairs : 2], ids[1 : 2 * pairs : 2], strict=True))
+        names = [" + ".join(pair) for pair in both]
         first, second = features[0 : 2 * pairs : 2], features[1 : 2 * pairs : 2]
         shares = [step / (self.steps - 1) for step in range(self.steps)]
         pictures = [inverted(inverter, torch.lerp(first, second, share)) for share in shares]
@@ -64,5 +65,5 @@ class Interpolation(Analysis):
             f"{where}, the picture is {plus_minus(middle, 'off_overlay')} of the distance between the two ends away "
             f"from their overlay (0: nothing but an overlay; {pairs} pair{'s' if pairs > 1 else ''})."
         )
-        sheet = Sheet(self.question, columns, [name.replace(" + ", "\n+ ") for name in names[:SHOWN]])
+        sheet = Sheet(self.question, columns, ["\n+ ".join(pair) for pair in both[:SHOWN]])
         return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
