@@ -253,8 +253,7 @@ def evaluate(
 
 def warn_trained_on(photos: Photos, train_photos: Photos) -> None:
     """Warn where a run is judged on its own training photographs."""
-    known = set(train_photos.places)
-    if count := sum(one in known for one in photos.places):
+    if count := sum(photos.among(train_photos)):
         warnings.warn(
             f"the run was trained on {count} of these {len(photos)} photographs: on others its errors are larger",
             PreimageWarning,
@@ -397,11 +396,11 @@ def evaluate_saved(
     assert isinstance(trained, SavedFeatures)
     if settings is None and (features is None or not images):
         raise SettingsError(f"{trained.name} has no encoder: give saved pairs, by features and images")
-    contenders, held_out = [Contender(main, "its training photographs")], None
-    known: set[tuple[str, int]] = set()
+    contenders = [Contender(main, "its training photographs")]
+    train_photos, held_out = None, None
     if settings is not None:
         train_photos, held_out = runs.open_photos(settings, trained)
-        known, fit = set(train_photos.places), fit or settings.photos.fit
+        fit = fit or settings.photos.fit
         words = f"{sources_in_words(settings.photos.train)} ({len(train_photos)} photographs)"
         contenders = [Contender(main, words), *fit_baselines(trained, train_photos, words, device)]
     else:
@@ -409,7 +408,9 @@ def evaluate_saved(
     judged = trained if features is None else SavedFeatures(features, trained.image_size)
     check_like(judged, trained)
     if images:
-        photos = without(judged.match(Photos.open(images, trained.image_size, fit or "crop")), known)
+        photos = judged.match(Photos.open(images, trained.image_size, fit or "crop"))
+        if train_photos is not None:
+            photos = without(photos, train_photos)
     elif features is not None or held_out is None:
         raise SettingsError("name the photographs that the features belong to, by --images")
     else:
@@ -430,9 +431,9 @@ def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
         raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
 
 
-def without(photos: Photos, known: set[tuple[str, int]]) -> Photos:
+def without(photos: Photos, train_photos: Photos) -> Photos:
     """The photographs that are not among those an inverter was trained on."""
-    seen = [one in known for one in photos.places]
+    seen = photos.among(train_photos)
     if all(seen):
         raise FeatureError("the inverter was trained on all of these photographs: name others")
     part = photos.subset(index for index, trained_on in enumerate(seen) if not trained_on)

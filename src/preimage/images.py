@@ -434,6 +434,11 @@ class Photos:
         files = {file: str(Path(file).resolve()) for file in {file for file, _ in origins}}  # a shard holds thousands
         return [(files[file], where) for file, where in origins]
 
+    def among(self, others: Photos) -> list[bool]:
+        """Of each photograph, whether it is one of `others` too, by its place."""
+        known = set(others.places)
+        return [place in known for place in self.places]
+
     @property
     def labels(self) -> list[int | None]:
         return [photo.label for photo in self.photos]

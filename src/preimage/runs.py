@@ -47,7 +47,7 @@ from preimage.interfaces import Representation, never
 from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.linear import MeanImage
-from preimage.inverters.upconv import PREPARATION_PHOTOS, UpConv
+from preimage.inverters.upconv import UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.pairs import EncodedPhotos
 from preimage.plain import build
@@ -312,9 +312,7 @@ def _train(
     inverter = make_inverter(settings, representation)
     network = inverter.network.to(accelerator.device)
     batch_size = settings.training.batch_size
-    inverter.prepare(
-        EncodedPhotos(representation, photos.first(PREPARATION_PHOTOS), batch_size, str(accelerator.device))
-    )
+    inverter.prepare(EncodedPhotos(representation, photos, batch_size, str(accelerator.device)))
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
@@ -463,8 +461,7 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
         photos, validation = split(photos, sources.held_out, settings.seed)
     else:
         return photos, None
-    known = set(photos.places)
-    if seen := sum(place in known for place in validation.places):
+    if seen := sum(validation.among(photos)):
         warnings.warn(f"{seen} validation photographs are trained on too: name others", PreimageWarning, stacklevel=2)
     if len(validation) < 2:
         raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
