@@ -65,11 +65,11 @@ def stepper(
 ) -> Callable[[], None]:
     """What takes `training.steps_at_once` training steps on the same (features, images) each time it is called."""
     state = training.start(inverter.network.to(accelerator.device), settings.training)
-    batches, grid = itertools.repeat(batch), inverter.representation.grid
+    batches, places = itertools.repeat(batch), inverter.places
 
     def step() -> None:
         last = state.step + training.steps_at_once(accelerator.device)
-        training.train(state, batches, last, settings.training, accelerator, grid=grid)
+        training.train(state, batches, last, settings.training, accelerator, places=places)
 
     return step
 

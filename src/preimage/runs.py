@@ -320,7 +320,7 @@ def _train(
     if representation.costly and settings.augmentation.variants and on_gpu:
         memory = FeatureMemory(representation.uncached.encode, accelerator.device)
     trial = examples(stream, inverter, accelerator.device, 0, memory)
-    own_pace = training.seconds_per_step(network, trial, settings.training, accelerator, grid=representation.grid)
+    own_pace = training.seconds_per_step(network, trial, settings.training, accelerator, places=inverter.places)
     pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
     settings = with_steps(settings, len(photos), pace)
     steps = settings.training.steps
@@ -358,7 +358,7 @@ def _train(
         steps,
         settings.training,
         accelerator,
-        grid=representation.grid,
+        places=inverter.places,
         on_step=diary.stepped,
         on_evaluate=diary.evaluated,
         on_checkpoint=diary.saved,
@@ -438,7 +438,7 @@ def measure_pace(settings: Settings, device: str | None = None) -> float:
             yield inverter.inputs(representation.batch([], images)), images
 
     return training.seconds_per_step(
-        network, batches(), settings.training, accelerator, grid=representation.grid, repeats=2, ignored=1
+        network, batches(), settings.training, accelerator, places=inverter.places, repeats=2, ignored=1
     )
 
 

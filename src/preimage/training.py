@@ -172,7 +172,7 @@ def train(
     settings: TrainingSettings,
     accelerator: Accelerator,
     *,
-    grid: int | None = None,
+    places: int | None = None,
     on_step: Callable[[Progress], None] = ignore,
     on_evaluate: Callable[[TrainingState], None] = ignore,
     on_checkpoint: Callable[[TrainingState], None] = ignore,
@@ -180,7 +180,7 @@ def train(
 ) -> TrainingState:
     """Train from `state.step` to `steps` on `batches` of (features, images); returns the state where it stopped.
 
-    `grid` is the number of pixels between places of the features, for the penalty of `grid_weight`.
+    `places` is how many features of a map lie side by side, for the penalty of `grid_weight`; None for vectors.
 
     Minimises the mean squared error: the optimum is the expected pre-image, E[x | features]. `on_checkpoint` is only
     called while every loss so far was finite; `DivergedError` is raised otherwise. `should_stop` is asked after each
@@ -209,8 +209,8 @@ def train(
         with seeded(draw, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images, settings.loss_size)
-        if grid is not None and settings.grid_weight:
-            period = grid * reconstructions.shape[3] // images.shape[3]  # the decoder may work at another size
+        if places is not None and settings.grid_weight:
+            period = reconstructions.shape[3] // places
             loss = error + settings.grid_weight * grid_penalty(reconstructions, period, accelerator)
         norm = descend(state, loss, rate, settings, optimizer, accelerator.backward)
         unread.append(torch.stack([error.detach(), norm.detach()]))
@@ -339,7 +339,7 @@ def seconds_per_step(
     settings: TrainingSettings,
     accelerator: Accelerator,
     *,
-    grid: int | None = None,
+    places: int | None = None,
     repeats: int = 8,
     ignored: int = 2,
 ) -> float:
@@ -356,7 +356,7 @@ def seconds_per_step(
 
     trial, steps = start(copy.deepcopy(decoder), settings), repeats + ignored
     train(
-        trial, batches, steps, settings, accelerator, grid=grid,
+        trial, batches, steps, settings, accelerator, places=places,
         on_step=lambda progress: times.append(progress.seconds), should_stop=long_enough,
     )  # fmt: skip
     accelerator.free_memory()

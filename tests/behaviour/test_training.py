@@ -18,15 +18,17 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from preimage import api, runs, training
 from preimage.errors import BusyError, DivergedError, RunError, SettingsError
 from preimage.images import Photos
 from preimage.interfaces import never
 from preimage.inverters import UpConv
+from preimage.networks.preprocessing import Preprocessing
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG
+from preimage.representations.network import ModuleLayer
 from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import (
     Progress,
@@ -333,8 +335,6 @@ def test_a_compiled_decoder_trains_to_the_same_picture(finished: Path, crops: Pa
 
 
 def test_a_run_on_another_encoder_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from preimage.representations import HOG
-
     monkeypatch.setattr(HOG, "version", 2)
     with pytest.raises(RunError, match="was trained on another 'hog'"):
         runs.load_inverter(finished)
@@ -400,6 +400,19 @@ def test_the_grid_penalty_has_the_slope_of_the_energy(sample_images: Tensor) -> 
     again = sample_images.clone().requires_grad_()
     grid_energy(steepness(again[::4, :, ::5], again[::4, :, :, ::5], 8)).backward()
     torch.testing.assert_close(images.grad, again.grad)
+
+
+def test_the_grid_penalty_keeps_the_places_of_a_networks_map_from_showing(crops: Path) -> None:
+    layer = ModuleLayer(nn.Conv2d(3, 8, 8, stride=8), "", Preprocessing(64))
+    pairs = EncodedPhotos(layer, Photos.open([crops], 64))
+
+    def energy(grid_weight: float) -> float:
+        settings = TrainingSettings(steps=40, warmup_steps=5, precision="float32", grid_weight=grid_weight)
+        inverter = UpConv(layer, "paper-map", width=0.1).fit(pairs, settings)
+        images = inverter.invert(next(iter(pairs)).features)
+        return float(grid_energy(steepness(images, images, 8)))
+
+    assert energy(1.0) < 0.5 * energy(0.0)
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -59,6 +59,12 @@ class UpConv(Inverter):
         """The shape of what the network reads in training, one image's."""
         return self.representation.feature_shape
 
+    @property
+    def places(self) -> int | None:
+        """How many features lie side by side in a map, which training keeps from showing; None for vectors."""
+        shape = self.representation.feature_shape
+        return shape[2] if len(shape) == 3 else None
+
     def inputs(self, batch: Batch) -> Tensor:
         """What the network reads in training."""
         return batch.features
@@ -91,7 +97,7 @@ class UpConv(Inverter):
         batches = ((self.inputs(batch), batch.images) for batch in repeated(pairs))
         state = training.start(self.network, settings)
         accelerator = training.make_accelerator(next(self.network.parameters()).device.type)
-        training.train(state, batches, settings.steps or 1000, settings, accelerator, grid=self.representation.grid)
+        training.train(state, batches, settings.steps or 1000, settings, accelerator, places=self.places)
         return self.use(state.best)
 
     @torch.inference_mode()
