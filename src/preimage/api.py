@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from preimage import runs, zoo
 from preimage.analyses import ANALYSES
 from preimage.cache import cached
-from preimage.config import Settings, load_preset, make_settings, preset_names
+from preimage.config import DecoderSettings, Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
 from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
@@ -119,6 +119,7 @@ def train(
     run: str | Path,
     *,
     validation: Sources = (),
+    start_from: str | Path | None = None,
     overrides: Iterable[str] = (),
     seed: int = 0,
     device: str | None = None,
@@ -127,11 +128,15 @@ def train(
 ) -> Run:
     """Train an inverter on photographs into a new run folder.
 
-    `preset` names the settings to start from; `overrides` are texts such as `"training.minutes=30"`. Raises
-    `PreimageError` with advice for anything a caller can mend.
+    `preset` names the settings to start from; `overrides` are texts such as `"training.minutes=30"`. `start_from` is a
+    trained inverter, as `load_inverter` knows it, whose decoder and weights are the first ones. Raises `PreimageError`
+    with advice for anything a caller can mend.
     """
-    settings = training_settings(preset, images, validation, overrides, seed)
-    return runs.train(settings, run, device=device, reporter=reporter, should_stop=should_stop)
+    overrides = list(overrides)
+    settings, start = started_from(
+        start_from, training_settings(preset, images, validation, overrides, seed), overrides
+    )
+    return runs.train(settings, run, start=start, device=device, reporter=reporter, should_stop=should_stop)
 
 
 def train_saved(
@@ -140,6 +145,7 @@ def train_saved(
     run: str | Path,
     *,
     validation: Sources = (),
+    start_from: str | Path | None = None,
     overrides: Iterable[str] = (),
     seed: int = 0,
     device: str | None = None,
@@ -156,8 +162,24 @@ def train_saved(
         "augmentation": {"flip": False, "min_scale": 1.0},
         "seed": seed,
     }
-    settings = make_settings(tables, overrides)
-    return runs.train(settings, run, device=device, reporter=reporter, should_stop=should_stop)
+    overrides = list(overrides)
+    settings, start = started_from(start_from, make_settings(tables, overrides), overrides)
+    return runs.train(settings, run, start=start, device=device, reporter=reporter, should_stop=should_stop)
+
+
+def started_from(
+    name: str | Path | None, settings: Settings, overrides: Sequence[str]
+) -> tuple[Settings, UpConv | None]:
+    """The settings with the decoder of a trained inverter, and it; raises `SettingsError` where it is no network."""
+    if name is None:
+        return settings, None
+    if other := [one for one in overrides if one.startswith("decoder.")]:
+        raise SettingsError(f"the decoder is that of {name}: leave out {other[0]}")
+    start = load_inverter(name, **zoo.given_weights(settings.representation))
+    if not isinstance(start, UpConv):
+        raise SettingsError(f"{name} holds {start.name!r}: training starts from a trained network")
+    decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
+    return dataclasses.replace(settings, decoder=decoder), start
 
 
 def training_settings(

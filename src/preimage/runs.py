@@ -49,6 +49,7 @@ from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
+from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
 from preimage.plain import build
 from preimage.representations import SavedFeatures, get_representation
@@ -163,9 +164,9 @@ class Run:
             raise RunError(f"{file} is missing or damaged: {error}") from error
 
     def begin(self, settings: Settings, step: int, provenance: dict[str, Any]) -> None:
-        """Write what is about to run; of a run that has come to a step, add what it goes on with, and cut the log."""
+        """Write what is about to run; of a run with a checkpoint, add what it goes on with, and cut the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if step and self.provenance_file.exists():
+        if self.checkpoint_file.exists() and self.provenance_file.exists():
             before = self.provenance
             resumed = [*before.get("resumed", []), {"step": step, **provenance}]
             provenance = before | {"resumed": resumed}
@@ -262,17 +263,21 @@ def train(
     settings: Settings,
     folder: str | Path,
     *,
+    start: UpConv | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Run:
-    """Train an inverter into a new run folder. Under `accelerate launch` every process calls this alike."""
+    """Train an inverter into a new run folder. Under `accelerate launch` every process calls this alike.
+
+    `start` is a trained one with the same decoder, whose weights are the first ones.
+    """
     accelerator = training.make_accelerator(device)
     run = Run.new(folder)
     accelerator.wait_for_everyone()
     with held(run, accelerator):
         Run.new(folder)  # nobody was faster
-        return _train(run, settings, accelerator, reporter or Reporter(), should_stop)
+        return _train(run, settings, accelerator, reporter or Reporter(), should_stop, start)
 
 
 def resume(
@@ -297,7 +302,12 @@ def held(run: Run, accelerator: Accelerator) -> contextlib.AbstractContextManage
 
 
 def _train(
-    run: Run, settings: Settings, accelerator: Accelerator, reporter: Reporter, should_stop: Callable[[], bool]
+    run: Run,
+    settings: Settings,
+    accelerator: Accelerator,
+    reporter: Reporter,
+    should_stop: Callable[[], bool],
+    start: UpConv | None = None,
 ) -> Run:
     representation = settings.get_representation()
     on_gpu = accelerator.device.type == "cuda"  # where most features are computed faster than read from disk
@@ -313,6 +323,8 @@ def _train(
     network = inverter.network.to(accelerator.device)
     batch_size = settings.training.batch_size
     inverter.prepare(EncodedPhotos(representation, photos, batch_size, str(accelerator.device)))
+    if start is not None:
+        take_weights(inverter, start)
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
@@ -348,7 +360,11 @@ def _train(
     )
     trial.close()  # with the photographs and features that it holds
     if accelerator.is_main_process:
-        run.begin(settings, state.step, provenance(representation, photos, plan, accelerator))
+        made_with = provenance(representation, photos, plan, accelerator)
+        if start is not None:
+            made_with["started_from"] = fingerprint(start.network)
+            run.save_checkpoint(state, 0.0)  # before the run is one: it never goes on without these weights
+        run.begin(settings, state.step, made_with)
         reporter.planned(plan)
 
     diary = Diary(run, inverter, validation, accelerator, reporter, seconds_before)
@@ -513,6 +529,18 @@ def make_inverter(settings: Settings, representation: Representation) -> UpConv:
     """The inverter a run trains, as it is before the first step."""
     kind = Autoencoder if settings.autoencoder else UpConv
     return kind(representation, settings.decoder.name, settings.decoder.width, settings.seed)
+
+
+def take_weights(inverter: UpConv, start: UpConv) -> None:
+    """Begin with the weights of a trained inverter; raises `SettingsError` where its network is another."""
+    kinds = [
+        f"{one.name} with {one.settings['decoder']!r} at width {one.settings['width']} for features of "
+        + " x ".join(map(str, one.representation.feature_shape))
+        for one in (start, inverter)
+    ]
+    if kinds[0] != kinds[1]:
+        raise SettingsError(f"training cannot start from {kinds[0]}: what is to be trained is {kinds[1]}")
+    load_weights(inverter.network, start.network.state_dict())
 
 
 def examples(

@@ -24,7 +24,7 @@ from preimage import api, runs, training
 from preimage.errors import BusyError, DivergedError, RunError, SettingsError
 from preimage.images import Photos
 from preimage.interfaces import never
-from preimage.inverters import UpConv
+from preimage.inverters import MeanImage, UpConv, save_inverters
 from preimage.networks.preprocessing import Preprocessing
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG
@@ -47,7 +47,8 @@ TINY = [
 
 
 def train_tiny(crops: Path, run: Path, *more: str, **options: object) -> Run:
-    return api.train("hog", crops, run, validation=crops, overrides=[*TINY, *more], device="cpu", **options)  # type: ignore[arg-type]
+    tiny = [one for one in TINY if not (one.startswith("decoder.") and "start_from" in options)]
+    return api.train("hog", crops, run, validation=crops, overrides=[*tiny, *more], device="cpu", **options)  # type: ignore[arg-type]
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -135,6 +136,43 @@ def test_stopping_and_resuming_ends_with_identical_weights(
     assert_identical(weights(finished), weights(run.folder))
     logged = [record["step"] for record in run.log_records() if "loss" in record]
     assert logged == sorted(set(logged))
+
+
+def test_training_starts_where_another_ended(finished: Path, crops: Path, tmp_path: Path) -> None:
+    few = ("training.steps=4", "training.learning_rate=1e-6", "training.evaluate_every=1")
+    first = Run(finished).validations[-1]["nre"]
+    further = train_tiny(crops, tmp_path / "further", *few, start_from=finished)
+    assert [one["nre"] for one in further.validations] == pytest.approx([first] * 4, abs=1e-3)
+    assert further.settings.decoder == Run(finished).settings.decoder
+    assert train_tiny(crops, tmp_path / "anew", *few).validations[0]["nre"] > first + 0.01
+
+
+def test_a_run_that_starts_from_another_goes_on_without_it(finished: Path, crops: Path, tmp_path: Path) -> None:
+    few = ("training.steps=4", "training.learning_rate=1e-3")
+    whole = train_tiny(crops, tmp_path / "whole", *few, start_from=finished)
+
+    class Impatient(Reporter):
+        def planned(self, plan: Plan) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(crops, tmp_path / "cut", *few, start_from=finished, reporter=Impatient())
+    assert Run(tmp_path / "cut").step == 0
+    runs.resume(tmp_path / "cut", device="cpu")
+    assert_identical(weights(whole.folder), weights(tmp_path / "cut"))
+    assert Run(tmp_path / "cut").provenance["started_from"] == whole.provenance["started_from"]
+
+
+def test_training_starts_only_from_a_network_that_fits(finished: Path, crops: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"the decoder is that of .*: leave out decoder.width=2"):
+        train_tiny(crops, tmp_path / "run", "decoder.width=2", start_from=finished)
+    with pytest.raises(SettingsError, match=r"cannot start from .* of 58 x 16 x 16: .* of 31 x 8 x 8"):
+        train_tiny(crops, tmp_path / "run", start_from="lbp")
+    mean = MeanImage(HOG(image_size=64)).fit(EncodedPhotos(HOG(image_size=64), Photos.open(crops, 64)))
+    save_inverters([mean], tmp_path / "mean.safetensors")
+    with pytest.raises(SettingsError, match="holds 'mean-image': training starts from a trained network"):
+        train_tiny(crops, tmp_path / "run", start_from=tmp_path / "mean.safetensors")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_interrupted_before_its_first_checkpoint_begins_anew(finished: Path, crops: Path, tmp_path: Path) -> None:

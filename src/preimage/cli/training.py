@@ -46,6 +46,9 @@ def train(
     val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
     run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="A trained inverter (hog, a run, a file): its decoder, its weights at first.")
+    ] = None,
     features: FeaturesOption = None,
     steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
@@ -71,7 +74,8 @@ def train(
     with progress_bar() as bar:
         reporter = make_reporter(bar)
         if resume is not None:
-            if preset or features or images or val or run or settings or steps or epochs or minutes or seed:
+            budget = steps or epochs or minutes
+            if preset or features or images or val or run or start_from or settings or budget or seed:
                 raise SettingsError("--resume goes on with a run's own settings: it takes no others")
             result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
         else:
@@ -83,6 +87,7 @@ def train(
             overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
             options: dict[str, Any] = {
                 "validation": val,
+                "start_from": start_from,
                 "overrides": overrides,
                 "seed": seed,
                 "device": device,
