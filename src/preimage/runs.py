@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from preimage import training
@@ -111,7 +112,7 @@ class Run:
 
     @property
     def checkpoint(self) -> dict[str, Any]:
-        """Of the last checkpoint: `step`, `seconds` of training so far, and the name of its `tensors`."""
+        """Of the last checkpoint: `step`, `seconds` of training so far, and its `tensors`, a file with its `sha256`."""
         return read_json(self.checkpoint_file)
 
     @contextlib.contextmanager
@@ -136,13 +137,13 @@ class Run:
         """Write the state beside the last checkpoint, then let it take effect by one rename."""
         folder = self.checkpoint_file.parent
         tensors = folder / f"state-{state.step:08d}.safetensors"
+        content = save(pack(state))
+        facts = {"tensors": tensors.name, "sha256": hashlib.sha256(content).hexdigest(), "seconds": round(seconds, 1)}
         try:
             folder.mkdir(exist_ok=True)
-            tensors.write_bytes(save(pack(state)))
+            tensors.write_bytes(content)
             sync(tensors)
-            write_json(
-                self.checkpoint_file, {"step": state.step, "tensors": tensors.name, "seconds": round(seconds, 1)}
-            )
+            write_json(self.checkpoint_file, {"step": state.step, **facts})
         except OSError as error:
             tensors.unlink(missing_ok=True)
             raise RunError(
@@ -159,9 +160,14 @@ class Run:
             raise RunError(f"{self.folder} has no checkpoint yet")
         file = self.checkpoint_file.parent / self.checkpoint["tensors"]
         try:
-            return load_file(file)
+            content = file.read_bytes()
+            tensors: dict[str, Tensor] = load(content)
         except (OSError, SafetensorError) as error:
             raise RunError(f"{file} is missing or damaged: {error}") from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.checkpoint.get("sha256", found):  # runs from before have none
+            raise RunError(f"{file} is damaged: its SHA-256 is not the one that checkpoint.json has")
+        return tensors
 
     def begin(self, settings: Settings, step: int, provenance: dict[str, Any]) -> None:
         """Write what is about to run; of a run with a checkpoint, add what it goes on with, and cut the log."""

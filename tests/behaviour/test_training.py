@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,16 @@ def test_stopping_and_resuming_ends_with_identical_weights(
     assert_identical(weights(finished), weights(run.folder))
     logged = [record["step"] for record in run.log_records() if "loss" in record]
     assert logged == sorted(set(logged))
+
+
+def test_a_changed_byte_in_a_checkpoint_is_noticed(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (file,) = (tmp_path / "run" / "checkpoint").glob("state-*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1  # in the last tensor
+    file.write_bytes(content)
+    with pytest.raises(RunError, match=r"state-00000040\.safetensors is damaged"):
+        runs.load_inverter(tmp_path / "run")
 
 
 def test_training_starts_where_another_ended(finished: Path, crops: Path, tmp_path: Path) -> None:
