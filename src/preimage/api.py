@@ -48,7 +48,7 @@ from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
 from preimage.representations import DOORS, REPRESENTATIONS, SavedFeatures, get_representation, is_door
 from preimage.representations.saved import PREFIX
-from preimage.runs import Reporter, Run
+from preimage.runs import Reporter, Run, Start
 
 HELD_OUT = 0.1  # share of saved pairs that are kept for validation
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel
@@ -169,7 +169,7 @@ def train_saved(
 
 def started_from(
     name: str | Path | None, settings: Settings, overrides: Sequence[str]
-) -> tuple[Settings, UpConv | None]:
+) -> tuple[Settings, Start | None]:
     """The settings with the decoder of a trained inverter, and it; raises `SettingsError` where it is no network."""
     if name is None:
         return settings, None
@@ -179,7 +179,19 @@ def started_from(
     if not isinstance(start, UpConv):
         raise SettingsError(f"{name} holds {start.name!r}: training starts from a trained network")
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
-    return dataclasses.replace(settings, decoder=decoder), start
+    facts = ("training", "augmentation", "made_with", "started_from")
+    origin = {key: value for key, value in card_of(name, start).items() if key in facts}
+    return dataclasses.replace(settings, decoder=decoder), Start(start, {"inverter": str(name), **origin})
+
+
+def card_of(name: str | Path, inverter: Inverter) -> dict[str, Any]:
+    """How an inverter was made, by its card or its run folder; nothing where a file has no card beside it."""
+    if not is_path(name):
+        return zoo.card(str(name))
+    if Path(name).is_dir():
+        return zoo.describe(Run.open(name), inverter.representation)
+    file = Path(name).with_suffix(".json")
+    return runs.read_json(file) if file.exists() else {}
 
 
 def training_settings(

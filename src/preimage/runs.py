@@ -21,7 +21,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -257,6 +257,14 @@ class Plan:
     matched_by: str = ""  # how saved features found their photographs
 
 
+@dataclass(frozen=True)
+class Start:
+    """A trained inverter whose weights are the first ones of a run, and what is known of it, for the provenance."""
+
+    inverter: UpConv
+    origin: Mapping[str, Any]
+
+
 class Reporter:
     """What a training tells while it runs; this one keeps silent. The command line draws a progress bar."""
 
@@ -269,15 +277,12 @@ def train(
     settings: Settings,
     folder: str | Path,
     *,
-    start: UpConv | None = None,
+    start: Start | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Run:
-    """Train an inverter into a new run folder. Under `accelerate launch` every process calls this alike.
-
-    `start` is a trained one with the same decoder, whose weights are the first ones.
-    """
+    """Train an inverter into a new run folder. Under `accelerate launch` every process calls this alike."""
     accelerator = training.make_accelerator(device)
     run = Run.new(folder)
     accelerator.wait_for_everyone()
@@ -313,7 +318,7 @@ def _train(
     accelerator: Accelerator,
     reporter: Reporter,
     should_stop: Callable[[], bool],
-    start: UpConv | None = None,
+    start: Start | None = None,
 ) -> Run:
     representation = settings.get_representation()
     on_gpu = accelerator.device.type == "cuda"  # where most features are computed faster than read from disk
@@ -330,7 +335,7 @@ def _train(
     batch_size = settings.training.batch_size
     inverter.prepare(EncodedPhotos(representation, photos, batch_size, str(accelerator.device)))
     if start is not None:
-        take_weights(inverter, start)
+        take_weights(inverter, start.inverter)
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
@@ -368,7 +373,7 @@ def _train(
     if accelerator.is_main_process:
         made_with = provenance(representation, photos, plan, accelerator)
         if start is not None:
-            made_with["started_from"] = fingerprint(start.network)
+            made_with["started_from"] = {**start.origin, "weights": fingerprint(start.inverter.network)}
             run.save_checkpoint(state, 0.0)  # before the run is one: it never goes on without these weights
         run.begin(settings, state.step, made_with)
         reporter.planned(plan)

@@ -177,6 +177,7 @@ def describe(run: Run, representation: Representation) -> dict[str, Any]:
         "curve": [
             {key: record[key] for key in ("step", "nre", "nre_sem", "n", "seconds")} for record in run.validations
         ],
+        **({"started_from": provenance["started_from"]} if "started_from" in provenance else {}),
     }
 
 

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from preimage import api, runs, training
+from preimage import api, runs, training, zoo
 from preimage.errors import BusyError, DivergedError, RunError, SettingsError
 from preimage.images import Photos
 from preimage.interfaces import never
@@ -171,7 +171,10 @@ def test_a_run_that_starts_from_another_goes_on_without_it(finished: Path, crops
     assert Run(tmp_path / "cut").step == 0
     runs.resume(tmp_path / "cut", device="cpu")
     assert_identical(weights(whole.folder), weights(tmp_path / "cut"))
-    assert Run(tmp_path / "cut").provenance["started_from"] == whole.provenance["started_from"]
+    origin = Run(tmp_path / "cut").provenance["started_from"]
+    assert origin == whole.provenance["started_from"]
+    assert (origin["inverter"], origin["training"]["steps"]) == (str(finished), 40)
+    assert zoo.describe(whole, HOG(image_size=64))["started_from"] == origin
 
 
 def test_training_starts_only_from_a_network_that_fits(finished: Path, crops: Path, tmp_path: Path) -> None:
