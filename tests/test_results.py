@@ -47,6 +47,19 @@ def test_another_number_on_a_card_is_another_number_on_the_page(own_zoo: Path, t
     assert page.count("0.123 ±") == 2  # among all, and beside the paper
 
 
+def test_what_a_training_started_from_counts_too(own_zoo: Path) -> None:
+    first = zoo.card("hog") | {"training": {"steps": 1000, "batch_size": 32, "seconds": 3600.0}}
+    second = {"steps": 500, "batch_size": 64, "seconds": 1800.0}
+    both = zoo.card("hog") | {"training": second, "started_from": {"inverter": "hog", **first}}
+    told = results.cost("hog", both)
+    assert (told["steps"], told["seen"], told["time"]) == ("1,000 + 500", "64,000", "90 min")
+    seen = [place for place, _, _ in results.curve_of(both)]
+    assert seen == sorted(seen)
+    assert seen[-1] == 32000 + 64 * both["curve"][-1]["step"]
+    unknown = both | {"started_from": {"inverter": "./file.safetensors", "weights": "of some file without a card"}}
+    assert results.cost("hog", unknown)["steps"] == "500"
+
+
 def test_slow_baselines_stand_beside_the_inverter_where_they_were_measured(own_zoo: Path, tmp_path: Path) -> None:
     assert "take long" not in results.write(tmp_path / "without.md").read_text()
     card = json.loads((own_zoo / "hog.json").read_text())

@@ -179,7 +179,7 @@ def started_from(
     if not isinstance(start, UpConv):
         raise SettingsError(f"{name} holds {start.name!r}: training starts from a trained network")
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
-    facts = ("training", "augmentation", "made_with", "started_from")
+    facts = ("training", "augmentation", "made_with", "curve", "started_from")
     origin = {key: value for key, value in card_of(name, start).items() if key in facts}
     return dataclasses.replace(settings, decoder=decoder), Start(start, {"inverter": str(name), **origin})
 

@@ -72,8 +72,10 @@ def write(
         evaluated=span(card["evaluation"]["n"] for card in cards.values()),
         pairwise=span(round(card["evaluation"]["pairwise_distance"]) for card in cards.values()),
         widths=span(card["decoder"]["width"] for card in cards.values()),
-        hours=hours(sum(card["training"]["seconds"] for card in cards.values())),
-        hardware=list(dict.fromkeys(card["made_with"]["device"] for card in cards.values())),
+        hours=hours(sum(seconds_of(part) for card in cards.values() for part in trainings(card))),
+        hardware=list(
+            dict.fromkeys(part["made_with"]["device"] for card in cards.values() for part in trainings(card))
+        ),
     )
     output.write_text(page)
     return output
@@ -178,21 +180,40 @@ def comparison(cards: Cards) -> list[dict[str, str]]:
 
 def cost(name: str, card: Mapping[str, Any]) -> dict[str, str]:
     """What an inverter cost to train, and what it weighs."""
+    parts = trainings(card)
     training = card["training"]
-    seen = training["steps"] * training["batch_size"]
     return {
         "name": name,
         "decoder": card["decoder"]["name"],
         "weights": f"{card['decoder']['parameters'] / 1e6:.1f} M",
         "size": f"{card['size_bytes'] / 2**20:.1f} MiB",
         "photographs": f"{card['photos']['n']:,}",
-        "steps": f"{training['steps']:,}",
-        "seen": f"{seen:,}",
-        "time": hours(training["seconds"]),
+        "steps": " + ".join(f"{part['training']['steps']:,}" for part in parts),
+        "seen": f"{sum(map(photographs_seen, parts)):,}",
+        "time": hours(sum(map(seconds_of, parts))),
         "pace": f"{training['images_per_second']:.0f}" if "images_per_second" in training else "",
         "waiting": f"{100 * training['waiting']:.0f} %" if "waiting" in training else "",
-        "device": f"{card['made_with']['device']}, {card['made_with']['precision']}",
+        "device": ", then ".join(dict.fromkeys(map(device_of, parts))),
     }
+
+
+def trainings(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is known of each training of an inverter, in order: one that others started from comes first."""
+    before = card.get("started_from", {})
+    return [*(trainings(before) if "training" in before else []), card]
+
+
+def photographs_seen(card: Mapping[str, Any]) -> int:
+    """In its last training, one seen twice counted twice."""
+    return int(card["training"]["steps"] * card["training"]["batch_size"])
+
+
+def seconds_of(card: Mapping[str, Any]) -> float:
+    return float(card["training"]["seconds"])
+
+
+def device_of(card: Mapping[str, Any]) -> str:
+    return f"{card['made_with']['device']}, {card['made_with']['precision']}"
 
 
 def plus_minus(value: float, error: float, places: int) -> str:
@@ -216,6 +237,16 @@ def by_family(cards: Cards) -> Mapping[str, Cards]:
     return families
 
 
+def curve_of(card: Mapping[str, Any]) -> list[tuple[float, float, float]]:
+    """(photographs seen, NRE, standard error) over all trainings of an inverter."""
+    points, before = [], 0
+    for part in trainings(card):
+        size = part["training"]["batch_size"]
+        points += [(before + size * one["step"], one["nre"], one["nre_sem"]) for one in part["curve"]]
+        before += photographs_seen(part)
+    return points
+
+
 def draw_family(family: str, cards: Cards, folder: Path) -> dict[str, Any]:
     """Errors layer by layer beside the baselines', and how they fell in training."""
     errors, training = folder / f"results-{family}-errors.png", folder / f"results-{family}-training.png"
@@ -228,13 +259,7 @@ def draw_family(family: str, cards: Cards, folder: Path) -> dict[str, Any]:
     layers = [name.partition(".")[2] for name in cards]
     shared = all(layers) and len({name.partition(".")[0] for name in cards}) == 1
     bars(series, layers if shared else list(cards), errors, family if shared else "", "NRE (lower is better)")
-    curves = {
-        name: [
-            (point["step"] * card["training"]["batch_size"], point["nre"], point["nre_sem"]) for point in card["curve"]
-        ]
-        for name, card in cards.items()
-        if card["curve"]
-    }
+    curves = {name: points for name, card in cards.items() if (points := curve_of(card))}
     drawn = [errors]
     if curves:
         curve(curves, training, "photographs seen in training", "NRE (lower is better)")
