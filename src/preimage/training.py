@@ -301,7 +301,8 @@ def grid_penalty(reconstructions: Tensor, grid: int, accelerator: Accelerator) -
     The energy is no sum over images, so every process follows its slope at the mean of all. A quarter of the batch will
     do, and every fifth line, which meets all places of the grid in turn.
     """
-    own = steepness(reconstructions[::4, :, ::5], reconstructions[::4, :, :, ::5], grid)
+    some = reconstructions[::4]
+    own = steepness(some[:, :, ::5], some[:, :, :, ::5], grid)
     everyone = accelerator.reduce(own.detach(), "mean").requires_grad_()
     (slope,) = torch.autograd.grad(grid_energy(everyone), everyone)
     penalty: Tensor = (slope * own).sum()
