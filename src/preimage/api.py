@@ -181,7 +181,21 @@ def started_from(
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
     facts = ("training", "augmentation", "made_with", "curve", "started_from")
     origin = {key: value for key, value in card_of(name, start).items() if key in facts}
-    return dataclasses.replace(settings, decoder=decoder), Start(start, {"inverter": str(name), **origin})
+    return (
+        dataclasses.replace(settings, decoder=decoder),
+        Start(start, {"inverter": str(name), **origin}, photos_of(name, start.representation.image_size)),
+    )
+
+
+def photos_of(name: str | Path, size: int) -> Photos | None:
+    """What an inverter was trained on, where it is a run's that held out none of them and they are still there."""
+    sources = Run.open(name).settings.photos if is_path(name) and Path(name).is_dir() else None
+    if sources is None or sources.held_out:
+        return None
+    try:
+        return Photos.open(sources.train, size)
+    except ImageError:
+        return None
 
 
 def card_of(name: str | Path, inverter: Inverter) -> dict[str, Any]:

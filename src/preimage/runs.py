@@ -259,10 +259,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Start:
-    """A trained inverter whose weights are the first ones of a run, and what is known of it, for the provenance."""
+    """A trained inverter whose weights are the first ones of a run."""
 
     inverter: UpConv
-    origin: Mapping[str, Any]
+    origin: Mapping[str, Any]  # what is known of it, for the provenance
+    photos: Photos | None = None  # that it was trained on, if they are at hand
 
 
 class Reporter:
@@ -303,7 +304,10 @@ def resume(
     run = Run.open(folder)
     with held(run, accelerator):
         if run.summary_file.exists():
-            raise RunError(f"{folder} is finished: {run.step} of {run.settings.training.steps} steps")
+            raise RunError(
+                f"{folder} is finished: {run.step} of {run.settings.training.steps} steps. To train further, begin "
+                f"another run with --start-from {folder}"
+            )
         return _train(run, run.settings, accelerator, reporter or Reporter(), should_stop)
 
 
@@ -336,6 +340,8 @@ def _train(
     inverter.prepare(EncodedPhotos(representation, photos, batch_size, str(accelerator.device)))
     if start is not None:
         take_weights(inverter, start.inverter)
+        if start.photos and validation and (seen := sum(validation.among(start.photos))):
+            warn_seen(seen, f"were trained on by {start.origin['inverter']}")
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
@@ -489,10 +495,14 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
     else:
         return photos, None
     if seen := sum(validation.among(photos)):
-        warnings.warn(f"{seen} validation photographs are trained on too: name others", PreimageWarning, stacklevel=2)
+        warn_seen(seen, "are trained on too")
     if len(validation) < 2:
         raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
     return photos, validation
+
+
+def warn_seen(count: int, how: str) -> None:
+    warnings.warn(f"{count} validation photographs {how}: name others", PreimageWarning, stacklevel=3)
 
 
 def split(photos: Photos, share: float, seed: int) -> tuple[Photos, Photos]:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from preimage import api, runs, training, zoo
-from preimage.errors import BusyError, DivergedError, RunError, SettingsError
+from preimage.errors import BusyError, DivergedError, PreimageWarning, RunError, SettingsError
 from preimage.images import Photos
 from preimage.interfaces import never
 from preimage.inverters import MeanImage, UpConv, save_inverters
@@ -152,7 +152,8 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(finished: Path, tmp_path: Pat
 def test_training_starts_where_another_ended(finished: Path, crops: Path, tmp_path: Path) -> None:
     few = ("training.steps=4", "training.learning_rate=1e-6", "training.evaluate_every=1")
     first = Run(finished).validations[-1]["nre"]
-    further = train_tiny(crops, tmp_path / "further", *few, start_from=finished)
+    with pytest.warns(PreimageWarning, match="64 validation photographs were trained on by .*finished: name others"):
+        further = train_tiny(crops, tmp_path / "further", *few, start_from=finished)
     assert [one["nre"] for one in further.validations] == pytest.approx([first] * 4, abs=1e-3)
     assert further.settings.decoder == Run(finished).settings.decoder
     assert train_tiny(crops, tmp_path / "anew", *few).validations[0]["nre"] > first + 0.01
