@@ -315,6 +315,7 @@ def of_run(path: Path) -> dict[str, Any]:
         "decoder": asdict(settings.decoder) | {"parameters": provenance["parameters"]},
         "steps": f"{run.step} of {settings.training.steps}, {settings.training.batch_size} photographs each",
         "photographs": f"{provenance['photos']} ({sources_in_words(settings.photos.train)})",
+        "started_from": provenance.get("started_from", {}).get("inverter", ""),
         "encoder": "trained too, as an autoencoder" if settings.autoencoder else "",
         "validation": ", ".join(settings.photos.validation) or "none",
         "hours": round(run.checkpoint["seconds"] / 3600, 2),
