@@ -306,7 +306,7 @@ def resume(
         if run.summary_file.exists():
             raise RunError(
                 f"{folder} is finished: {run.step} of {run.settings.training.steps} steps. To train further, begin "
-                f"another run with --start-from {folder}"
+                f"another run with --start-from {run.folder.absolute()}"
             )
         return _train(run, run.settings, accelerator, reporter or Reporter(), should_stop)
 
