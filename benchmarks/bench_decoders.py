@@ -54,7 +54,7 @@ from rivals import SIZES, Candidate, candidates, noise, stepper
 from timing import clock_of, in_turns
 
 QUICK = ["hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.pool"]  # where nothing is trained
-PAGE = Path(__file__).with_name("decoders.md")
+PAGE = Path(__file__).with_name("decoders.md.jinja")
 
 RECORDS = "records.jsonl"
 KEY = ("representation", "size", "decoder", "width")  # of the records of one decoder
