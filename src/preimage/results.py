@@ -49,6 +49,7 @@ def write(
     cards = {name: zoo.card(name) for name in zoo.shipped()}
     if not cards:
         raise PreimageError("nothing ships, so there are no results: preimage zoo train, preimage zoo export")
+    parts = [part for card in cards.values() for part in trainings(card)]
     folder = output.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     shown = list(exhibits(sample_files(), overrides=overrides, device=device, tell=tell))
@@ -72,10 +73,8 @@ def write(
         evaluated=span(card["evaluation"]["n"] for card in cards.values()),
         pairwise=span(round(card["evaluation"]["pairwise_distance"]) for card in cards.values()),
         widths=span(card["decoder"]["width"] for card in cards.values()),
-        hours=hours(sum(seconds_of(part) for card in cards.values() for part in trainings(card))),
-        hardware=list(
-            dict.fromkeys(part["made_with"]["device"] for card in cards.values() for part in trainings(card))
-        ),
+        hours=hours(sum(map(seconds_of, parts))),
+        hardware=list(dict.fromkeys(part["made_with"]["device"] for part in parts)),
     )
     output.write_text(page)
     return output

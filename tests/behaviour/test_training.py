@@ -79,6 +79,13 @@ class Listener(Reporter):
         self.validations.append(validation)
 
 
+class Impatient(Reporter):
+    """Interrupts a run that has told its plan and has not begun."""
+
+    def planned(self, plan: Plan) -> None:
+        raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="module")
 def finished(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of 40 steps."""
@@ -162,11 +169,6 @@ def test_training_starts_where_another_ended(finished: Path, crops: Path, tmp_pa
 def test_a_run_that_starts_from_another_goes_on_without_it(finished: Path, crops: Path, tmp_path: Path) -> None:
     few = ("training.steps=4", "training.learning_rate=1e-3")
     whole = train_tiny(crops, tmp_path / "whole", *few, start_from=finished)
-
-    class Impatient(Reporter):
-        def planned(self, plan: Plan) -> None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         train_tiny(crops, tmp_path / "cut", *few, start_from=finished, reporter=Impatient())
     assert Run(tmp_path / "cut").step == 0
@@ -191,10 +193,6 @@ def test_training_starts_only_from_a_network_that_fits(finished: Path, crops: Pa
 
 
 def test_a_run_interrupted_before_its_first_checkpoint_begins_anew(finished: Path, crops: Path, tmp_path: Path) -> None:
-    class Impatient(Reporter):
-        def planned(self, plan: Plan) -> None:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         train_tiny(crops, tmp_path / "run", "training.steps=40", reporter=Impatient())
     run = Run(tmp_path / "run")

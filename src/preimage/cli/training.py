@@ -73,9 +73,10 @@ def train(
     stop = stop_on_signals()
     with progress_bar() as bar:
         reporter = make_reporter(bar)
+        budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
         if resume is not None:
-            budget = steps or epochs or minutes
-            if preset or features or images or val or run or start_from or settings or budget or seed:
+            given = [preset, features, images, val, run, start_from, settings, seed, *budgets.values()]
+            if any(given):
                 raise SettingsError("--resume goes on with a run's own settings: it takes no others")
             result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
         else:
@@ -83,7 +84,6 @@ def train(
                 raise SettingsError(
                     "to train, name a preset, --images and --run; or --features, --images and --run; or --resume a run"
                 )
-            budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
             overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
             options: dict[str, Any] = {
                 "validation": val,
