@@ -102,6 +102,14 @@ def test_a_run_begun_with_other_settings_is_not_gone_on_with(crops: Path, tmp_pa
     assert "other settings than decoder.width=0.1 (was 0.05)" in found.reason
 
 
+def test_photographs_may_have_moved_meanwhile(crops: Path, tmp_path: Path) -> None:
+    shutil.copytree(crops, tmp_path / "photos")
+    stop = StopAt(5)
+    train_tiny(tmp_path / "photos", tmp_path / "runs", names=["hog"], reporter=stop, should_stop=stop)
+    shutil.rmtree(tmp_path / "photos")
+    assert train_tiny(crops, tmp_path / "runs", names=["hog"])["hog"].state == "finished"
+
+
 def test_one_that_fails_does_not_stop_the_others(crops: Path, tmp_path: Path) -> None:
     found = train_tiny(crops, tmp_path, "caffenet:representation.weights=nowhere.npz", names=["caffenet.fc6", "hog"])
     assert found["caffenet.fc6"].state == "failed"

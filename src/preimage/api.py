@@ -48,7 +48,7 @@ from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
 from preimage.representations import DOORS, REPRESENTATIONS, SavedFeatures, get_representation, is_door
 from preimage.representations.saved import PREFIX
-from preimage.runs import Reporter, Run, Start
+from preimage.runs import HELD_OUT_IN_WORDS, Reporter, Run, Start
 
 HELD_OUT = 0.1  # share of saved pairs that are kept for validation
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel
@@ -167,6 +167,26 @@ def train_saved(
     return runs.train(settings, run, start=start, device=device, reporter=reporter, should_stop=should_stop)
 
 
+def resume(
+    run: str | Path,
+    *,
+    images: Sources = (),
+    validation: Sources = (),
+    device: str | None = None,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = never,
+) -> Run:
+    """Go on with a run where its checkpoint stands; `images` and `validation` say where its photographs lie by now."""
+    settings = Run.open(run).settings
+    photos = dataclasses.replace(
+        settings.photos,
+        train=tuple(absolute(images)) or settings.photos.train,
+        validation=tuple(absolute(validation)) or settings.photos.validation,
+    )
+    settings = dataclasses.replace(settings, photos=photos)
+    return runs.resume(run, settings, device=device, reporter=reporter, should_stop=should_stop)
+
+
 def started_from(
     name: str | Path | None, settings: Settings, overrides: Sequence[str]
 ) -> tuple[Settings, Start | None]:
@@ -181,19 +201,20 @@ def started_from(
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
     facts = ("training", "augmentation", "made_with", "curve", "started_from")
     origin = {key: value for key, value in card_of(name, start).items() if key in facts}
-    return (
-        dataclasses.replace(settings, decoder=decoder),
-        Start(start, {"inverter": str(name), **origin}, photos_of(name, start.representation.image_size)),
-    )
+    validated = settings.photos.validation or settings.photos.held_out
+    seen = photos_of(name, start.representation) if validated else None
+    return dataclasses.replace(settings, decoder=decoder), Start(start, {"inverter": str(name), **origin}, seen)
 
 
-def photos_of(name: str | Path, size: int) -> Photos | None:
-    """What an inverter was trained on, where it is a run's that held out none of them and they are still there."""
-    sources = Run.open(name).settings.photos if is_path(name) and Path(name).is_dir() else None
-    if sources is None or sources.held_out:
+def photos_of(name: str | Path, representation: Representation) -> Photos | None:
+    """What an inverter was trained on, where it is a run's and they are still there."""
+    if not (is_path(name) and Path(name).is_dir()):
         return None
+    settings = Run.open(name).settings
     try:
-        return Photos.open(sources.train, size)
+        if settings.photos.held_out:  # drawn from those that can be read
+            return runs.training_photos(settings, representation)[0]
+        return Photos.open(settings.photos.train, representation.image_size)
     except ImageError:
         return None
 
@@ -240,16 +261,16 @@ def evaluate(
 ) -> Evaluation:
     """An inverter beside its baselines and its control, on photographs it has not seen.
 
-    Baselines are fitted on `train_images`, by default those a run was trained on. Without any, the mean image and the
+    `images` are by default those that a run was validated on. Baselines are fitted on `train_images`, by default those
+    it was trained on. Without any, the mean image and the
     ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
     photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
     `described` says in the table which photographs these are. `settings` are those of `load_inverter`; `loaded`
     is what `load_contenders` gave, where it was called before. `baselines` are slow ones to add, on the first
     `baseline_limit` photographs: names such as "gradient-descent", or files that `fit_inverter` wrote.
 
-    An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and by
-    default the photographs it held out, and the photographs it was trained on are left out. Its baselines are those of
-    its own training.
+    An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and the
+    photographs it was trained on are left out. Its baselines are those of its own training.
     """
     images, baselines = source_list(images), list(baselines)
     train_images = None if train_images is None else source_list(train_images)
@@ -268,23 +289,27 @@ def evaluate(
                 "to fit them on"
             )
         return evaluate_saved(kept, own, images, features, described, fit, device, limit, on_progress)
-    if not images:
-        raise SettingsError("name the photographs to evaluate on, by --images")
     if features is not None:
         raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
     fit = fit or (own.photos.fit if own else "crop")
-    photos = Photos.open(images, representation.image_size, fit).first(limit).load()
-    trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
-
-    if train_images is not None:
-        train_photos: Photos | None = Photos.open(train_images, representation.image_size, fit)
+    own_photos, held_out = at_hand(own, representation) if own else (None, None)
+    images = images or list(own.photos.validation if own else ())
+    if images:
+        photos = Photos.open(images, representation.image_size, fit)
+    elif held_out is not None:
+        photos = held_out
     else:
-        train_photos = at_hand(own.photos.train, representation.image_size, fit) if own else None
+        raise SettingsError("name the photographs to evaluate on, by --images")
+    photos = photos.first(limit).load()
+    trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
+    train_photos = own_photos
+    if own_photos is not None:
+        warn_seen(photos, own_photos, "the run was trained")
+    if train_images is not None:
+        train_photos = Photos.open(train_images, representation.image_size, fit).load()
+        warn_seen(photos, train_photos, "baselines are fitted")
     if train_photos is not None:
-        train_photos = train_photos.load()
         warn_left_out(train_photos.left_out)
-        if own and train_images is None:
-            warn_trained_on(photos, train_photos)
         words = f"{sources_in_words(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
         usual = fit_baselines(representation, train_photos, words, device)
         known = EncodedPhotos(representation, train_photos, device=device)
@@ -295,31 +320,31 @@ def evaluate(
     given = slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
     names = {main.name, *(one.inverter.name for one in given)}  # what was given takes the place of a usual one
     contenders = [Contender(main, trained_on), *(one for one in usual if one.inverter.name not in names), *given]
-    described = described or sources_in_words(images)
+    described = described or sources_in_words(images) or HELD_OUT_IN_WORDS
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 
-def warn_trained_on(photos: Photos, train_photos: Photos) -> None:
-    """Warn where a run is judged on its own training photographs."""
+def warn_seen(photos: Photos, train_photos: Photos, what: str) -> None:
+    """Warn where something is judged on photographs that it learnt from."""
     if count := sum(photos.among(train_photos)):
         warnings.warn(
-            f"the run was trained on {count} of these {len(photos)} photographs: on others its errors are larger",
+            f"{what} on {count} of these {len(photos)} photographs: on others errors are larger",
             PreimageWarning,
             stacklevel=3,
         )
 
 
-def at_hand(sources: Sources, size: int, fit: Fit) -> Photos | None:
-    """A run's training photographs, if they are still where they were; warns where they are not."""
+def at_hand(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None] | tuple[None, None]:
+    """A run's `training_photos`, if they are still where they were; warns where they are not."""
     try:
-        return Photos.open(sources, size, fit)
+        return runs.training_photos(settings, representation)
     except ImageError as error:
         warnings.warn(
-            f"baselines are fitted on the evaluated photographs, as those of training are gone ({error})",
+            f"what the run was trained on is gone, its baselines cannot be fitted on it: {error}",
             PreimageWarning,
             stacklevel=3,
         )
-        return None
+        return None, None
 
 
 def kept_baselines(kept: Mapping[str, Inverter], trained_on: str, pairs: EncodedPhotos) -> list[Contender]:
@@ -447,7 +472,7 @@ def evaluate_saved(
     contenders = [Contender(main, "its training photographs")]
     train_photos, held_out = None, None
     if settings is not None:
-        train_photos, held_out = runs.open_photos(settings, trained)
+        train_photos, held_out = runs.open_photos(settings, trained)  # the latter may be given ones
         fit = fit or settings.photos.fit
         words = f"{sources_in_words(settings.photos.train)} ({len(train_photos)} photographs)"
         contenders = [Contender(main, words), *fit_baselines(trained, train_photos, words, device)]
@@ -466,7 +491,9 @@ def evaluate_saved(
     photos = photos.first(limit).load()
     for contender in contenders:
         contender.inverter.representation = judged
-    described = described or sources_in_words(images) or "held out from the run's photographs"
+    if settings is not None:
+        images = images or list(settings.photos.validation)
+    described = described or sources_in_words(images) or HELD_OUT_IN_WORDS
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 

@@ -28,6 +28,7 @@ from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
 from preimage.metrics import COLOURLESS, distance, mean_and_sem, mean_pairwise_distance, ssim
 from preimage.pairs import EncodedPhotos
+from preimage.randomness import check_seed
 from preimage.representations import SavedFeatures
 from preimage.runs import examples, split
 from preimage.training import TrainingSettings, TrainingState
@@ -73,8 +74,7 @@ class AuditSettings:
             raise SettingsError(
                 f"{self.permutations} permutations can show nothing at p < {ALPHA:g}: take at least {least}"
             )
-        if self.seed < 0:
-            raise SettingsError(f"seed is not negative, got {self.seed}")
+        check_seed(self.seed)
         for name in ("test_share", "false_match_rate"):
             if not 0 < getattr(self, name) < 1:
                 raise SettingsError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")

@@ -17,6 +17,7 @@ from preimage.images import Augmentation, Fit
 from preimage.interfaces import Representation
 from preimage.networks import NETWORKS, needs_weights
 from preimage.plain import build
+from preimage.randomness import check_seed
 from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.training import TrainingSettings
 
@@ -59,8 +60,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SettingsError(f"seed is not negative, got {self.seed}")
+        check_seed(self.seed)
         if not isinstance(self.representation.get("name"), str):
             raise SettingsError("representation.name is a name: see `preimage list`")
 

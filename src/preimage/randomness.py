@@ -7,6 +7,14 @@ from collections.abc import Iterator
 
 import torch
 
+from preimage.errors import SettingsError
+
+
+def check_seed(seed: int) -> None:
+    """Raise `SettingsError` for what PyTorch or NumPy cannot take."""
+    if not 0 <= seed < 2**63:
+        raise SettingsError(f"seed is from 0 to 2^63 - 1, got {seed}")
+
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -58,8 +59,10 @@ from preimage.training import Progress, TrainingState
 
 DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
+HELD_OUT_IN_WORDS = "held out from the run's photographs"
 SHEET_PHOTOS = 8  # the first validation photographs, drawn at each validation
-EARLY_FILES = {"lock", "provenance.json", "provenance.json.new", "settings.json.new"}  # of a run killed before it began
+LOCK = "lock"
+EARLY_FILES = {LOCK, "checkpoint", "provenance.json", "provenance.json.new", "settings.json.new"}  # before a run begins
 
 
 class Run:
@@ -84,8 +87,10 @@ class Run:
                 f"{folder} already holds a run: go on with it by `preimage train --resume {folder}`, "
                 "or name another folder"
             )
-        if run.folder.exists() and not (run.folder.is_dir() and {p.name for p in run.folder.iterdir()} <= EARLY_FILES):
-            raise RunError(f"{folder} exists and is not a run: name a new folder")
+        if run.folder.exists():
+            found = {file.name for file in run.folder.iterdir()} if run.folder.is_dir() else {run.folder.name}
+            if found and not (LOCK in found and found <= EARLY_FILES):
+                raise RunError(f"{folder} exists and is not a run: name a new folder")
         return run
 
     @classmethod
@@ -119,19 +124,28 @@ class Run:
     def held(self) -> Iterator[None]:
         """Nobody else trains into this folder meanwhile; raises `BusyError` where another process does already."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock", timeout=0)
+        lock = FileLock(self.folder / LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise BusyError(f"another process is training into {self.folder}: wait for it, or stop it") from error
         try:
+            self.clear_unbegun()  # of a process that was killed
             yield
         finally:
-            if not self.settings_file.exists():  # nothing has begun: nothing is left
+            self.clear_unbegun()
+            if not self.settings_file.exists():
                 Path(lock.lock_file).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     self.folder.rmdir()
             lock.release()
+
+    def clear_unbegun(self) -> None:
+        """Remove what was written of a run that never began: it has no settings."""
+        if not self.settings_file.exists():
+            shutil.rmtree(self.checkpoint_file.parent, ignore_errors=True)
+            for name in EARLY_FILES - {LOCK, self.checkpoint_file.parent.name}:
+                (self.folder / name).unlink(missing_ok=True)
 
     def save_checkpoint(self, state: TrainingState, seconds: float) -> None:
         """Write the state beside the last checkpoint, then let it take effect by one rename."""
@@ -172,7 +186,7 @@ class Run:
     def begin(self, settings: Settings, step: int, provenance: dict[str, Any]) -> None:
         """Write what is about to run; of a run with a checkpoint, add what it goes on with, and cut the log."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint_file.exists() and self.provenance_file.exists():
+        if self.settings_file.exists() and self.checkpoint_file.exists():
             before = self.provenance
             resumed = [*before.get("resumed", []), {"step": step, **provenance}]
             provenance = before | {"resumed": resumed}
@@ -294,12 +308,16 @@ def train(
 
 def resume(
     folder: str | Path,
+    settings: Settings | None = None,
     *,
     device: str | None = None,
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Run:
-    """Go on with a run where its checkpoint stands, with its own settings. A finished run is left as it is."""
+    """Go on with a run where its checkpoint stands. A finished run is left as it is.
+
+    `settings` are the run's own, or differ from them in where files lie.
+    """
     accelerator = training.make_accelerator(device)
     run = Run.open(folder)
     with held(run, accelerator):
@@ -308,7 +326,7 @@ def resume(
                 f"{folder} is finished: {run.step} of {run.settings.training.steps} steps. To train further, begin "
                 f"another run with --start-from {run.folder.absolute()}"
             )
-        return _train(run, run.settings, accelerator, reporter or Reporter(), should_stop)
+        return _train(run, settings or run.settings, accelerator, reporter or Reporter(), should_stop)
 
 
 def held(run: Run, accelerator: Accelerator) -> contextlib.AbstractContextManager[None]:
@@ -324,6 +342,7 @@ def _train(
     should_stop: Callable[[], bool],
     start: Start | None = None,
 ) -> Run:
+    resuming = run.settings_file.exists() and run.checkpoint_file.exists()
     representation = settings.get_representation()
     on_gpu = accelerator.device.type == "cuda"  # where most features are computed faster than read from disk
     if isinstance(representation, SavedFeatures):  # already on disk; the run keeps the hash of their file
@@ -357,8 +376,8 @@ def _train(
 
     state = training.start(network, settings.training)
     seconds_before = 0.0
-    if run.checkpoint_file.exists():
-        check_same(run, representation, photos)
+    if resuming:
+        check_same(run, representation, photos, validation)
         unpack(run.load_tensors(), state, run.step)
         seconds_before = run.checkpoint["seconds"]
     plan = Plan(
@@ -377,7 +396,7 @@ def _train(
     )
     trial.close()  # with the photographs and features that it holds
     if accelerator.is_main_process:
-        made_with = provenance(representation, photos, plan, accelerator)
+        made_with = provenance(representation, photos, validation, plan, accelerator)
         if start is not None:
             made_with["started_from"] = {**start.origin, "weights": fingerprint(start.inverter.network)}
             run.save_checkpoint(state, 0.0)  # before the run is one: it never goes on without these weights
@@ -435,7 +454,8 @@ class Diary:
 
     def log_window(self) -> None:
         if self.window and self.accelerator.is_main_process:
-            self.run.log(summarise(self.window))
+            with expendable():
+                self.run.log(summarise(self.window))
         self.window.clear()
 
     def evaluated(self, state: TrainingState) -> None:
@@ -444,17 +464,27 @@ class Diary:
         self.inverter.use(state.best)
         result = validate(self.inverter, self.validation, self.pairwise, self.accelerator, state.step)
         if self.accelerator.is_main_process:
-            self.run.log(dataclasses.asdict(result) | {"seconds": round(self.seconds, 1)})
             self.reporter.validated(result)
-            self.run.figures.mkdir(exist_ok=True)
-            sheet = self.run.figures / f"sheet-{state.step:08d}.png"
-            draw_sheet(self.inverter, self.validation.first(SHEET_PHOTOS), sheet, str(self.accelerator.device))
+            with expendable():
+                self.run.log(dataclasses.asdict(result) | {"seconds": round(self.seconds, 1)})
+                self.run.figures.mkdir(exist_ok=True)
+                sheet = self.run.figures / f"sheet-{state.step:08d}.png"
+                draw_sheet(self.inverter, self.validation.first(SHEET_PHOTOS), sheet, str(self.accelerator.device))
 
     def saved(self, state: TrainingState) -> None:
         self.log_window()
         if self.accelerator.is_main_process:
             self.run.save_checkpoint(state, self.seconds)
         self.accelerator.wait_for_everyone()
+
+
+@contextlib.contextmanager
+def expendable() -> Iterator[None]:
+    """What is written here does not stop a training; the next checkpoint does, if the disk is still full by then."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{error}: training goes on without it", PreimageWarning, stacklevel=3)
 
 
 def measure_pace(settings: Settings, device: str | None = None) -> float:
@@ -477,28 +507,33 @@ def measure_pace(settings: Settings, device: str | None = None) -> float:
 
 def open_photos(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None]:
     """The training and the validation photographs of a run, in memory."""
-    sources, size = settings.photos, representation.image_size
-
-    def opened(places: Sequence[str]) -> Photos:
-        found = Photos.open(places, size, sources.fit)
-        return (representation.match(found) if isinstance(representation, SavedFeatures) else found).load()
-
     if isinstance(representation, SavedFeatures) and settings.augmentation.changes_pictures:
         raise SettingsError(
             "saved features belong to photographs as they are: leave augmentation.flip=false and min_scale=1"
         )
-    photos = opened(sources.train)
-    if sources.validation:
-        validation = opened(sources.validation)
-    elif sources.held_out:
-        photos, validation = split(photos, sources.held_out, settings.seed)
-    else:
+    photos, validation = training_photos(settings, representation)
+    if settings.photos.validation:
+        validation = opened(settings.photos.validation, settings, representation)
+    if validation is None:
         return photos, None
     if seen := sum(validation.among(photos)):
         warn_seen(seen, "are trained on too")
     if len(validation) < 2:
         raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
     return photos, validation
+
+
+def training_photos(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None]:
+    """The photographs a run is trained on, and those held out of them if it has no others for validation; in memory."""
+    photos = opened(settings.photos.train, settings, representation)
+    if settings.photos.held_out and not settings.photos.validation:
+        return split(photos, settings.photos.held_out, settings.seed)
+    return photos, None
+
+
+def opened(places: Sequence[str], settings: Settings, representation: Representation) -> Photos:
+    found = Photos.open(places, representation.image_size, settings.photos.fit)
+    return (representation.match(found) if isinstance(representation, SavedFeatures) else found).load()
 
 
 def warn_seen(count: int, how: str) -> None:
@@ -521,7 +556,7 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
     if validation is not None:
         mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos, device=device))
         contenders = [Contender(inverter, "the run's photographs"), Contender(mean, "the run's photographs")]
-        described = sources_in_words(run.settings.photos.validation) or "held out from the run's photographs"
+        described = sources_in_words(run.settings.photos.validation) or HELD_OUT_IN_WORDS
         evaluation = evaluate(contenders, validation, described, device=device)
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()
@@ -620,7 +655,9 @@ def memory_needed(network: nn.Module, inputs: Tensor) -> int:
     return 5 * weights + len(inputs) * (kept(2) - kept(1))
 
 
-def provenance(representation: Representation, photos: Photos, plan: Plan, accelerator: Accelerator) -> dict[str, Any]:
+def provenance(
+    representation: Representation, photos: Photos, validation: Photos | None, plan: Plan, accelerator: Accelerator
+) -> dict[str, Any]:
     """What a run was made with, as plain values."""
     return {
         "preimage": version("preimage"),
@@ -636,6 +673,7 @@ def provenance(representation: Representation, photos: Photos, plan: Plan, accel
         "photos": plan.photos,
         "left_out": plan.left_out,
         "validation_photos": plan.validation_photos,
+        **({"validation_fingerprint": validation.fingerprint} if validation else {}),
         **({"matched_by": plan.matched_by} if plan.matched_by else {}),
         "parameters": plan.cost.parameters,
         "flops_per_inversion": plan.cost.flops,
@@ -646,7 +684,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
 
 
-def check_same(run: Run, representation: Representation, photos: Photos | None = None) -> None:
+def check_same(
+    run: Run, representation: Representation, photos: Photos | None = None, validation: Photos | None = None
+) -> None:
     """The encoder of a run must be the one it was trained on; resumed, its photographs must be the same too."""
     before = run.provenance
     if representation.fingerprint != before["representation_fingerprint"]:
@@ -654,11 +694,15 @@ def check_same(run: Run, representation: Representation, photos: Photos | None =
             f"{run.folder} was trained on another {representation.name!r}: its weights, settings or version have "
             f"changed since (fingerprint {before['representation_fingerprint']} then, {representation.fingerprint} now)"
         )
-    if photos is not None and photos.fingerprint != before["photos_fingerprint"]:
-        raise RunError(
-            f"the training photographs of {run.folder} have changed since it began (fingerprint "
-            f"{before['photos_fingerprint']} then, {photos.fingerprint} now): put them back, or begin a new run"
-        )
+    for kind, key, now in (
+        ("training", "photos_fingerprint", photos),
+        ("validation", "validation_fingerprint", validation),
+    ):
+        if now is not None and now.fingerprint != (then := before.get(key, now.fingerprint)):
+            raise RunError(
+                f"the {kind} photographs of {run.folder} have changed since it began (fingerprint {then} then, "
+                f"{now.fingerprint} now): put them back, or begin a new run"
+            )
 
 
 def summarise(window: list[Progress]) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def check_finite(step: int, loss: float, gradient_norm: float) -> None:
     if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
         raise DivergedError(
             f"the loss became {loss:.3g} and its gradient {gradient_norm:.3g} at step {step}: training "
-            "stopped. The last good checkpoint is kept; try a lower learning_rate, more warmup_steps, or "
+            "stopped. Checkpoints from before are kept; try a lower learning_rate, more warmup_steps, or "
             "precision=float32"
         )
 

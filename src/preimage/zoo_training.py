@@ -105,8 +105,10 @@ def train_zoo(
         try:
             settings = training_settings(name, images, validation, overrides_for(name, overrides), seed)
             if action == "resume":
-                check_settings(Run.open(folder / name), settings)
-                run = runs.resume(folder / name, device=device, reporter=teller, should_stop=should_stop)
+                begun = Run.open(folder / name)
+                check_settings(begun, settings)
+                settings = dataclasses.replace(settings, training=begun.settings.training)  # with its budget
+                run = runs.resume(begun.folder, settings, device=device, reporter=teller, should_stop=should_stop)
             else:
                 run = runs.train(settings, folder / name, device=device, reporter=teller, should_stop=should_stop)
         except BusyError:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,11 +80,14 @@ class Listener(Reporter):
         self.validations.append(validation)
 
 
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
 class Impatient(Reporter):
     """Interrupts a run that has told its plan and has not begun."""
 
-    def planned(self, plan: Plan) -> None:
-        raise KeyboardInterrupt
+    planned = interrupt
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +182,31 @@ def test_a_run_that_starts_from_another_goes_on_without_it(finished: Path, crops
     assert origin == whole.provenance["started_from"]
     assert (origin["inverter"], origin["training"]["steps"]) == (str(finished), 40)
     assert zoo.describe(whole, HOG(image_size=64))["started_from"] == origin
+
+
+def test_what_a_run_held_out_is_not_what_it_was_trained_on(crops: Path, tmp_path: Path) -> None:
+    apart = ("training.steps=1", "photos.held_out=0.25")
+
+    def train(name: str, seed: int, start_from: Path | None = None) -> Run:
+        overrides = [*(TINY if start_from is None else TINY[:1] + TINY[2:]), *apart]
+        return api.train(
+            "hog", crops, tmp_path / name, overrides=overrides, seed=seed, start_from=start_from, device="cpu"
+        )
+
+    first = train("first", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PreimageWarning)
+        again = train("again", 0, first.folder)
+        found = api.evaluate(again.folder)  # by default on what it held out
+        assert found.n == 16
+        assert found.images == "held out from the run's photographs"
+        assert next(row.nre for row in found.rows if row.inverter == "nearest") > 0.1
+    with pytest.warns(PreimageWarning, match=r"1\d validation photographs were trained on by .*first: name others"):
+        train("other", 1, first.folder)
+    with pytest.warns(PreimageWarning, match="the run was trained on 48 of these 64 photographs"):
+        api.evaluate(first.folder, crops)
+    with pytest.warns(PreimageWarning, match="baselines are fitted on 16 of these 16 photographs"):
+        api.evaluate(first.folder, train_images=crops)
 
 
 def test_training_starts_only_from_a_network_that_fits(finished: Path, crops: Path, tmp_path: Path) -> None:
@@ -290,6 +319,22 @@ def test_a_second_run_into_the_same_folder_is_refused(finished: Path, crops: Pat
         train_tiny(crops, crops, "training.steps=40")
 
 
+def test_what_a_run_left_that_never_began_is_not_part_of_the_next(
+    finished: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ("training.steps=2",)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "begin", interrupt)
+        patch.setattr(Run, "clear_unbegun", lambda run: None)  # as if it had been killed
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(crops, tmp_path / "run", *few, start_from=finished)
+    (tmp_path / "run" / "lock").touch()
+    runs.write_json(Run(tmp_path / "run").provenance_file, {"photos": 3})
+    run = train_tiny(crops, tmp_path / "run", *few, start_from=finished)
+    assert "started_from" in run.provenance
+    assert "resumed" not in run.provenance
+
+
 def test_two_processes_do_not_train_into_one_folder(finished: Path, crops: Path, tmp_path: Path) -> None:
     with runs.Run.new(tmp_path / "run").held(), pytest.raises(BusyError, match="another process is training into"):
         train_tiny(crops, tmp_path / "run")
@@ -305,15 +350,19 @@ def test_resuming_what_cannot_be_resumed_explains_itself(finished: Path, tmp_pat
         runs.resume(tmp_path)
 
 
-def test_resuming_with_other_photographs_is_refused(crops: Path, tmp_path: Path) -> None:
-    import shutil
-
-    photos = tmp_path / "photos"
+def test_photographs_may_move_but_not_change_before_resuming(crops: Path, tmp_path: Path) -> None:
+    photos, moved = tmp_path / "photos", tmp_path / "moved"
     shutil.copytree(crops, photos)
     run = train_tiny(photos, tmp_path / "run", "training.steps=40", should_stop=lambda: True)
-    next(photos.iterdir()).unlink()
-    with pytest.raises(RunError, match="have changed"):
+    photos.rename(moved)
+    api.resume(run.folder, images=moved, validation=moved, device="cpu", should_stop=lambda: True)
+    assert run.step == 2
+    assert run.settings.photos.train == (str(moved),)
+    next(moved.iterdir()).unlink()
+    with pytest.raises(RunError, match=r"the training photographs of .* have changed"):
         runs.resume(run.folder, device="cpu")
+    with pytest.raises(RunError, match=r"the validation photographs of .* have changed"):
+        api.resume(run.folder, images=crops, device="cpu")
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(
@@ -336,6 +385,18 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert_identical(weights(finished), weights(tmp_path / "run"))
 
 
+def test_a_disk_that_is_full_for_a_while_costs_a_sheet_and_no_training(
+    crops: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device", "sheet.png")
+
+    monkeypatch.setattr(runs, "draw_sheet", full)
+    with pytest.warns(PreimageWarning, match=r"No space left on device: 'sheet\.png': training goes on without it"):
+        train_tiny(crops, tmp_path / "run", "training.steps=40")
+    assert_identical(weights(finished), weights(tmp_path / "run"))
+
+
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,8 +413,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
 
 
 def test_a_run_killed_after_its_last_step_still_gets_its_table(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     (copy / "summary.json").unlink()

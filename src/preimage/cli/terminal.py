@@ -193,7 +193,10 @@ def make_reporter(bar: Progress) -> Reporter:
                 "validations take"
             )
             if not plan.validation_photos:
-                note("nothing will tell how good it gets: no photographs are held out (--val PHOTOS)")
+                note(
+                    "nothing will tell how good it gets: no photographs are held out (--val PHOTOS, or a tenth of "
+                    "those of training by --set photos.held_out=0.1)"
+                )
             self.task = bar.add_task("training", total=plan.steps, completed=plan.first_step, facts="")
 
         def stepped(self, progress: Step) -> None:

@@ -64,7 +64,7 @@ def train(
 
     --features takes the place of a preset: features that you have, of the photographs in --images.
     """
-    from preimage import api, runs
+    from preimage import api
 
     if preset is not None and representation is not None:
         raise SettingsError(f"name either a preset ({preset}) or --representation ({representation}), not both")
@@ -75,10 +75,14 @@ def train(
         reporter = make_reporter(bar)
         budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
         if resume is not None:
-            given = [preset, features, images, val, run, start_from, settings, seed, *budgets.values()]
-            if any(given):
-                raise SettingsError("--resume goes on with a run's own settings: it takes no others")
-            result = runs.resume(resume, device=device, reporter=reporter, should_stop=stop)
+            if any([preset, features, run, start_from, settings, seed, *budgets.values()]):
+                raise SettingsError(
+                    "--resume goes on with a run's own settings: it takes no others, but --images and --val where its "
+                    "photographs have moved"
+                )
+            result = api.resume(
+                resume, images=images, validation=val, device=device, reporter=reporter, should_stop=stop
+            )
         else:
             if (preset is None) == (features is None) or not images or run is None:
                 raise SettingsError(
@@ -104,7 +108,7 @@ def train(
     if result.step != total:
         note(f"stopped at step {result.step} of {total}; go on with: preimage train --resume {result.folder}")
         sys.exit(130)
-    own = "" if result.settings.photos.held_out else " --images ..."  # saved pairs: some were held out
+    own = "" if result.settings.photos.held_out or result.settings.photos.validation else " --images ..."
     print(f"{result.folder}: {total} steps done. Next: preimage evaluate {as_argument(result.folder)}{own}")
 
 
