@@ -21,6 +21,7 @@ from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, 
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
 from preimage.inverters import MeanImage, Nearest, Ridge, optimization
+from preimage.inverters.linear import Regression
 from preimage.inverters.retrieval import LONGEST, hashed
 from preimage.metrics import mean_and_sem, mean_pairwise_distance
 from preimage.networks.preprocessing import Preprocessing
@@ -214,28 +215,42 @@ def test_the_nearest_neighbour_can_leave_itself_out(samples: Photos, sample_imag
     assert others.tolist() == distances.argmin(dim=1).tolist()
 
 
-def test_ridge_finds_a_linear_map(crops: pytest.TempPathFactory) -> None:
-    """Where pixels are a linear function of the features, ridge regression is right to the size of its thumbnail."""
-    from preimage.inverters.linear import Regression
+def predicted_by(regression: Regression, x: Tensor) -> Tensor:
+    solution = regression.solve()
+    return (x - solution["centre"]) / solution["scale"] @ solution["weight"] + solution["bias"]
 
+
+def test_ridge_finds_a_linear_map() -> None:
+    """Where pixels are a linear function of the features, ridge regression is right to the size of its thumbnail."""
     x, truth = torch.randn(500, 20), torch.randn(20, 7)
     regression = Regression(20, 7)
     for part in x.split(100):
         regression.add(part, part @ truth + 3)
-    solution = regression.solve()
-    predicted = (x - solution["centre"]) / solution["scale"] @ solution["weight"] + solution["bias"]
-    torch.testing.assert_close(predicted, x @ truth + 3, atol=3e-2, rtol=1e-2)
+    torch.testing.assert_close(predicted_by(regression, x), x @ truth + 3, atol=3e-2, rtol=1e-2)
+
+
+def test_ridge_makes_little_of_inputs_that_are_rarely_active() -> None:
+    """Numbers that a rectifier leaves to one example in fifty do not drown the others."""
+    generator = torch.Generator().manual_seed(0)
+
+    def examples(n: int) -> tuple[Tensor, Tensor]:
+        dense = torch.randn(n, 20, generator=generator)
+        rare = torch.randn(n, 300, generator=generator).abs() * (torch.rand(n, 300, generator=generator) < 0.02)
+        return torch.cat([dense, 0.1 * rare], dim=1), dense[:, :5]
+
+    (x, y), (unseen, truth) = examples(300), examples(300)
+    regression = Regression(320, 5)
+    regression.add(x, y)
+    assert (predicted_by(regression, unseen) - truth).square().mean() < 0.1
 
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_ridge_takes_no_few_examples_for_a_rule(n: int) -> None:
     """Noise: what is best is to say nothing."""
-    from preimage.inverters.linear import Regression
-
     generator = torch.Generator().manual_seed(0)
     regression = Regression(20, 7)
     regression.add(torch.randn(n, 20, generator=generator), torch.randn(n, 7, generator=generator))
-    assert regression.solve()["weight"].abs().max() < 0.1
+    assert predicted_by(regression, torch.randn(1000, 20, generator=generator)).std(dim=0).mean() < 0.3
 
 
 def test_ridge_pools_maps_of_any_shape_to_no_more_numbers_than_it_may_read() -> None:
