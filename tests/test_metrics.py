@@ -51,6 +51,8 @@ def test_the_mean_pairwise_distance_is_the_same_in_parts(monkeypatch: pytest.Mon
     assert mean_pairwise_distance_of(11, part) == pytest.approx(at_once, rel=1e-12)
     assert max(read) == 4
     assert math.isnan(mean_pairwise_distance(images[:1]))
+    monkeypatch.setattr("preimage.metrics.MOST_COMPARED", 4)  # of more, every third here
+    assert mean_pairwise_distance(images) == pytest.approx(mean_pairwise_distance(images[::3]), rel=1e-12)
 
 
 def test_nothing_is_relative_to_the_distance_of_copies() -> None:

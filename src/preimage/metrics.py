@@ -16,6 +16,7 @@ from preimage.errors import ImageError
 Z95 = 1.959964  # a normal variable is this far off in 5 % of cases
 SSIM_WINDOW = 7  # pixels, uniform: scikit-image's default
 BLOCK = 512  # images that are compared at a time with as many others
+MOST_COMPARED = 2048  # images, all with all: of more, every so many
 COLOURLESS = 0.5  # units of CIELAB's a, b plane: below is what rounding to 8 bits does to a grey
 SAME = 1 / 255  # a root mean square difference of pixel values below which images are copies of each other
 
@@ -70,14 +71,18 @@ METRICS: dict[str, Metric] = {
 def mean_pairwise_distance(images: Tensor) -> float:
     """N of the paper: the mean Euclidean distance between two different images.
 
-    NaN for a single image; raises `ImageError` where all are alike, as no error can be relative to that.
+    Of more than 2,048 images it is that of 1,024 to 2,048, spread over them evenly (1,500 photographs at random differ
+    in it from the 7,467 they are of by 0.4 %, one standard deviation). NaN for a single image; raises `ImageError`
+    where all are alike, as no error can be relative to that.
     """
-    return mean_pairwise_distance_of(len(images), lambda part: images[part.start : part.stop])
+    return mean_pairwise_distance_of(len(images), lambda part: images[part.start : part.stop : part.step])
 
 
 def mean_pairwise_distance_of(count: int, read: Callable[[range], Tensor]) -> float:
     """The same of so many images, of which `read` gives a part at a time: only two parts are ever held."""
-    parts = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    compared = range(0, count, math.ceil(count / MOST_COMPARED) or 1)
+    count = len(compared)
+    parts = [compared[start : start + BLOCK] for start in range(0, count, BLOCK)]
     total = 0.0
     for index, part in enumerate(parts):
         own = read(part)
