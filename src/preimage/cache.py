@@ -7,7 +7,6 @@ checksum and is computed anew.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
@@ -39,7 +38,8 @@ class CachedRepresentation(Representation):
     """A representation that looks on disk before it computes; in all else the one it wraps. No gradient passes.
 
     At most `gigabytes` (10^9 bytes) are kept under `folder`, of all representations together; beyond that, those not
-    used for the longest time are deleted. Several processes may share a folder.
+    used for the longest time are deleted, and last those that this one has used: of photographs that come round and
+    round, as many are found again as there is room for. Several processes may share a folder.
     """
 
     def __init__(self, inner: Representation, folder: str | Path | None = None, gigabytes: float = GIGABYTES) -> None:
@@ -52,6 +52,8 @@ class CachedRepresentation(Representation):
         self.folder = self.root / f"{inner.file_name}-{inner.fingerprint}"
         self.limit = int(gigabytes * 1e9)
         self.size: int | None = None  # bytes kept, known from the first write on: looking at every file takes long
+        self.used: set[Path] = set()
+        self.full = False  # of what is used
 
     def encode(self, images: Tensor) -> Tensor:
         check_images(images)
@@ -108,16 +110,15 @@ class CachedRepresentation(Representation):
             with np.load(file, allow_pickle=False) as archive:
                 features = unpack(archive)
             os.utime(file)
-        except FileNotFoundError:
-            return None
         except Exception:  # numpy, zipfile and zlib raise nearly anything for bytes that are none of theirs
-            with contextlib.suppress(OSError):
-                file.unlink()
             return None
+        self.used.add(file)
         return features
 
     def write(self, file: Path, features: Tensor) -> None:
         """Keep features; a disk that is full costs the entry, not the run."""
+        if self.full:
+            return
         beside: str | None = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -133,16 +134,18 @@ class CachedRepresentation(Representation):
         self.size = sum(size for _, size, _ in self.entries()) if self.size is None else self.size + own
         if self.size > self.limit:
             self.trim()
+        self.used.add(file)
 
     def trim(self) -> None:
-        """Delete what was not used for the longest time until a tenth of the limit is free."""
-        entries = sorted(self.entries())
+        """Delete what was not used for the longest time until a tenth of the limit is free, or all else is in use."""
+        entries, least = sorted(self.entries()), 0.9 * self.limit
         self.size = sum(size for _, size, _ in entries)
-        for _, size, file in entries:
-            if self.size <= 0.9 * self.limit:
+        for _, size, file in sorted(entries, key=lambda entry: entry[2] in self.used):
+            if self.size <= (self.limit if file in self.used else least):
                 break
             file.unlink(missing_ok=True)
             self.size -= size
+        self.full = self.size > least
 
     def entries(self) -> list[tuple[float, int, Path]]:
         """(time of last use, bytes, file) of everything kept."""
