@@ -173,6 +173,26 @@ def test_hidden_folders_and_files_named_twice(folder: Path) -> None:
     assert len(find_photos([folder, folder / "inner"]).photos) == 2
 
 
+def test_folders_behind_links_are_searched_once(folder: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    (links / "own").mkdir(parents=True)
+    for name in ("again", "linked"):
+        (links / name).symlink_to(folder)
+    (links / "own" / "round").symlink_to(links)
+    assert [photo.id for photo in find_photos(links).photos] == ["again/b.png", "again/inner/a.JPG"]
+
+
+def test_a_name_with_its_source_is_not_anothers_without(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("x/a", "a", "c"):
+        (tmp_path / "ids" / place).mkdir(parents=True)
+        shutil.copy(folder / "b.png", tmp_path / "ids" / place)
+    monkeypatch.chdir(tmp_path / "ids")
+    ids = [photo.id for photo in find_photos(["x", "a", "c"]).photos]
+    assert len(set(ids)) == len(ids) == 3
+
+
 def test_a_folder_is_searched_and_text_is_passed_over(folder: Path) -> None:
     found = find_photos(folder)
     assert [photo.id for photo in found.photos] == ["b.png", "inner/a.JPG"]
@@ -189,6 +209,14 @@ def test_shards_pair_photographs_with_their_labels(tmp_path: Path, picture: Imag
     assert photos.ids == ["x", "y", "z", "IMG.2020"]
     assert photos.labels == [7, None, 12, None]
     assert (photos.pixels(2) == resize(picture, 64)).all()
+
+
+def test_masks_in_a_shard_are_no_photographs(tmp_path: Path, picture: Image.Image) -> None:
+    content = encoded(picture, "PNG")
+    members = {"a.1/0.png": content, "a.1/0.seg.png": content, "a.1/0.cls": b"3", "IMG.2020.png": content}
+    found = find_photos(shard_of(tmp_path / "s.tar", members))
+    assert [(photo.id, photo.label) for photo in found.photos] == [("a.1/0", 3), ("IMG.2020", None)]
+    assert found.passed_over == [f"{tmp_path / 's.tar'}:a.1/0.seg.png"]
 
 
 def test_the_same_id_in_two_shards_stays_apart(tmp_path: Path, picture: Image.Image) -> None:

@@ -291,11 +291,11 @@ def find_in(place: str) -> Found:
     if place.startswith("hub:") or path.suffix == ".parquet":
         return Found(list(table_photos(place)), [])
     if path.is_dir():
-        inside = [(p.relative_to(path), p) for p in sorted(path.rglob("*")) if p.is_file()]
-        files = [(name, p) for name, p in inside if not any(part.startswith(".") for part in name.parts)]
-        own: list[Photo] = [FilePhoto(name.as_posix(), p) for name, p in files if p.suffix.lower() in SUFFIXES]
-        shards = [shard_photos(p) for _, p in files if p.suffix == ".tar"]
-        others = [str(p) for _, p in files if p.suffix.lower() not in SUFFIXES | {".tar"}]
+        files = files_under(path)
+        pictures = [p for p in files if p.suffix.lower() in SUFFIXES]
+        own: list[Photo] = [FilePhoto(p.relative_to(path).as_posix(), p) for p in pictures]
+        shards = [shard_photos(p) for p in files if p.suffix == ".tar"]
+        others = [str(p) for p in files if p.suffix.lower() not in SUFFIXES | {".tar"}]
         return Found(
             own + [photo for shard in shards for photo in shard.photos],
             others + [name for shard in shards for name in shard.passed_over],
@@ -311,8 +311,24 @@ def find_in(place: str) -> Found:
     return Found([FilePhoto(path.name, path, named=True)], [])
 
 
+def files_under(folder: Path) -> list[Path]:
+    """All files in a folder that are not hidden, sorted; folders behind links too, each once."""
+    files: list[Path] = []
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            files += [path for name in names if not name.startswith(".") and (path := Path(place, name)).is_file()]
+        seen.add(real)
+    return sorted(files)
+
+
 def shard_photos(path: Path) -> Found:
-    """The photographs of an uncompressed WebDataset shard, each labelled by its `.cls` neighbour if it has one."""
+    """The photographs of an uncompressed WebDataset shard, each labelled by its `.cls` neighbour if it has one.
+
+    What belongs to a photograph is none: `0001.seg.png` beside `0001.jpg`.
+    """
     pictures: dict[str, FilePhoto] = {}  # by the member's name: of two members of one name, tar means the last
     labels: dict[str, int] = {}
     passed_over = []
@@ -333,6 +349,12 @@ def shard_photos(path: Path) -> Found:
                     passed_over.append(f"{path}:{member.name}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ImageError(f"{path} is not an uncompressed tar shard, or is damaged: {error}") from error
+    keys = {photo.id for photo in pictures.values()}
+    for name, photo in list(pictures.items()):
+        folder, slash, last = photo.id.rpartition("/")
+        if "." in last and folder + slash + last.partition(".")[0] in keys:
+            del pictures[name]
+            passed_over.append(f"{path}:{name}")
     check_keys(path, {name: photo.id for name, photo in pictures.items()})
     return Found([replace(p, label=labels.get(p.id)) for p in pictures.values()], passed_over)
 
@@ -370,7 +392,7 @@ def table_photos(place: str) -> Iterator[RowPhoto]:
         raise ImageError(f"{place} cannot be read {kind}: {error}") from error
     column = image_column(table.features, place)
     table = table.cast_column(column, datasets.Image(decode=False))
-    labels = table["label"] if "label" in table.column_names else [None] * len(table)
+    labels = table["label"][:] if "label" in table.column_names else [None] * len(table)  # all at once
     for row in range(len(table)):
         label = labels[row] if isinstance(labels[row], int) else None
         yield RowPhoto(f"{Path(place).name}:{row:07d}", place, table, row, column, label)
@@ -390,8 +412,11 @@ def image_column(features: Any, place: str) -> str:
 def with_unique_ids(photos: list[Photo]) -> list[Photo]:
     """Where two sources use one id, put the source before it; a photograph named twice counts once."""
     photos = list({photo.origin: photo for photo in photos}.values())
-    counts = Counter(photo.id for photo in photos)
-    return [replace(photo, id=photo.full_name) if counts[photo.id] > 1 else photo for photo in photos]  # type: ignore[type-var]
+    names = [photo.id for photo in photos]
+    for _ in range(2):  # with its source a name may be another's without
+        counts = Counter(names)
+        names = [photo.full_name if counts[name] > 1 else name for photo, name in zip(photos, names, strict=True)]
+    return [photo if name == photo.id else replace(photo, id=name) for photo, name in zip(photos, names, strict=True)]  # type: ignore[type-var]
 
 
 # --- reading photographs ----------------------------------------------------------------------------------------------
