@@ -132,8 +132,6 @@ def evaluate(
     for start in range(0, total, batch_size):
         stop = min(start + batch_size, total)
         ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
-        other_ids = [*ids[1:], all_ids[stop % total]]
-        others = torch.cat([batch[1:], photos.images([stop % total]).to(device)])
         features: dict[int, Tensor] = {}  # by representation: an autoencoder reads features of its own
         for index, contender in enumerate(contenders):
             if index in limits:
@@ -144,7 +142,9 @@ def evaluate(
             records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
         if (perfect := contenders[0].inverter.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
-        foreign = contenders[0].inverter.invert(representation.encode_photos(other_ids, others))
+        following = stop % total  # after the last, the first
+        of_next = representation.encode_photos([all_ids[following]], photos.images([following]).to(device))
+        foreign = contenders[0].inverter.invert(torch.cat([features[id(representation)][1:], of_next]))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
         on_progress(stop, work)
     done = total
