@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 import preimage
 from preimage import api, metrics
 from preimage.errors import ImageError, PreimageWarning, SettingsError, UnknownNameError
-from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired
+from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired, paired_in_words
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
 from preimage.inverters import MeanImage, Nearest, Ridge, optimization
@@ -137,6 +138,19 @@ def test_a_slow_inverter_may_do_fewer_photographs_and_is_compared_on_those(sampl
     errors = {(record.id, record.inverter): record.nre for record in result.records}
     differences = [errors[own, "nearest"] - errors[own, "mean-image"] for own in samples.ids[:3]]
     assert paired(result, "nearest", "mean-image") == (*mean_and_sem(differences), 3)
+
+
+def test_a_baseline_that_is_better_is_told(samples: Photos, result: Evaluation) -> None:
+    assert paired_in_words(result) == []
+    contenders = [
+        Contender(MeanImage(HOG()).fit(EncodedPhotos(HOG(), samples)), "all"),
+        Contender(Perfect(samples), ""),
+    ]
+    (words,) = paired_in_words(evaluate(contenders, samples, "samples"))
+    assert re.fullmatch(
+        r"perfect: -0\.\d+ ± 0\.\d+ NRE against mean-image on the same 4; the features hold more than mean-image found",
+        words,
+    )
 
 
 def test_photographs_are_held_a_few_at_a_time(

@@ -205,13 +205,17 @@ def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, floa
 
 
 def paired_in_words(evaluation: Evaluation) -> list[str]:
-    """Rows on fewer photographs than the first one's beside it, on the same photographs: a sentence each."""
+    """Rows on fewer photographs than the first one's, and baselines better than it: a sentence each."""
     main, *others = evaluation.rows
     words = []
     for row in others:
-        if row.n < main.n:
-            difference, sem, n = paired(evaluation, row.inverter, main.inverter)
-            words.append(f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}")
+        difference, sem, n = paired(evaluation, row.inverter, main.inverter)
+        better = row.inverter not in (FLOOR, CONTROL) and difference < -2 * sem
+        if better or row.n < main.n:
+            found = f"; the features hold more than {main.inverter} found" if better else ""
+            words.append(
+                f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}{found}"
+            )
     return words
 
 

@@ -569,7 +569,8 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
 def load_inverter(folder: str | Path, **given: Any) -> UpConv:
     """The inverter of a run as its last checkpoint has it (the averaged weights where they are kept).
 
-    `given` settings of the representation replace the run's: `weights`, on a machine where they lie elsewhere.
+    Warns where that is not the run's last step. `given` settings of the representation replace the run's: `weights`, on
+    a machine where they lie elsewhere.
     """
     run = Run.open(folder)
     settings = run.settings
@@ -577,6 +578,13 @@ def load_inverter(folder: str | Path, **given: Any) -> UpConv:
     check_same(run, representation)
     inverter = make_inverter(settings, representation)
     tensors = run.load_tensors()
+    if run.step != settings.training.steps:
+        warnings.warn(
+            f"{folder} was trained for {run.step} of its {settings.training.steps} steps so far; go on with: "
+            f"preimage train --resume {folder}",
+            PreimageWarning,
+            stacklevel=2,
+        )
     averaged = beginning_with("average.module.", tensors)
     return inverter.restore(averaged or beginning_with("decoder.", tensors))
 

@@ -144,6 +144,8 @@ def test_stopping_and_resuming_ends_with_identical_weights(
         should_stop=lambda: len(listener.steps) + 1 >= stop_at,
     )  # fmt: skip
     assert run.step == stop_at
+    with pytest.warns(PreimageWarning, match=f"trained for {stop_at} of its 40 steps so far"):
+        runs.load_inverter(run.folder)
     runs.resume(run.folder, device="cpu")
     assert_identical(weights(finished), weights(run.folder))
     logged = [record["step"] for record in run.log_records() if "loss" in record]
