@@ -205,17 +205,21 @@ def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, floa
 
 
 def paired_in_words(evaluation: Evaluation) -> list[str]:
-    """Rows on fewer photographs than the first one's, and baselines better than it: a sentence each."""
+    """Rows on fewer photographs than the first one's beside it, on the same ones; then what is better, if anything."""
     main, *others = evaluation.rows
-    words = []
-    for row in others:
-        difference, sem, n = paired(evaluation, row.inverter, main.inverter)
-        better = row.inverter not in (FLOOR, CONTROL) and difference < -2 * sem
-        if better or row.n < main.n:
-            found = f"; the features hold more than {main.inverter} found" if better else ""
-            words.append(
-                f"{row.inverter}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}{found}"
-            )
+    differences = {row.inverter: paired(evaluation, row.inverter, main.inverter) for row in others}
+    words = [
+        f"{name}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}"
+        for name, (difference, sem, n) in differences.items()
+        if n < main.n
+    ]
+    better = {
+        difference: f"{name}'s NRE is {-difference:.3f} ± {sem:.3f} lower on the same {n}"
+        for name, (difference, sem, n) in differences.items()
+        if name not in (FLOOR, CONTROL) and difference < -2 * sem
+    }
+    if better:
+        words.append(f"{main.inverter} is not the best here: {better[min(better)]}")
     return words
 
 
