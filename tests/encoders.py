@@ -117,6 +117,10 @@ def refuses_dark(images: Array) -> Array:
     return thumbnails(images)
 
 
+def sorry(images: Array) -> Array:
+    raise ValueError("sorry")
+
+
 def not_finite(images: Array) -> Array:
     features = thumbnails(images)
     features[features.mean(axis=1) < -0.4] = np.nan

@@ -414,6 +414,11 @@ def test_the_image_that_a_function_fails_on_is_named(dark: Tensor) -> None:
         encode("python:encoders:refuses_dark", dark, image_size=32)
 
 
+def test_zeros_are_no_way_on_where_no_image_succeeds(dark: Tensor) -> None:
+    with pytest.raises(FeatureError, match=r"fails on image 0 of 1, counted from 0: ValueError: sorry$"):
+        encode("python:encoders:sorry", dark, image_size=32, on_error="zeros")
+
+
 def test_zeros_stand_for_images_that_a_function_fails_on_if_wanted(dark: Tensor) -> None:
     features = encode("python:encoders:refuses_dark", dark, image_size=32, on_error="zeros")
     assert features.any(dim=1).tolist() == [True, True, True, False, True]

@@ -119,9 +119,15 @@ def check(
     from preimage.contract import PROMISES, broken_promises
 
     broken = broken_promises(representation_of(representation, settings + as_override(layer, output)))
-    table = plain_table("", "promise", "")
+    table = plain_table("", "", "promise")
+    told: set[str] = set()
     for promise in PROMISES:
-        table.add_row(promise, broken.get(promise, "kept"))
+        if promise not in broken:
+            table.add_row("kept", promise)
+            continue
+        found = broken[promise]
+        table.add_row("broken", f"{promise}: {'the same' if found in told else found}")
+        told.add(found)
     out.print(table)
     if broken:
         sys.exit(1)

@@ -151,9 +151,12 @@ class PythonFunction(Program):
                 given = self.function(arrays[index : index + 1].copy() if self.batched else arrays[index].copy())
             except Exception as error:
                 if self.on_error == "stop" or self.watch.row is None:
+                    way_on = (
+                        "" if self.watch.row is None else ". To go on with zeros in its place: --set on_error=zeros"
+                    )
                     raise FeatureError(
                         f"{self.name} fails on image {index} of {len(arrays)}, counted from 0: "
-                        f"{type(error).__name__}: {error}. To go on with zeros in its place: --set on_error=zeros"
+                        f"{type(error).__name__}: {error}{way_on}"
                     ) from error
                 rows.append(torch.zeros(self.watch.row))
                 continue
