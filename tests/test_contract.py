@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +19,14 @@ import encoders
 from command import preimage as command
 from preimage import load_inverter
 from preimage.contract import PROMISES, broken_promises
-from preimage.errors import FeatureError, PreimageError, SettingsError, UnknownNameError, WeightsError
+from preimage.errors import (
+    FeatureError,
+    PreimageError,
+    PreprocessingWarning,
+    SettingsError,
+    UnknownNameError,
+    WeightsError,
+)
 from preimage.images import Photos
 from preimage.inverters import MeanImage, Ridge, load_inverters, read_inverters, save_inverters
 from preimage.pairs import EncodedPhotos
@@ -137,6 +145,18 @@ def test_an_inverter_of_it_finds_it_again(crops: Path, tmp_path: Path) -> None:
     assert load_inverters(tmp_path / "own.safetensors", trusted=True)["ridge"].representation == encoder
 
 
+def test_that_nobody_says_how_an_encoder_is_fed_is_told_before_something_is_trained_on_it(
+    crops: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(PreprocessingWarning, match="nothing says how torch:encoders:Tokens is fed"):
+        encoder = get_representation("torch:encoders:Tokens", image_size=32)
+    mean = MeanImage(encoder).fit(EncodedPhotos(encoder, Photos.open(crops, 32).load()))
+    save_inverters([mean], tmp_path / "mean.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_inverters(tmp_path / "mean.safetensors", trusted=True)
+
+
 def test_a_file_runs_nobodys_code_unless_it_is_trusted(crops: Path, tmp_path: Path) -> None:
     encoder = get_representation(NAME, side=4)
     file = tmp_path / "theirs.safetensors"
@@ -170,3 +190,10 @@ def test_the_command_tells_which_promises_are_kept(tmp_path: Path, monkeypatch: 
     result = command("check", "-r", NAME, "--set", "side=4")
     assert result.stdout.count("kept") == len(PROMISES)
     assert "draws random numbers" in command("check", "-r", "python:encoders:Restless", check=1).stdout
+
+
+def test_the_command_tells_once_what_breaks_several_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(encoders.__file__).parent), prepend=os.pathsep)
+    text = command("check", "-r", "python:encoders:sorry", check=1).stdout
+    assert text.count("ValueError") == 1
+    assert text.count(": the same") == text.count("broken") - 1 > 1

@@ -54,7 +54,7 @@ from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
 from preimage.plain import build
-from preimage.representations import SavedFeatures, get_representation
+from preimage.representations import SavedFeatures, get_known
 from preimage.training import Progress, TrainingState
 
 DEFAULT_EPOCHS = 30
@@ -574,7 +574,7 @@ def load_inverter(folder: str | Path, **given: Any) -> UpConv:
     """
     run = Run.open(folder)
     settings = run.settings
-    representation = cached(get_representation(**{**settings.representation, **given}))
+    representation = cached(get_known(**{**settings.representation, **given}))
     check_same(run, representation)
     inverter = make_inverter(settings, representation)
     tensors = run.load_tensors()

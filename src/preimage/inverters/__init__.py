@@ -33,7 +33,7 @@ from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
 from preimage.plain import build
 from preimage.probe import LIMIT, ROUNDING, VERSION, Probe
-from preimage.representations import get_representation, runs_code
+from preimage.representations import get_known, runs_code
 
 INVERTERS: dict[str, type[Any]] = {
     kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge, GradientDescent, PairedDictionary)
@@ -107,7 +107,7 @@ def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) 
             f"{file} inverts {encoder!r}, and loading it would run that code on this machine. If you know where the "
             "file comes from: --set trusted=true, in Python trusted=True"
         )
-    representation = get_representation(**{**description["representation"], **settings})
+    representation = get_known(**{**description["representation"], **settings})
     kept = description["representation"]
     if other := {key: value for key, value in settings.items() if kept.get(key, value) != value}:
         raise WeightsError(

@@ -9,6 +9,7 @@ from preimage.errors import SettingsError, UnknownNameError
 from preimage.interfaces import Representation
 from preimage.networks import NETWORKS
 from preimage.plain import build
+from preimage.representations.foreign import Fed
 from preimage.representations.hog import HOG
 from preimage.representations.lbp import LBP
 from preimage.representations.libraries import HuggingFace, OpenCLIP, Timm, Torchvision
@@ -50,7 +51,18 @@ def runs_code(name: str) -> bool:
 
 
 def get_representation(name: str, **settings: Any) -> Representation:
-    """The representation of that name with the given settings: `get_representation("hog", cell_size=16)`."""
+    """The representation of that name with the given settings: `get_representation("hog", cell_size=16)`.
+
+    Warns where nobody says how an encoder is fed.
+    """
+    representation = get_known(name, **settings)
+    if isinstance(representation, Fed):
+        representation.warn_if_untold()
+    return representation
+
+
+def get_known(name: str, **settings: Any) -> Representation:
+    """The same for an inverter that was trained on it: how it is fed was told then."""
     if name.startswith(PREFIX):
         return build(SavedFeatures, {"file": name.removeprefix(PREFIX)} | settings, PREFIX)
     if ":" in name:
@@ -80,6 +92,7 @@ __all__ = [
     "ModuleLayer",
     "SavedFeatures",
     "SparseSIFT",
+    "get_known",
     "get_representation",
     "is_door",
     "runs_code",

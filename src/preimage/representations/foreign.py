@@ -240,13 +240,16 @@ class Fed(Foreign):
         if self.image_size < 0:
             raise SettingsError(f"image_size is a number of pixels, got {self.image_size}")
         object.__setattr__(self, "image_size", self.preprocessing.image_size)  # whoever asks gets pixels
+
+    def warn_if_untold(self) -> None:
+        """Warn where neither the encoder nor its user says how pixel values are fed to it."""
         if not (self.told or self.mean or self.deviation or self.white):
             warnings.warn(
                 f"nothing says how {self.name} is fed, so it gets RGB in [0, 1] at {self.image_size} pixels. If it was "
                 "trained on something else, its features are not what they should be: --set mean=... --set "
                 "deviation=..., or --set mean=0 if this is right",
                 PreprocessingWarning,
-                stacklevel=2,
+                stacklevel=1,  # here: Python repeats none of one place
             )
 
     @property
