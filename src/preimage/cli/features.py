@@ -18,7 +18,6 @@ from preimage.cli.terminal import (
     Layer,
     Name,
     Overrides,
-    Part,
     app,
     as_override,
     file_names,
@@ -112,13 +111,12 @@ def weights(
 def check(
     representation: Name = "hog",
     layer: Layer = None,
-    output: Part = None,
     settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
 ) -> None:
     """Whether a representation keeps what all of them promise, tried on a few pictures; exit code 1 where not."""
     from preimage.contract import PROMISES, broken_promises
 
-    broken = broken_promises(representation_of(representation, settings + as_override(layer, output)))
+    broken = broken_promises(representation_of(representation, settings + as_override(layer)))
     table = plain_table("", "", "promise")
     told: set[str] = set()
     for promise in PROMISES:

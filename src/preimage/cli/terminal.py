@@ -49,7 +49,6 @@ FeaturesOption = Annotated[
 ]
 Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
 Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set representation.layer=LAYER.")]
-Part = Annotated[str | None, typer.Option("--output", help="Of several outputs one: --set representation.output=NAME.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 NAMED = "Change a setting, of all or of one name or network (NAME:KEY=VALUE); repeatable."
 NamedOverrides = Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)]
@@ -220,10 +219,9 @@ def tell_left_out(left_out: dict[str, str]) -> None:
         note(f"left out {len(left_out) - LEFT_OUT_TOLD} more")
 
 
-def as_override(layer: str | None, output: str | None = None) -> list[str]:
-    """--layer and --output as the settings they are short for; in quotes, because a layer may be called 6."""
-    given = {"layer": layer, "output": output}
-    return [f"representation.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+def as_override(layer: str | None) -> list[str]:
+    """--layer as the setting it is short for; in quotes, because a layer may be called 6."""
+    return [] if layer is None else [f"representation.layer={json.dumps(layer)}"]
 
 
 def representation_of(name: str, overrides: list[str]) -> Representation:

@@ -19,7 +19,6 @@ from preimage.cli.terminal import (
     Layer,
     Name,
     Overrides,
-    Part,
     TrainImages,
     app,
     as_argument,
@@ -57,7 +56,6 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
     representation: Annotated[str | None, typer.Option("--representation", "-r", help="Instead of a preset.")] = None,
     layer: Layer = None,
-    output: Part = None,
     device: Device = None,
 ) -> None:
     """Train an inverter into a run folder, or go on with one. Ctrl-C saves a checkpoint first.
@@ -69,7 +67,7 @@ def train(
     if preset is not None and representation is not None:
         raise SettingsError(f"name either a preset ({preset}) or --representation ({representation}), not both")
     preset = preset or representation
-    settings = settings + as_override(layer, output)
+    settings = settings + as_override(layer)
     stop = stop_on_signals()
     with progress_bar() as bar:
         reporter = make_reporter(bar)
