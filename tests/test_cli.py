@@ -233,6 +233,12 @@ def test_a_run_judged_on_its_training_photographs_says_so(run: Path, crops: Path
     assert "was trained on" not in preimage("evaluate", run, "--images", *SAMPLES).stderr
 
 
+def test_the_bare_name_of_a_run_leads_to_its_path(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "runs/mine")
+    assert "Did you mean './runs/mine'" in preimage("evaluate", "mine", "--images", *SAMPLES, check=2).stderr
+
+
 def test_an_exported_run_is_an_inverter(run: Path, cat: Path, crops: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     preimage("export", run, "-o", file)
@@ -272,6 +278,8 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["encode", "nowhere.jpg", "-o", "x.npy"], "there is no file or folder nowhere.jpg"),
         (["encode", __file__, "-o", "x.npy"], "is not a picture"),
         (["invert", "x.jpg", "-r", "hogg"], "no shipped inverter is called 'hogg'"),
+        (["invert", "x.jpg", "-r", "efficientnet_lite0"], "_lite0.stage3', 'efficientnet_lite0.stage5'?"),
+        (["train", "hog", "--output", "embedding"], "No such option: --output"),
         (["invert", "x.jpg", "--run", "runs/nothing"], "is not a run"),
         (["invert", "x.jpg", "-r", "caffenet.conv3"], "preimage train caffenet.conv3"),
         (["invert"], "either photographs or --features"),

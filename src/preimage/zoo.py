@@ -68,7 +68,8 @@ def shipped() -> list[str]:
 def card(name: str) -> dict[str, Any]:
     """How a shipped inverter was made and how good it is: data, licence note, steps, cost, table."""
     if name not in shipped():
-        raise UnknownNameError("shipped inverter", name, shipped())
+        meant = [f"./{place}" for place in (Path(name), Path("runs", name)) if Run(place).settings_file.is_file()]
+        raise UnknownNameError("shipped inverter", name, [*shipped(), *meant])
     content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return content
 
