@@ -14,8 +14,8 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-WIDEST = 1600  # pixels; a page with ten sheets stays at a few megabytes
-QUALITY = 88  # of JPEGs
+WIDEST = 1600  # pixels
+QUALITY = 80  # of photographs: a page with twenty sheets stays below ten megabytes
 
 
 def render(template: str, **values: Any) -> str:
@@ -31,13 +31,13 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def embedded(picture: Path | Image.Image, kind: Literal["jpeg", "png"] = "jpeg") -> str:
-    """A picture as the address of itself, for an <img>: JPEG for photographs, PNG for plots; no wider than `WIDEST`."""
+def embedded(picture: Path | Image.Image, kind: Literal["webp", "png"] = "webp") -> str:
+    """A picture as the address of itself, for an <img>: WebP for photographs, PNG for plots; no wider than `WIDEST`."""
     image = (Image.open(picture) if isinstance(picture, Path) else picture).convert("RGB")
     if image.width > WIDEST:
         image = image.resize((WIDEST, round(image.height * WIDEST / image.width)))
     content = io.BytesIO()
-    image.save(content, kind, **({"quality": QUALITY} if kind == "jpeg" else {"optimize": True}))
+    image.save(content, kind, **({"quality": QUALITY} if kind == "webp" else {"optimize": True}))
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 

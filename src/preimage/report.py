@@ -268,7 +268,7 @@ def fixed(value: float, places: int) -> str:
 
 
 def picture(file: Path, alt: str, caption: str = "", plot: bool = False) -> Figure:
-    """A PNG as part of the page; sheets of photographs become JPEG, and those of few columns do not fill its width.
+    """A PNG as part of the page; sheets of photographs become WebP, and those of few columns do not fill its width.
 
     Where what is shown has shades that do not explain themselves, the caption does.
     """
@@ -276,4 +276,4 @@ def picture(file: Path, alt: str, caption: str = "", plot: bool = False) -> Figu
         return Figure(embedded(file, "png"), alt, caption, plot)
     notes = [note for title, note in SHADES.items() if title in alt]
     with Image.open(file) as sheet:
-        return Figure(embedded(file, "jpeg"), alt, " ".join(filter(None, [caption, *notes])), width=sheet.width // 2)
+        return Figure(embedded(file, "webp"), alt, " ".join(filter(None, [caption, *notes])), width=sheet.width // 2)
