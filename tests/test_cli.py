@@ -109,14 +109,32 @@ def test_encode_writes_features_and_their_settings(cat: Path, tmp_path: Path) ->
 
 def test_invert_with_ones_own_run(run: Path, cat: Path, tmp_path: Path) -> None:
     preimage("invert", cat, "--run", run, "-o", tmp_path / "out")
-    assert Image.open(tmp_path / "out" / "chelsea.hog.png").size == (64, 64)
-    assert Image.open(tmp_path / "out" / "chelsea.hog.sheet.png").width > 4 * 200
+    assert Image.open(tmp_path / "out" / "chelsea.run.png").size == (64, 64)
+    assert Image.open(tmp_path / "out" / "chelsea.run.sheet.png").width > 4 * 200
+
+
+def test_several_inverters_share_a_sheet_and_overwrite_nothing(
+    run: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[list[str]] = []
+    monkeypatch.setattr("preimage.figures.sheet", lambda columns, path: titles.append(list(columns)))
+    shutil.copytree(run, tmp_path / "longer")
+    preimage("invert", cat, "-r", "hog", "--run", run, "--run", tmp_path / "longer", "-o", tmp_path / "out")
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"chelsea.hog.png", "chelsea.run.png", "chelsea.longer.png"}
+    (words,) = titles
+    assert [title.split("\n")[0] for title in words] == [
+        "photograph", "from hog", "from run", "from longer", "mean image",
+    ]  # fmt: skip
+    assert all(re.search(r"PSNR \d+\.\d dB", title) for title in words[1:])
+    result = preimage("invert", cat, "-r", "hog", "--run", run, "--size", "native", "-o", tmp_path / "out", check=2)
+    assert "one inverter at a time" in result.stderr
 
 
 def test_a_photograph_of_any_size_is_inverted_whole(run: Path, tmp_path: Path) -> None:
     Image.open(sample_files()[1]).resize((203, 130)).save(tmp_path / "wide.png")
     preimage("invert", tmp_path / "wide.png", "--run", run, "--size", "native", "-o", tmp_path / "out")
-    assert Image.open(tmp_path / "out" / "wide.hog.png").size == (200, 128)
+    assert Image.open(tmp_path / "out" / "wide.run.png").size == (200, 128)
     Image.new("RGB", (7, 100)).save(tmp_path / "thin.png")
     result = preimage("invert", tmp_path / "thin.png", "--run", run, "--size", "native", "-o", tmp_path, check=2)
     assert "smaller than a cell of 8" in result.stderr
@@ -128,7 +146,7 @@ def test_of_a_folder_what_is_too_small_is_left_out(run: Path, tmp_path: Path) ->
     Image.new("RGB", (64, 100), "red").save(tmp_path / "photos" / "wide.png")
     result = preimage("invert", tmp_path / "photos", "--run", run, "--size", "native", "-o", tmp_path / "out")
     assert "left out thin.png: " in result.stderr
-    assert (tmp_path / "out" / "wide.hog.png").exists()
+    assert (tmp_path / "out" / "wide.run.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -168,7 +186,7 @@ def test_photographs_of_the_same_name_do_not_overwrite_each_other(run: Path, cat
         (tmp_path / folder).mkdir()
         Image.open(cat).save(tmp_path / folder / "cat.png")
     preimage("invert", tmp_path / "a" / "cat.png", tmp_path / "b" / "cat.png", "--run", run, "-o", tmp_path / "out")
-    assert len(list((tmp_path / "out").glob("*.hog.png"))) == 2
+    assert len(list((tmp_path / "out").glob("*.run.png"))) == 2
 
 
 def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(crops: Path, tmp_path: Path) -> None:
@@ -197,7 +215,7 @@ def test_inverting_saved_features_gives_the_same_picture(run: Path, cat: Path, t
     preimage("encode", cat, "-o", tmp_path / "cat.npy", "--set", "image_size=64")
     preimage("invert", "--features", tmp_path / "cat.npy", "--run", run, "-o", tmp_path / "a")
     preimage("invert", cat, "--run", run, "-o", tmp_path / "b")
-    a, b = (np.asarray(Image.open(tmp_path / name / "chelsea.hog.png")) for name in "ab")
+    a, b = (np.asarray(Image.open(tmp_path / name / "chelsea.run.png")) for name in "ab")
     np.testing.assert_array_equal(a, b)
 
 
@@ -267,8 +285,8 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
     assert "left out" in result.stderr
     assert "notes.txt" in result.stderr
     assert "torn.jpg" in result.stderr
-    assert (tmp_path / "out" / "cat.hog.png").exists()
-    assert (tmp_path / "out" / "tiny.hog.png").exists()
+    assert (tmp_path / "out" / "cat.run.png").exists()
+    assert (tmp_path / "out" / "tiny.run.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -362,11 +380,11 @@ def test_an_encoder_of_the_current_folder_is_trained_on_encoded_and_inverted(
         "--set", "representation.image_size=64", "--set", "decoder.width=0.05", "--device", "cpu",
     )  # fmt: skip
     preimage("invert", cat, "--run", "run", "-o", "out")
-    assert Image.open(tmp_path / "out" / "chelsea.torch-mine-make.png").size == (64, 64)
+    assert Image.open(tmp_path / "out" / "chelsea.run.png").size == (64, 64)
     preimage("encode", cat, "-r", "torch:mine:make", "--layer", "0", "--set", "image_size=64", "-o", "cat.npy")
     assert np.load("cat.npy").shape == (1, 8, 8, 8)
     preimage("invert", "--features", "cat.npy", "--run", "run", "-o", "again")
-    assert Image.open(tmp_path / "again" / "chelsea.torch-mine-make.png").size == (64, 64)
+    assert Image.open(tmp_path / "again" / "chelsea.run.png").size == (64, 64)
     Path("mine.py").write_text(code.replace("8, 8", "8, 4").replace("stride=8", "stride=4"))
     assert "was trained on another 'torch:mine:make'" in preimage("invert", cat, "--run", "run", check=2).stderr
 

@@ -400,7 +400,7 @@ def test_the_commands_train_invert_and_explain_mistakes(
     )  # fmt: skip
     assert "features matched to photographs by ids in f.npz" in result.stderr
     command("invert", "--features", file, "--run", tmp_path / "run", "-o", tmp_path / "out")
-    assert Image.open(tmp_path / "out" / "0-00.saved.png").size == (32, 32)
+    assert Image.open(tmp_path / "out" / "0-00.run.png").size == (32, 32)
     mistaken = ["train", "--features", tmp_path / "g.npy", "--images", crops, "--run", tmp_path / "r"]
     assert "there is no file of features" in command(*mistaken, check=2).stderr
     assert "name a preset" in command("train", "hog", *mistaken[1:], check=2).stderr

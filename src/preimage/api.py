@@ -108,9 +108,9 @@ def training_time(
     )
 
 
-def fit_of(run: str | Path) -> Fit | None:
-    """How a run made its photographs square; None for a file, which does not know."""
-    return Run.open(run).settings.photos.fit if Path(run).is_dir() else None
+def fit_of(name: str | Path) -> Fit | None:
+    """How a run made its photographs square; None for what ships and for a file, which do not know."""
+    return Run.open(name).settings.photos.fit if is_path(name) and Path(name).is_dir() else None
 
 
 def train(
@@ -440,7 +440,7 @@ def fit_confidence(
     check_file_name(output)
     kept = load_contenders(inverter, **(settings or {}))
     main = next(iter(kept.values()))
-    fit = fit or (fit_of(inverter) if is_path(inverter) else None) or "crop"
+    fit = fit or fit_of(inverter) or "crop"
     photos = Photos.open(images, main.representation.image_size, fit)
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
     photos = photos.subset(order).load()

@@ -157,7 +157,7 @@ def overrides_for(name: str, overrides: Iterable[str]) -> list[str]:
         key = rest.partition("=")[0].strip()
         if whom not in ("", name, name.partition(".")[0]):
             continue
-        if key in WEIGHTS_KEYS and not whom and not needs_weights(name):
+        if key in WEIGHTS_KEYS and not whom and name in REPRESENTATIONS and not needs_weights(name):
             continue
         (own if whom else general).append(rest)
     return general + own

@@ -17,9 +17,11 @@ from preimage.cli.terminal import (
     Images,
     Layer,
     Name,
+    NamedOverrides,
     Overrides,
     app,
     as_override,
+    check_fit,
     file_names,
     note,
     open_photos,
@@ -28,7 +30,6 @@ from preimage.cli.terminal import (
     plain_table,
     progress_bar,
     representation_of,
-    representation_settings,
     tell_left_out,
     to_file,
     to_folder,
@@ -161,55 +162,102 @@ def encode(
 def invert(
     images: Annotated[list[Path] | None, typer.Argument(help="Photographs to encode and invert.")] = None,
     output: Annotated[Path, to_folder("Folder for the pictures.")] = Path("out"),
-    representation: Name = "hog",
-    run: Annotated[str | None, typer.Option(help="A run folder or .safetensors file, not a shipped inverter.")] = None,
+    representation: Annotated[
+        list[str], typer.Option("--representation", "-r", help="What ships: hog (by default), ...; repeatable.")
+    ] = [],  # noqa: B006
+    run: Annotated[list[str], typer.Option(help="A run folder or .safetensors file; repeatable.")] = [],  # noqa: B006
     features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,
     fit: FitOption = None,
     size: Annotated[
         str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
     ] = "own",
-    settings: Overrides = [],  # noqa: B006
+    settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
-    """Features back into pictures: out/NAME.hog.png, and NAME.hog.sheet.png beside the photograph."""
+    """Features back into pictures: out/PHOTO.hog.png, and PHOTO.hog.sheet.png beside the photograph.
+
+    Of several -r or --run, every photograph has one sheet with all of them: PHOTO.sheet.png.
+    """
     from preimage import api
+    from preimage.config import settings_for
+    from preimage.images import Photos
+    from preimage.inverters import MeanImage
+    from preimage.studies import labels
 
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
-    inverter = api.load_inverter(Path(run) if run else representation, **representation_settings(settings))
-    fit = fit or (api.fit_of(Path(run)) if run else None)
+    if size not in ("own", "native"):
+        raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
+    called = labels([*representation, *map(Path, run)] or ["hog"])
+    if size == "native" and len(called) > 1:
+        raise SettingsError("--size native takes one inverter at a time")
+    loaded = [
+        api.load_contenders(name, **settings_for(api.described(name)["name"], settings)) for name in called.values()
+    ]
+    inverters = dict(zip(called, (next(iter(kept.values())) for kept in loaded), strict=True))
     if features is not None:
-        invert_features(inverter, features, output, pick_device(device))
+        for title, inverter in inverters.items():
+            invert_features(inverter, title, features, output, pick_device(device))
         return
     assert images is not None
+    mean = None
     if size == "native":
-        ids, batches = native_batches(images, inverter.representation.grid)
-    elif size == "own":
-        photos = open_photos(images, inverter.representation.image_size, fit)
-        ids, batches = photos.ids, photos.batches(16)
+        ids, native = native_batches(images, next(iter(inverters.values())).representation.grid)
+        batches = [native]
     else:
-        raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
-    invert_photos(inverter, batches, file_names(ids), output, pick_device(device))
+        mean = loaded[0].get(MeanImage.name)
+        fits = [check_fit(fit) or api.fit_of(name) or "crop" for name in called.values()]
+        sizes = [inverter.representation.image_size for inverter in inverters.values()]
+        photos = [Photos.open(images, *how).load() for how in zip(sizes, fits, strict=True)]
+        tell_left_out(photos[0].left_out)
+        ids, batches = photos[0].ids, [each.batches(16) for each in photos]
+    invert_photos(inverters, mean, batches, file_names(ids), output, pick_device(device))
 
 
-def invert_photos(inverter: Inverter, batches: Batches, names: dict[str, str], output: Path, device: str) -> None:
+def invert_photos(
+    inverters: dict[str, Inverter],
+    mean: Inverter | None,
+    batches: list[Batches],
+    names: dict[str, str],
+    output: Path,
+    device: str,
+) -> None:
+    """Pictures and sheets of inverters by what they are called, each with batches of the same photographs."""
     from preimage.evaluation import sheet_columns
     from preimage.figures import sheet
     from preimage.images import save_image
+    from preimage.studies import file_name
 
-    representation = inverter.representation
-    for ids, images in batches:
-        features = representation.encode(images.to(device))
-        tell_empty(ids, features)
-        reconstructions = inverter.invert(features).cpu()
+    for same in zip(*batches, strict=True):
+        done = []  # photographs, features and reconstructions of each
+        for inverter, (ids, images) in zip(inverters.values(), same, strict=True):
+            features = inverter.representation.encode(images.to(device))
+            tell_empty(ids, features)
+            done.append((images, features.cpu(), inverter.invert(features).cpu()))
         output.mkdir(parents=True, exist_ok=True)
-        columns = sheet_columns(inverter, images, features.cpu(), reconstructions)
         for index, name in enumerate(ids):
-            own = f"{names[name]}.{representation.file_name}"
-            picture, beside = output / f"{own}.png", output / f"{own}.sheet.png"
-            save_image(reconstructions[index], picture)
-            sheet({title: each[index : index + 1] for title, each in columns.items()}, beside)
-            print(f"{picture}\n{beside}")
+            parts = [[each[index : index + 1] for each in tensors] for tensors in done]
+            columns = {"photograph": parts[0][0]}
+            for (title, inverter), (photograph, features, back) in zip(inverters.items(), parts, strict=True):
+                picture = output / f"{names[name]}.{file_name(title)}.png"
+                save_image(back[0], picture)
+                print(picture)
+                shown = sheet_columns(inverter, photograph, features, back) if len(inverters) == 1 else {"": back}
+                told = f"from {title}\n{psnr_in_words(photograph, back)}"
+                columns |= {told if own is back else words: own for words, own in shown.items()}
+            if mean is not None:
+                photograph, average = parts[0][0], mean.invert(parts[0][1])
+                columns[f"mean image\n{psnr_in_words(photograph, average)}"] = average
+            beside = output / f"{names[name]}.sheet.png" if len(inverters) > 1 else picture.with_suffix(".sheet.png")
+            sheet(columns, beside)
+            print(beside)
+
+
+def psnr_in_words(photograph: Tensor, picture: Tensor) -> str:
+    """How near a picture comes to the photograph, both (1, 3, H, W)."""
+    from preimage.metrics import psnr
+
+    return f"PSNR {float(psnr(photograph, picture)):.1f} dB"
 
 
 def tell_empty(ids: list[str], features: Tensor) -> None:
@@ -241,11 +289,12 @@ def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Bat
     return [photo.id for photo in found.photos], batches()
 
 
-def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -> None:
+def invert_features(inverter: Inverter, title: str, file: Path, output: Path, device: str) -> None:
     import torch
 
     from preimage.images import save_image
     from preimage.representations.saved import SavedFeatures, open_table
+    from preimage.studies import file_name
 
     representation = inverter.representation
     table = open_table(file, representation.feature_shape)
@@ -263,6 +312,6 @@ def invert_features(inverter: Inverter, file: Path, output: Path, device: str) -
         rows = range(start, min(start + 16, len(table)))
         reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
         for row, back in zip(rows, reconstructions, strict=True):
-            picture = output / f"{names[ids[row]]}.{representation.file_name}.png"
+            picture = output / f"{names[ids[row]]}.{file_name(title)}.png"
             save_image(back, picture)
             print(picture)

@@ -501,10 +501,6 @@ class SavedFeatures(Representation):
             "pairs, by --features FILE --images PHOTOS"
         )
 
-    @property
-    def file_name(self) -> str:
-        return PREFIX.rstrip(":")
-
     def encode_photos(self, ids: Sequence[str], images: Tensor) -> Tensor:
         missing = [own for own in ids if own not in self.rows]
         if missing:
