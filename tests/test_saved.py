@@ -17,7 +17,8 @@ from torch import Tensor
 
 import preimage.api
 from command import preimage as command
-from preimage.errors import FeatureError, PreimageError, SettingsError
+from preimage import studies
+from preimage.errors import FeatureError, PreimageError, PreimageWarning, SettingsError
 from preimage.evaluation import Contender, evaluate
 from preimage.images import Photos
 from preimage.inverters import (
@@ -295,7 +296,7 @@ def test_a_large_file_is_mapped_and_only_the_rows_asked_for_are_read(suffix: str
 
 def test_there_is_no_encoder_and_the_error_says_what_to_give(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.eye(3))
-    with pytest.raises(FeatureError, match="no encoder: only photographs whose features were saved"):
+    with pytest.raises(FeatureError, match="no encoder, so photographs alone are not enough"):
         SavedFeatures(tmp_path / "f.npy").encode(torch.rand(1, 3, 128, 128))
 
 
@@ -371,6 +372,19 @@ def test_a_run_is_evaluated_on_what_it_held_out_and_on_other_saved_pairs(
     assert preimage.api.evaluate(run, described="what it held out").images == "what it held out"
     with pytest.raises(SettingsError, match="are those of its training"):
         preimage.api.evaluate(run, baselines=["gradient-descent"])
+
+
+def test_a_run_is_compared_and_reported_on_what_it_was_not_trained_on(run: Path, crops: Path, tmp_path: Path) -> None:
+    held_out = {record.id for record in preimage.api.evaluate(run).records}
+    with pytest.warns(PreimageWarning, match="was trained on it"):
+        compared = studies.compare([run, "hog"], studies.Trial(crops), tmp_path)
+    assert {record["id"] for record in compared.records if record["inverter"] == "hog"} == held_out
+    assert studies.compare([run], studies.Trial([]), tmp_path).table[0]["n"] == 6
+    page = studies.write_report([run], studies.Trial([]), tmp_path / "page.html", ["code"]).read_text()
+    assert "held out by the run" in page
+    assert "evaluate, compare, report and audit judge them" in page  # what can be done instead of an analysis
+    with pytest.raises(SettingsError, match="by --images"):
+        studies.compare([run, "hog"], studies.Trial([]), tmp_path)
 
 
 def test_pictures_cannot_be_changed_where_features_are_saved(crops: Path, thumbnails: Array, tmp_path: Path) -> None:

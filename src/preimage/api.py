@@ -467,27 +467,13 @@ def evaluate_saved(
     main = next(iter(kept.values()))
     trained = main.representation
     assert isinstance(trained, SavedFeatures)
-    if settings is None and (features is None or not images):
-        raise SettingsError(f"{trained.name} has no encoder: give saved pairs, by features and images")
+    judged, photos, train_photos = judged_pairs(trained, settings, images, features, fit)
     contenders = [Contender(main, "its training photographs")]
-    train_photos, held_out = None, None
-    if settings is not None:
-        train_photos, held_out = runs.open_photos(settings, trained)  # the latter may be given ones
-        fit = fit or settings.photos.fit
+    if settings is not None and train_photos is not None:
         words = f"{sources_in_words(settings.photos.train)} ({len(train_photos)} photographs)"
         contenders = [Contender(main, words), *fit_baselines(trained, train_photos, words, device)]
     else:
         contenders += [Contender(own, "its training photographs") for own in kept.values() if own is not main]
-    judged = trained if features is None else SavedFeatures(features, trained.image_size)
-    check_like(judged, trained)
-    if images:
-        photos = judged.match(Photos.open(images, trained.image_size, fit or "crop"))
-        if train_photos is not None:
-            photos = without(photos, train_photos)
-    elif features is not None or held_out is None:
-        raise SettingsError("name the photographs that the features belong to, by --images")
-    else:
-        photos = held_out
     photos = photos.first(limit).load()
     for contender in contenders:
         contender.inverter.representation = judged
@@ -495,6 +481,26 @@ def evaluate_saved(
         images = images or list(settings.photos.validation)
     described = described or sources_in_words(images) or HELD_OUT_IN_WORDS
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def judged_pairs(
+    trained: SavedFeatures, settings: Settings | None, images: list[str], features: str | Path | None, fit: Fit | None
+) -> tuple[SavedFeatures, Photos, Photos | None]:
+    """What an inverter of saved features is judged on, as for `evaluate_saved`, and of a run what it was trained on."""
+    if settings is None and (features is None or not images):
+        raise SettingsError(
+            f"{trained.name} has no encoder: give saved pairs, by `preimage evaluate` with --features and --images"
+        )
+    judged = trained if features is None else SavedFeatures(features, trained.image_size)
+    check_like(judged, trained)
+    train_photos, held_out = runs.open_photos(settings, trained) if settings else (None, None)
+    if images:
+        fit = fit or (settings.photos.fit if settings else "crop")
+        photos = judged.match(Photos.open(images, trained.image_size, fit))
+        return judged, without(photos, train_photos) if train_photos else photos, train_photos
+    if features is not None or held_out is None:
+        raise SettingsError("name the photographs that the features belong to, by --images")
+    return judged, held_out, train_photos
 
 
 def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:

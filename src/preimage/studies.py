@@ -21,6 +21,7 @@ from preimage.api import (
     evaluate,
     fit_of,
     is_path,
+    judged_pairs,
     kept_baselines,
     load_contenders,
     slow_baselines,
@@ -36,6 +37,7 @@ from preimage.inverters import GradientDescent, MeanImage, portable
 from preimage.metrics import mean_and_sem, paired_difference
 from preimage.networks import NETWORKS
 from preimage.pairs import EncodedPhotos
+from preimage.representations import SavedFeatures
 from preimage.runs import Run
 
 LIMIT = 64  # photographs, unless told otherwise
@@ -96,13 +98,22 @@ class Trial:
     def inverter(self, name: str | Path | Inverter) -> Inverter:
         return next(iter(self.load(name).values()))
 
+    def opened(self, name: str | Path | Inverter) -> Photos:
+        """All photographs at an inverter's size; of a run on saved features those that `evaluate` takes."""
+        representation = self.inverter(name).representation
+        path = name if isinstance(name, str | Path) and is_path(name) else None
+        if isinstance(representation, SavedFeatures):
+            settings = Run.open(path).settings if path and Path(path).is_dir() else None
+            return judged_pairs(representation, settings, source_list(self.images), None, self.fit)[1]
+        if not self.images:
+            raise SettingsError("name the photographs, by --images")
+        return Photos.open(
+            self.images, representation.image_size, self.fit or (fit_of(path) if path else None) or "crop"
+        )
+
     def photos(self, name: str | Path | Inverter, limit: int | None = None) -> Photos:
-        """The photographs at an inverter's size, in memory."""
-        inverter, fit = self.inverter(name), self.fit
-        if fit is None and isinstance(name, str | Path) and is_path(name):
-            fit = fit_of(name)
-        photos = Photos.open(self.images, inverter.representation.image_size, fit or "crop")
-        photos = photos.first(limit or self.limit).load()
+        """The first photographs at an inverter's size, in memory."""
+        photos = self.opened(name).first(limit or self.limit).load()
         warn_left_out(photos.left_out)
         return photos
 
@@ -193,14 +204,20 @@ def relatives(called: Mapping[str, str | Path], trial: Trial) -> list[list[str]]
 
 
 def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -> Finding:
-    """Inverters side by side on the same photographs, each at its own size; saved under `folder`/compare."""
+    """Inverters side by side on photographs that all of them take, each at its own size; saved in `folder`/compare."""
     question = "How much do they keep, side by side?"
     records: list[Record] = []
     sizes: dict[str, Record] = {}
     columns: dict[str, Tensor] = {}
-    for place, (title, name) in enumerate(labels(inverters).items()):
+    called = labels(inverters)
+    opened = {title: trial.opened(name) for title, name in called.items()}
+    shared = set.intersection(*(set(photos.ids) for photos in opened.values()))
+    for place, (title, name) in enumerate(called.items()):
         trial.on_progress(title, place, len(inverters))
-        inverter, photos = trial.inverter(name), trial.photos(name)
+        inverter, photos = trial.inverter(name), opened[title]
+        photos = photos.subset(index for index, own in enumerate(photos.ids) if own in shared)
+        photos = photos.first(trial.limit).load()
+        warn_left_out(photos.left_out)
         pairs = EncodedPhotos(inverter.representation, photos)
         mean = trial.load(name).get(MeanImage.name) or MeanImage(inverter.representation).fit(pairs)
         contenders = [Contender(one, "") for one in dict.fromkeys([inverter, mean])]  # which may be the same
@@ -213,7 +230,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
                 records.append(own | beside)
         sizes[title] = {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)}
         ids, shown = next(photos.first(SHOWN).batches(SHOWN))
-        features = inverter.representation.encode(shown.to(trial.device))
+        features = inverter.representation.encode_photos(ids, shown.to(trial.device))
         columns.setdefault("photograph", resized(shown, SIDE))
         columns[title] = resized(inverter.invert(features).cpu(), SIDE)
     table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", *BESIDE])
@@ -278,7 +295,7 @@ def write_report(
     for title, together in findings.items():
         shown = [report.finding_block(folder / file_name(title) / finding.analysis) for finding in together]
         sections.append(report.Section(f"{title}, of the same encoder", shown))
-    photographs = ", ".join(source_list(trial.images))
+    photographs = ", ".join(source_list(trial.images)) or "held out by the run"
     made = f"Made by Preimage {version('preimage')}, torch {torch.__version__}. Photographs: {photographs}."
     report.write_page(f"What {', '.join(called)} keep{'s' if len(inverters) == 1 else ''}", made, sections, file)
     return file
@@ -336,7 +353,13 @@ def in_words(value: Any) -> str:
 
 def label(name: str | Path) -> str:
     """What an inverter is called on figures: the shipped name, or the last part of its path."""
-    return Path(name).stem if str(name).endswith(".safetensors") else Path(name).absolute().name if is_path(name) else str(name)
+    return (
+        Path(name).stem
+        if str(name).endswith(".safetensors")
+        else Path(name).absolute().name
+        if is_path(name)
+        else str(name)
+    )
 
 
 def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:

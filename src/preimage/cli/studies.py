@@ -91,7 +91,7 @@ def analyse(
 @app.command()
 def compare(
     inverters: Inverters,
-    images: ImagesOption,
+    images: ImagesOption = [],  # noqa: B006
     output: Folder = Path("analyses"),
     limit: Limit = 64,
     fit: FitOption = None,
@@ -111,7 +111,7 @@ def compare(
 @app.command()
 def report(
     inverters: Inverters,
-    images: ImagesOption,
+    images: ImagesOption = [],  # noqa: B006
     output: Page = Path("report.html"),
     analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
     baseline: Baselines = [],  # noqa: B006

@@ -497,8 +497,8 @@ class SavedFeatures(Representation):
 
     def encode(self, images: Tensor) -> Tensor:  # noqa: ARG002 (there is nothing to encode them with)
         raise FeatureError(
-            f"{self.name} has no encoder: only photographs whose features were saved with it can be used. Give saved "
-            "pairs, by --features FILE --images PHOTOS"
+            f"{self.name} has no encoder, so photographs alone are not enough: `preimage invert --features FILE` "
+            "inverts saved features; evaluate, compare, report and audit judge them beside their photographs"
         )
 
     def encode_photos(self, ids: Sequence[str], images: Tensor) -> Tensor:
