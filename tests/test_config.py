@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preimage.config import load_preset, make_settings, preset_names
+from preimage.config import load_preset, make_settings, overrides_for, preset_names
 from preimage.errors import SettingsError, UnknownNameError
 
 
@@ -78,3 +78,8 @@ def test_a_setting_of_the_representation_needs_no_section() -> None:
 def test_two_budgets_are_one_too_many() -> None:
     with pytest.raises(SettingsError, match="one budget"):
         make_settings(load_preset("hog"), ["training.minutes=3", "training.epochs=4"])
+
+
+def test_weights_for_all_reach_encoders_of_ones_own() -> None:
+    names = ("torch:mine:make", "alexnet.conv5", "efficientnet_lite0.pool", "hog")
+    assert [bool(overrides_for(name, ["weights=a.npz"])) for name in names] == [True, True, False, False]
