@@ -85,7 +85,7 @@ def described(name: str | Path) -> dict[str, Any]:
     """Name and settings of the representation an inverter was made for, as far as they are noted; loads nothing."""
     if not is_path(name):
         return {"name": str(name)}
-    if Path(name).is_file():
+    if Path(name).is_file() or str(name).endswith(".safetensors"):
         return dict(read_description(name)["representation"])
     return dict(Run.open(name).settings.representation)
 
