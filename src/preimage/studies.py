@@ -353,13 +353,10 @@ def in_words(value: Any) -> str:
 
 def label(name: str | Path) -> str:
     """What an inverter is called on figures: the shipped name, or the last part of its path."""
-    return (
-        Path(name).stem
-        if str(name).endswith(".safetensors")
-        else Path(name).absolute().name
-        if is_path(name)
-        else str(name)
-    )
+    if not is_path(name):
+        return str(name)
+    path = Path(name).absolute()
+    return path.stem if path.suffix == ".safetensors" else path.name
 
 
 def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
