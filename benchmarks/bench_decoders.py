@@ -47,6 +47,7 @@ from preimage.config import Settings, load_preset, preset_names
 from preimage.decoders import cost, output_size
 from preimage.errors import BusyError, PreimageError, WeightsError
 from preimage.evaluation import CONTROL, FLOOR
+from preimage.files import read_json
 from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
 from preimage.runs import Run
@@ -295,7 +296,7 @@ def invert(inverter: UpConv, features: Tensor) -> Tensor:
 
 def summary_of(run: Run) -> Record:
     """Of a finished run: its steps and photographs, and the rows of its evaluation."""
-    summary = runs.read_json(run.summary_file)
+    summary = read_json(run.summary_file)
     rows = {row["inverter"]: row for row in summary["rows"]}
     own, floor = rows[UpConv.name], rows.get(FLOOR)
     return {

@@ -19,6 +19,7 @@ from preimage.decoders import DECODERS
 from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
+from preimage.files import read_json
 from preimage.images import (
     Fit,
     Photos,
@@ -226,7 +227,7 @@ def card_of(name: str | Path, inverter: Inverter) -> dict[str, Any]:
     if Path(name).is_dir():
         return zoo.describe(Run.open(name), inverter.representation)
     file = Path(name).with_suffix(".json")
-    return runs.read_json(file) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
 
 
 def training_settings(

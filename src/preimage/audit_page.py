@@ -9,6 +9,7 @@ from typing import Any
 
 from preimage.audit import MEAN, NETWORK, RIDGE, Audit, Row
 from preimage.figures import bars, curve, sheet
+from preimage.files import replace_text
 from preimage.pages import embedded, render
 
 NRE = "NRE (lower is better)"
@@ -16,7 +17,7 @@ NRE = "NRE (lower is better)"
 
 def write_page(audit: Audit, file: str | Path) -> None:
     """Write the page of an audit."""
-    Path(file).write_text(page(audit), encoding="utf-8")
+    replace_text(Path(file), page(audit))
 
 
 def page(audit: Audit) -> str:

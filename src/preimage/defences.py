@@ -88,7 +88,9 @@ def noise(sample: Tensor, strength: float, seed: int) -> Defence:
     def change(ids: Sequence[str], features: Tensor) -> Tensor:
         drawn = []
         for own in ids:
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {strength} {own}".encode()))
+            generator = torch.Generator().manual_seed(
+                zlib.crc32(f"{seed} {strength} {own}".encode(errors="surrogateescape"))
+            )
             drawn.append(torch.randn(deviation.shape, generator=generator))
         return features + (strength * deviation * torch.stack(drawn)).to(features.device)
 

@@ -14,6 +14,7 @@ from preimage.api import evaluate, sample_files
 from preimage.config import settings_for
 from preimage.errors import PreimageError
 from preimage.evaluation import Evaluation, Row
+from preimage.files import replace_text
 from preimage.gallery import Exhibit, exhibits
 from preimage.images import to_picture
 from preimage.interfaces import ignore
@@ -67,7 +68,7 @@ def show(
         shown.append(Shown(exhibit, evaluation, zoo.card(exhibit.name)))
     if not shown:
         raise PreimageError(f"nothing that ships can be shown here: {'; '.join(left_out) or 'nothing ships'}")
-    (output / "index.html").write_text(page(shown, left_out))
+    replace_text(output / "index.html", page(shown, left_out))
     return shown
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from preimage.errors import PreimageError, RunError
 from preimage.evaluation import Contender
 from preimage.figures import bars, curve, sheet
+from preimage.files import replace_text
 from preimage.interfaces import Inverter
 from preimage.metrics import mean_and_sem
 from preimage.plain import to_json
@@ -83,7 +84,7 @@ class Finding:
         """Write everything under `folder`/NAME."""
         own = folder / self.analysis
         own.mkdir(parents=True, exist_ok=True)
-        (own / "records.csv").write_text(records_csv(self.records))
+        replace_text(own / "records.csv", records_csv(self.records))
         content = {
             "analysis": self.analysis,
             "question": self.question,
@@ -101,7 +102,7 @@ class Finding:
                 for place, one in enumerate(self.sheets)
             ],
         }
-        (own / "finding.json").write_text(to_json(content) + "\n")
+        replace_text(own / "finding.json", to_json(content) + "\n")
         for place, one in enumerate(self.sheets):
             sheet(one.columns, own / f"sheet-{place}.png", captions=one.captions)
         redraw(own)

@@ -472,7 +472,7 @@ class Photos:
     def fingerprint(self) -> str:
         """Which photographs, in which order, at which size; the pixels themselves are not read."""
         content = "\n".join([f"{self.image_size} {self.fit}", *self.ids])
-        return f"{zlib.crc32(content.encode()):08x}-{len(self)}"
+        return f"{zlib.crc32(content.encode(errors='surrogateescape')):08x}-{len(self)}"
 
     def pixels(self, index: int) -> Pixels:
         """One photograph (image_size, image_size, 3)."""

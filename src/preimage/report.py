@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from preimage.evaluation import Evaluation, paired_in_words
+from preimage.files import replace_text
 from preimage.findings import Record, read_finding
 from preimage.pages import embedded, render
 
@@ -106,7 +107,7 @@ def write_page(title: str, made: str, sections: Sequence[Section], file: Path) -
     """Write the page; `made` says in a line what it was made of."""
     page = render("report.html", title=title, made=without_folders(made), sections=sections)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page, encoding="utf-8")
+    replace_text(file, page)
 
 
 def finding_block(folder: Path) -> Block:

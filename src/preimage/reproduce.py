@@ -15,6 +15,7 @@ from preimage.analyses import get_analysis
 from preimage.analyses.perturbation import MEAN
 from preimage.errors import RunError, SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import CONTROL, Evaluation, paired
+from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
 from preimage.pages import span
@@ -87,7 +88,7 @@ class Study:
             result = self.trial.evaluate(inverter)
             folder = self.folder_of(inverter)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "records.csv").write_text(result.records_csv())
+            replace_text(folder / "records.csv", result.records_csv())
             self.evaluations[inverter] = result
         return self.evaluations[inverter]
 

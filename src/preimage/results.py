@@ -16,6 +16,7 @@ from preimage.config import SAME_SHAPES
 from preimage.errors import PreimageError
 from preimage.evaluation import CONTROL, FLOOR
 from preimage.figures import bars, curve
+from preimage.files import replace_text
 from preimage.gallery import draw_together, exhibits
 from preimage.images import Sources
 from preimage.interfaces import ignore
@@ -76,7 +77,7 @@ def write(
         hours=hours(sum(map(seconds_of, parts))),
         hardware=list(dict.fromkeys(part["made_with"]["device"] for part in parts)),
     )
-    output.write_text(page)
+    replace_text(output, page)
     return output
 
 

@@ -44,6 +44,7 @@ from preimage.decoders import Cost, cost, load_weights
 from preimage.errors import BusyError, PreimageWarning, RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
+from preimage.files import read_json, replace_text, sync, write_json
 from preimage.images import Photos, TrainingStream, sources_in_words, steps_per_epoch
 from preimage.interfaces import Representation, never
 from preimage.inverters import beginning_with
@@ -723,34 +724,3 @@ def summarise(window: list[Progress]) -> dict[str, Any]:
         "seconds_per_step": sum(p.seconds for p in window) / len(window),
         "waiting": sum(p.waiting for p in window) / max(1e-9, sum(p.seconds for p in window)),
     }
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; raises `RunError` where the file is missing or damaged."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} is missing or damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{file} is damaged: it holds no JSON object")
-    return content
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    replace_text(file, json.dumps(content, indent=2) + "\n")
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write a file so that at every moment either the old or the new content is there, whole."""
-    beside = file.with_name(file.name + ".new")
-    beside.write_text(text)
-    sync(beside)
-    beside.replace(file)
-
-
-def sync(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())

@@ -30,6 +30,7 @@ from preimage.config import WEIGHTS_KEYS, settings_for, split_override
 from preimage.errors import RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
+from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, summarise
 from preimage.images import Fit, Photos, Sources, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
@@ -306,7 +307,7 @@ def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[repo
     trial.on_progress(f"{label(name)}: evaluation", 0, 1)
     folder.mkdir(parents=True, exist_ok=True)
     result = trial.evaluate(name)
-    (folder / "records.csv").write_text(result.records_csv())
+    replace_text(folder / "records.csv", result.records_csv())
     draw_sheet(trial.inverter(name), trial.photos(name, SHOWN), folder / "sheet.png", trial.device)
     seen = f"photographs, what {label(name)} sees of them where that can be drawn, reconstructions, differences"
     return [

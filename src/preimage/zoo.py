@@ -7,7 +7,6 @@ writes both for any run, `check` looks at what lies in a folder of them.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -20,6 +19,7 @@ from preimage import runs
 from preimage.config import settings_for
 from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
+from preimage.files import read_json, write_json
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import (
     Nearest,
@@ -34,7 +34,7 @@ from preimage.networks import has_weights, needs_weights
 from preimage.networks.weights import file_hash
 from preimage.probe import LIMIT, ROUNDING
 from preimage.representations import REPRESENTATIONS, is_door
-from preimage.runs import Run, write_json
+from preimage.runs import Run
 
 FOLDER = Path(str(resources.files("preimage") / "zoo"))
 LARGEST_FILE = 8 * 2**20  # bytes
@@ -70,8 +70,7 @@ def card(name: str) -> dict[str, Any]:
     if name not in shipped():
         meant = [f"./{place}" for place in (Path(name), Path("runs", name)) if Run(place).settings_file.is_file()]
         raise UnknownNameError("shipped inverter", name, [*shipped(), *meant])
-    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
-    return content
+    return read_json(FOLDER / f"{name}.json")
 
 
 def load_shipped(name: str, **settings: Any) -> dict[str, Inverter]:
@@ -237,7 +236,7 @@ def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
     if found.size_bytes > LARGEST_FILE:
         found.problems.append(f"larger than {LARGEST_FILE / 2**20:.0f} MiB")
     try:
-        content = runs.read_json(file.with_suffix(".json"))
+        content = read_json(file.with_suffix(".json"))
         if content.get("sha256") != file_hash(file):
             found.problems.append("its SHA-256 is not the one on its card")
         found.problems += [f"no {fact} on its card" for fact in ("licence", "evaluation") if not content.get(fact)]

@@ -30,6 +30,7 @@ from preimage.errors import (
     WeightsError,
 )
 from preimage.evaluation import CONTROL, FLOOR, Evaluation, paired
+from preimage.files import read_json, write_json
 from preimage.images import Sources, find_photos, source_list
 from preimage.interfaces import Representation, ignore, never
 from preimage.inverters import GradientDescent, MeanImage, Nearest, UpConv
@@ -289,7 +290,7 @@ def measure_slow_baselines(
     failures = []
     for name in chosen:
         file = folder / f"{name}.json"
-        card = runs.read_json(file)
+        card = read_json(file)
         if "evaluation" not in card:
             raise RunError(f"{file} has no table to stand beside: its run had no validation photographs")
         settings = settings_for(name, overrides)
@@ -306,7 +307,7 @@ def measure_slow_baselines(
             failures.append(f"{name}: {error}")
             continue
         card["slow_baselines"] = slow_rows(found, card["evaluation"]["pairwise_distance"])
-        runs.write_json(file, card)
+        write_json(file, card)
         yield file
     if failures:
         raise DivergedError("\n".join(failures))

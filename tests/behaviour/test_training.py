@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from preimage import api, runs, training, zoo
 from preimage.errors import BusyError, DivergedError, PreimageWarning, RunError, SettingsError
+from preimage.files import write_json
 from preimage.images import Photos
 from preimage.interfaces import never
 from preimage.inverters import MeanImage, UpConv, save_inverters
@@ -227,7 +228,7 @@ def test_a_run_interrupted_before_its_first_checkpoint_begins_anew(finished: Pat
     with pytest.raises(KeyboardInterrupt):
         train_tiny(crops, tmp_path / "run", "training.steps=40", reporter=Impatient())
     run = Run(tmp_path / "run")
-    runs.write_json(run.provenance_file, run.provenance | {"photos": "others, which have been replaced since"})
+    write_json(run.provenance_file, run.provenance | {"photos": "others, which have been replaced since"})
     runs.resume(run.folder, device="cpu")
     assert run.provenance["photos"] == Run(finished).provenance["photos"]
     assert "resumed" not in run.provenance
@@ -331,7 +332,7 @@ def test_what_a_run_left_that_never_began_is_not_part_of_the_next(
         with pytest.raises(KeyboardInterrupt):
             train_tiny(crops, tmp_path / "run", *few, start_from=finished)
     (tmp_path / "run" / "lock").touch()
-    runs.write_json(Run(tmp_path / "run").provenance_file, {"photos": 3})
+    write_json(Run(tmp_path / "run").provenance_file, {"photos": 3})
     run = train_tiny(crops, tmp_path / "run", *few, start_from=finished)
     assert "started_from" in run.provenance
     assert "resumed" not in run.provenance

@@ -129,6 +129,7 @@ def evaluate(
 ) -> None:
     """NRE, PSNR and SSIM beside the mean image, the nearest neighbour, ridge regression and the control."""
     from preimage import api
+    from preimage.files import replace_text
 
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None, facts="")
@@ -148,7 +149,7 @@ def evaluate(
     print_evaluation(result, as_json)
     if records is not None:
         records.parent.mkdir(parents=True, exist_ok=True)
-        records.write_text(result.records_csv())
+        replace_text(records, result.records_csv())
 
 
 @app.command()

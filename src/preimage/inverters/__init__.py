@@ -23,6 +23,7 @@ from torch import Tensor
 
 from preimage.cache import cached
 from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError, WeightsWarning
+from preimage.files import replace
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters.autoencoder import Autoencoder
 from preimage.inverters.confidence import Confidence
@@ -85,7 +86,7 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
         description["probe"] = {"version": VERSION, "feature_shape": probe.feature_shape}
         tensors |= {"probe.positions": probe.positions, "probe.features": probe.features}
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_bytes(save(tensors, metadata={"preimage": json.dumps(description)}))
+    replace(Path(file), save(tensors, metadata={"preimage": json.dumps(description)}))
 
 
 def portable(representation: Representation) -> dict[str, Any]:
