@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from command import preimage
 from preimage.api import sample_files
+from preimage.cli import terminal
 from preimage.cli.terminal import file_names
 
 SAMPLES = [str(sample_files()[0]), "--images", str(sample_files()[1])]
@@ -393,3 +395,21 @@ def test_no_two_photographs_get_the_name_of_one_file() -> None:
     assert file_names(["a/cat.jpg", "b/cat.jpg"]) == {"a/cat.jpg": "a_cat", "b/cat.jpg": "b_cat"}
     assert file_names(["cat.jpg", "cat.png"]) == {"cat.jpg": "cat.jpg", "cat.png": "cat.png"}
     assert len(set(file_names(["a/b.jpg", "a_b.jpg", "c.jpg"]).values())) == 3
+
+
+def test_a_table_that_is_too_wide_continues_below_with_whole_cells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "out", Console(width=40))
+    rows = [["mean-image", "0.705 ± 0.038", "13.4", "0.151 ± 0.015"]]
+    terminal.print_columns(["inverter", "NRE ↓", "colour error", "NRE of another photograph"], rows)
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "                           colour",
+        "inverter    NRE ↓          error",
+        "mean-image  0.705 ± 0.038  13.4",
+        "",
+        "            NRE of",
+        "            another",
+        "inverter    photograph",
+        "mean-image  0.151 ± 0.015",
+    ]

@@ -24,7 +24,7 @@ from preimage.cli.terminal import (
     note,
     out,
     pick_device,
-    plain_table,
+    print_columns,
     print_table,
     progress_bar,
     stepwise,
@@ -228,17 +228,18 @@ def print_audit(content: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(to_json(content))
         return
-    table = plain_table("", "attacker", "NRE ↓", "SSIM ↑", "right one of all", "at 1 % false", "colour error ↓")
-    for row in content["rows"]:
-        table.add_row(
+    rows = [
+        [
             row["attacker"],
             f"{row['nre']:.3f} ± {row['nre_sem']:.3f}",
             f"{row['ssim']:.3f} ± {row['ssim_sem']:.3f}",
             f"{row['top1']:.1%} (chance {row['top1_chance']:.1%})",
             f"{row['true_match_rate']:.1%}",
             f"{row['colour_error']:.1f}",
-        )
+        ]
+        for row in content["rows"]
+    ]
     out.print(f"{content['n_train']} training and {content['n_test']} test pairs, {content['image_size']} pixels")
-    out.print(table)
+    print_columns(["attacker", "NRE ↓", "SSIM ↑", "right one of all", "at 1\u00a0% false", "colour error ↓"], rows)
     for sentence in content["summary"]:
         out.print(sentence, soft_wrap=True, highlight=False)

@@ -9,12 +9,14 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -136,10 +138,39 @@ def print_table(records: list[dict[str, Any]]) -> None:
     if not records:
         return
     columns, rows = cells(records)
-    table = plain_table("", *columns)
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    print_columns(columns, rows, columns.index("n") if "n" in columns else 1)
+
+
+def print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> None:
+    """A table whose cells are whole on any terminal.
+
+    Where it is too wide, titles take several lines; columns that do not fit even so stand below, beside the first
+    `keys` again.
+    """
+    columns = list(zip(titles, zip(*rows, strict=True), strict=True))
+    widths = [max(map(cell_len, [title, *cells])) for title, cells in columns]
+    if needed(widths) > out.width:
+        widths = [max(map(cell_len, [*title.split(" "), *cells])) for title, cells in columns]
+    parts = [list(range(keys))]
+    for place in range(keys, len(columns)):
+        if len(parts[-1]) > keys and needed(widths[own] for own in [*parts[-1], place]) > out.width:
+            parts.append(list(range(keys)))
+        parts[-1].append(place)
+    for part in parts:
+        if part is not parts[0]:
+            out.print()
+        table = Table(box=None, pad_edge=False)
+        for own in part:
+            lines = wrap(titles[own], widths[own], break_long_words=False)
+            table.add_column("\n".join(lines), overflow="fold")
+        for row in rows:
+            table.add_row(*(row[own] for own in part))
+        out.print(table)
+
+
+def needed(widths: Iterable[int]) -> int:
+    """The width of a table of such columns, two spaces apart."""
+    return sum(width + 2 for width in widths) - 2
 
 
 @contextmanager
