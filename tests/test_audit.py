@@ -231,6 +231,15 @@ def test_defences_cost_more_the_stronger_they_are(full: Audit) -> None:
     assert {each["attacker"] for each in full.content["defences"]} == {"ridge", "upconv"}
 
 
+def test_a_defence_that_helps_an_attacker_says_that_attackers_do_not_find_everything(full: Audit) -> None:
+    own = row(full, full.content["best"])
+    rows = [own | {"words": words, "nre": own["nre"] + more} for words, more in (("8 bits", 0.01), ("1 bits", -0.01))]
+    told = [sentence for sentence in summary(full.content | {"defences": rows}) if sentence.startswith("Defences")]
+    assert len(told) == 1
+    assert "behind one of them (1 bits)" in told[0]
+    assert not any(one.startswith("Defences") for one in summary(full.content | {"defences": rows[:1]}))
+
+
 def test_defences_change_features_as_they_say() -> None:
     sample = torch.randn(200, 32, generator=torch.Generator().manual_seed(0))
     made = {(each.name, each.strength): each for each in fit_defences(sample)}

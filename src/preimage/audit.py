@@ -616,6 +616,14 @@ def summary(content: dict[str, Any]) -> list[str]:
             else "better than the average picture: something is wrong."
         )
     )
+    closest = min(content["defences"], key=lambda row: float(row["nre"]), default=own)
+    if closest["nre"] < own["nre"]:
+        words.append(
+            f"Defences: behind one of them ({closest['words']}) {closest['attacker']} comes closer (NRE "
+            f"{closest['nre']:.3f} ± {closest['nre_sem']:.3f}) than any attacker with the features as they are. A "
+            "defence adds nothing to features, so attackers do not find everything in them: take the least error as "
+            "what they give away."
+        )
     words.append(
         "Limits: an error that stays high does not prove safety. More pairs, a larger network, a longer training or "
         "knowledge of the encoder may rebuild more; a face or a number plate may be recognised where the whole "
