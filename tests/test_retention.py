@@ -214,6 +214,15 @@ def test_two_photographs_tell_no_detail(pictures: tuple[list[str], Tensor]) -> N
     assert "too few" in Detail()(Everything(), ids[:2], images[:2]).answer
 
 
+def test_a_band_of_noise_does_not_take_the_plot_from_the_others() -> None:
+    band: Record = {"condition": KEPT, "channel": "chroma", "n": 9}
+    table = [band | {"from": 0.0, "to": 2.0, "kept": 0.9, "kept_sem": 0.1}]
+    table += [band | {"from": 2.0, "to": 4.0, "kept": -25.0, "kept_sem": 1.0}]
+    plot = Detail().plot(table)
+    assert plot.series["chroma"] == [(0, 0.9, pytest.approx((0.704, 1.096))), (1, -1.5, (-1.5, -1.5))]
+    assert "below -1.5 is drawn there" in plot.y_label
+
+
 def test_the_standard_error_is_that_of_leaving_out_each_photograph() -> None:
     around, errors = torch.randn(7, 5).double(), torch.rand(7).double()
 

@@ -19,6 +19,7 @@ from preimage.interfaces import Inverter
 from preimage.metrics import SAME, Z95
 
 COARSEST = 2.0  # cycles per image: all below is one band, brightness and its slopes
+LOWEST = -1.5  # on the plot: another photograph has -1 on average, and what is lower is noise, however low
 SHEET_BANDS = (8.0, 32.0)  # cycles per image: what parts coarse, middle and fine on the sheet
 
 
@@ -100,10 +101,11 @@ class Detail(Analysis):
         for row in table:
             points = series.setdefault(f"{row['channel']}{'' if row['condition'] == KEPT else f', {CONTROL}'}", [])
             share, margin = float(row["kept"]), Z95 * float(row["kept_sem"])
-            points.append((float(len(points)), share, (share - margin, share + margin)))
+            low, drawn, high = (max(one, LOWEST) for one in (share - margin, share, share + margin))
+            points.append((float(len(points)), drawn, (low, high)))
         bands = list(dict.fromkeys(f"{float(row['from']):.0f} to {float(row['to']):.0f}" for row in table))
         x_label = "spatial frequency, cycles per image"
-        y_label = "share of variance kept, 95 % intervals"
+        y_label = f"share of variance kept, 95 % intervals; what is below {LOWEST:g} is drawn there"
         nothing = "mean image; what reaches it is noise"
         return Plot(self.question, x_label, y_label, series, groups=bands, level=0.0, level_name=nothing)
 
