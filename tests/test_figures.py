@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from PIL import Image
 
@@ -46,6 +47,13 @@ def test_a_level_is_drawn(kind: str, tmp_path: Path) -> None:
         Plot("", "", "share", SHARES, kind, ["a", "b"], level=level, level_name="chance").draw(tmp_path / f"{name}.png")  # type: ignore[arg-type]
     drawn, plain = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("with", "without"))
     assert (drawn != plain).any()
+
+
+@pytest.mark.parametrize("kind", ["bars", "line"])
+def test_dollars_in_a_name_are_no_mathematics(kind: str, tmp_path: Path) -> None:
+    name = "price_$5_or_$_.jpg"
+    figures.sheet({name: torch.zeros(1, 3, 8, 8)}, tmp_path / "sheet.png", captions=[name])
+    Plot("", "", "share", SHARES | {name: SHARES["first"]}, kind, ["a", "b"]).draw(tmp_path / "plot.png")  # type: ignore[arg-type]
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None]) -> Axes:

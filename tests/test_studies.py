@@ -117,6 +117,13 @@ def test_what_cannot_be_measured_says_why(trial: Trial, tmp_path: Path) -> None:
     assert page.words.count("not available: no trained inverter") >= 8 or "caffenet" in page.words
 
 
+def test_a_run_stands_for_no_other_representation(trial: Trial, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"hog inverts hog, not caffenet\.conv5"):
+        Study(trial, tmp_path, {"caffenet.conv5": "hog"})
+    with pytest.raises(RunError, match=r"an \.html file"):
+        reproduce(["table1"], Study(trial, tmp_path), tmp_path / "page")
+
+
 def test_an_unknown_figure_is_named(trial: Trial, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'table1'"):
         reproduce(["tabel1"], Study(trial, tmp_path), tmp_path / "page.html")
@@ -124,8 +131,8 @@ def test_an_unknown_figure_is_named(trial: Trial, tmp_path: Path) -> None:
 
 
 def test_errors_are_drawn_against_depth(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "shipped", lambda: ["hog"])
-    study = Study(trial, tmp_path / "page", {"efficientnet_lite0.stage2": "hog", "efficientnet_lite0.pool": "hog"})
+    monkeypatch.setattr(zoo, "shipped", lambda: ["efficientnet_lite0.stage2", "efficientnet_lite0.pool"])
+    study = Study(trial, tmp_path / "page")
     page = Page(reproduce(["fig7"], study, tmp_path / "page.html"))
     assert "2 layers, from efficientnet_lite0.stage2 to efficientnet_lite0.pool" in page.words
     (plot,) = read_finding(tmp_path / "page" / "error-curves")["plots"]
@@ -250,8 +257,8 @@ def test_an_encoder_and_its_autoencoder_are_shown_together(pair: dict[str, Path]
     for finding in together:
         assert {row["inverter"] for row in finding.table} == {"own", "trained"}
         assert set(finding.plots[0].series) == {"own", "trained"}
-        saved = read_finding(tmp_path / "own_and_trained" / finding.analysis)
-        assert (tmp_path / "own_and_trained" / finding.analysis / saved["sheets"][0]["file"]).exists()
+        folder = tmp_path / file_name("own and trained") / finding.analysis
+        assert (folder / read_finding(folder)["sheets"][0]["file"]).exists()
 
 
 def test_inverters_of_other_encoders_are_not(pair: dict[str, Path], few: Trial) -> None:
@@ -270,6 +277,7 @@ def test_the_papers_figures_show_the_autoencoder_too(
 ) -> None:
     monkeypatch.setattr(zoo, "shipped", lambda: [])
     layer = "efficientnet_lite0.stage5"
+    monkeypatch.setattr("preimage.reproduce.described", lambda path: {"name": layer})  # in truth the stem, for speed
     study = Study(few, tmp_path / "page", {layer: str(pair["own"])}, {layer: str(pair["trained"])})
     page = Page(reproduce(["fig6", "fig7", "fig9", "fig10"], study, tmp_path / "page.html"))
     assert "own and trained: " in page.words
@@ -281,7 +289,10 @@ def test_the_papers_figures_show_the_autoencoder_too(
     assert {row["inverter"] for row in read_finding(tmp_path / "page" / "fig6" / "compare")["table"]} >= set(pair)
 
 
-def test_what_is_no_autoencoder_is_not_taken_for_one(pair: dict[str, Path], few: Trial, tmp_path: Path) -> None:
+def test_what_is_no_autoencoder_is_not_taken_for_one(
+    pair: dict[str, Path], few: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preimage.reproduce.described", lambda path: {"name": "efficientnet_lite0.stage5"})
     study = Study(few, tmp_path, {}, {"efficientnet_lite0.stage5": str(pair["own"])})
     with pytest.raises(SettingsError, match="is no autoencoder"):
         study.autoencoder("efficientnet_lite0.stage5")
@@ -307,6 +318,9 @@ def test_plots_of_many_lines_are_not_joined() -> None:
     assert set(both.series) == {"first", "second"}
 
 
-def test_no_folder_of_results_is_hidden() -> None:
-    assert file_name("./runs/hog") == "runs_hog"
+def test_a_folder_of_results_is_not_hidden_nor_anothers() -> None:
     assert file_name("efficientnet_lite0.stage5") == "efficientnet_lite0.stage5"
+    assert file_name("café") == "café"
+    names = [file_name(label) for label in ("hog", "./hog", "a b", "a_b", "a/b", "模 型", "..")]
+    assert len(set(names)) == len(names)
+    assert not any(name.startswith(".") or "/" in name for name in names)

@@ -66,6 +66,8 @@ def test_fetching_verifies_and_fetches_once(server: str, monkeypatch: pytest.Mon
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     fetch("alexnet")
     assert len(Server.asked) == 1
+    PUBLISHED["alexnet"].file.write_bytes(CONTENT[:-1])  # damaged since
+    assert fetch("alexnet").read_bytes() == CONTENT
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(

@@ -72,6 +72,7 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
 
     figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, facecolor="white")
     look: dict[str, Any] = {
+        "parse_math": False,  # a name may hold dollars
         "ha": "center",
         "va": "center",
         "size": letters * 72 / DOTS_PER_INCH,
@@ -169,7 +170,7 @@ def curve(
             "linestyle": LINES[place // len(COLOURS) % len(LINES)],
         }
         for part in unbroken([network_of(groups[int(place)]) for place in x] if groups else [""] * len(x)):
-            once = name if part.start == 0 else None  # in the legend
+            once = plain(name) if part.start == 0 else None  # in the legend
             axes.errorbar(x[part], y[part], error[:, part], label=once, capsize=2, **look)
     draw_level(axes, level, level_name)
     name_groups(axes, groups)
@@ -197,7 +198,7 @@ def bars(
         x, y, error = with_errors(points)
         centres = x - 0.4 + (place + 0.5) * width
         colour, hatch = COLOURS[place % len(COLOURS)], HATCHES[place % len(HATCHES)]
-        axes.bar(centres, y, width * 0.9, yerr=error, label=name, color=colour, hatch=hatch, edgecolor="white",
+        axes.bar(centres, y, width * 0.9, yerr=error, label=plain(name), color=colour, hatch=hatch, edgecolor="white",
                  error_kw={"capsize": 2, "linewidth": 1})  # fmt: skip
     draw_level(axes, level, level_name)
     name_groups(axes, groups)
@@ -298,6 +299,11 @@ def plain_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def plain(name: str) -> str:
+    """A name in which matplotlib sees no mathematics."""
+    return name.replace("$", r"\$")
 
 
 def in_equal_lines(label: str) -> str:

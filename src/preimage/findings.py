@@ -173,7 +173,11 @@ def joined(findings: Mapping[str, Finding]) -> Finding:
     first = next(iter(found.values()))
 
     def together(records: str) -> list[Record]:
-        return [{"inverter": title, **row} for title, finding in found.items() for row in getattr(finding, records)]
+        return [
+            {"inverter": title} | row | ({"inverter": f"{title}: {row['inverter']}"} if "inverter" in row else {})
+            for title, finding in found.items()
+            for row in getattr(finding, records)
+        ]
 
     plots = [joined_plot(found, same) for same in zip(*(finding.plots for finding in found.values()), strict=False)]
     sheets = [joined_sheet(found, same) for same in zip(*(finding.sheets for finding in found.values()), strict=False)]

@@ -98,10 +98,6 @@ class Section:
     title: str
     blocks: list[Block]
 
-    @property
-    def anchor(self) -> str:
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
-
 
 def write_page(title: str, made: str, sections: Sequence[Section], file: Path) -> None:
     """Write the page; `made` says in a line what it was made of."""

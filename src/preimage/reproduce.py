@@ -13,6 +13,7 @@ from pathlib import Path
 from preimage import paper, report, studies, zoo
 from preimage.analyses import get_analysis
 from preimage.analyses.perturbation import MEAN
+from preimage.api import described
 from preimage.errors import RunError, SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import CONTROL, Evaluation, paired
 from preimage.files import replace_text
@@ -21,7 +22,7 @@ from preimage.inverters import Autoencoder, MeanImage, UpConv
 from preimage.pages import span
 from preimage.paper import Claim
 from preimage.runs import Run
-from preimage.studies import Trial, file_name, label, labels
+from preimage.studies import Trial, check_page, file_name, label, labels
 
 MISSING = "no trained inverter for it ships or was named by --run"
 HAND_MADE = ("hog", "sift", "lbp")
@@ -47,6 +48,9 @@ class Study:
         for name in (*self.runs, *self.autoencoders):
             if name not in KNOWN:
                 raise UnknownNameError("representation of these tables and figures", name, KNOWN)
+        for name, path in (*self.runs.items(), *self.autoencoders.items()):
+            if (other := described(path)["name"]) != name:
+                raise SettingsError(f"{path} inverts {other}, not {name}")
 
     def find(self, representation: str) -> str | None:
         """The inverter of a representation: a named run, else the one that ships."""
@@ -129,6 +133,7 @@ class Item:
 
 def reproduce(names: Iterable[str], study: Study, file: str | Path) -> Path:
     """Write a page with the named tables and figures ("all" for every one); records go into the study's folder."""
+    check_page(Path(file))
     wanted = list(dict.fromkeys(names)) or ["all"]
     wanted = list(ITEMS) if "all" in wanted else wanted
     for name in wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -266,6 +267,12 @@ def closest(errors: Mapping[str, Mapping[str, float]]) -> str:
     return f"{words}; against it, photograph by photograph: {'; '.join(others)}." if others else f"{words}."
 
 
+def check_page(file: Path) -> None:
+    """Raise `RunError` unless a page, beside which is a folder of the same name, can be called so."""
+    if file.suffix not in (".html", ".htm"):
+        raise RunError(f"a report is an .html file, not {file}")
+
+
 def write_report(
     inverters: Sequence[str | Path], trial: Trial, file: str | Path, analyses: Iterable[str] | None = None
 ) -> Path:
@@ -276,8 +283,7 @@ def write_report(
     The numbers behind it, as CSV and JSON, and every figure are kept in the folder of the same name beside it.
     """
     file = Path(file)
-    if file.suffix not in (".html", ".htm"):
-        raise RunError(f"a report is an .html file, not {file}")
+    check_page(file)
     folder = file.with_suffix("")
     names = list(analyses if analyses is not None else ANALYSES)
     sections = []
@@ -369,5 +375,6 @@ def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
 
 
 def file_name(label: str) -> str:
-    """A label as the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._")
+    """A label as the name of a folder; where it cannot be all of it, with a number that tells it from others."""
+    name = re.sub(r"[^\w.-]+", "_", label).strip("._")
+    return name if name == label else f"{name}-{zlib.crc32(label.encode(errors='surrogateescape')):08x}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -60,19 +61,19 @@ PUBLISHED: dict[str, Published] = {
 
 
 def fetch(name: str, on_progress: Callable[[int, int], None] = ignore) -> Path:
-    """Download a published file, going on with what an interrupted download left, and check its hash.
+    """Download a published file unless it is there whole, going on with what was left of an interrupted download.
 
     `on_progress` is told the bytes there are and the bytes there will be.
     """
     if name not in PUBLISHED:
         raise UnknownNameError("published weights file", name, PUBLISHED)
     published = PUBLISHED[name]
-    if not published.file.exists():
+    if not (published.file.exists() and file_hash(published.file, published.algorithm).startswith(published.digest)):
         published.file.parent.mkdir(parents=True, exist_ok=True)
         part = published.file.with_name(published.file.name + ".part")
         try:
             download(published.url, part, on_progress)
-        except (urllib.error.URLError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             raise WeightsError(f"cannot download {published.url}: {error}; run the command again to go on") from error
         try:
             check_hash(part, published.digest, published.algorithm)
