@@ -226,6 +226,15 @@ def test_the_nearest_neighbour_can_leave_itself_out(samples: Photos, sample_imag
     assert others.tolist() == distances.argmin(dim=1).tolist()
 
 
+def test_the_nearest_neighbour_keeps_no_photographs_but_reads_them_again(
+    samples: Photos, sample_images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nearest, read = Nearest(HOG()).fit(EncodedPhotos(HOG(), samples)), []
+    monkeypatch.setattr(Photos, "images", lambda _, indices: read.append(indices) or sample_images[indices])
+    assert torch.equal(nearest.invert(HOG().encode(sample_images[[2, 0]])), sample_images[[2, 0]])
+    assert read == [[2, 0]]
+
+
 def predicted_by(regression: Regression, x: Tensor) -> Tensor:
     solution = regression.solve()
     return (x - solution["centre"]) / solution["scale"] @ solution["weight"] + solution["bias"]

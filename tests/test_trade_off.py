@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,16 @@ class Known:
     """The four photographs as pairs."""
 
     def __init__(self, images: Tensor) -> None:
-        self.images = images
+        self.all = images
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.all)
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        yield Batch(IDS, self.images, HOG64.encode_photos)
+        yield Batch(IDS, self.all, HOG64.encode_photos)
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        return self.all[list(indices)]
 
 
 @pytest.fixture(scope="module")

@@ -140,6 +140,10 @@ class Pairs(Protocol):
         """How many photographs."""
         ...
 
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Images (N, 3, H, W) of some of the photographs, read again."""
+        ...
+
 
 class DeviationMap(Protocol):
     """What tells of each pixel of a reconstruction how far off it is expected to be."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from preimage.images import Fit, Photos
 from preimage.interfaces import Batch, Representation, ignore
@@ -29,6 +30,9 @@ class EncodedPhotos:
     def __iter__(self) -> Iterator[Batch]:
         for ids, images in self.photos.batches(self.batch_size):
             yield self.representation.batch(ids, images.to(self.device))
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        return self.photos.images(indices)
 
 
 def saved_pairs(

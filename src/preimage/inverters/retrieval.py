@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,9 +19,9 @@ class Nearest(Inverter):
     """Features -> the remembered photograph at the least Euclidean distance in feature space.
 
     Features are kept as float16: their distance from a centre, times a power of two of each photograph's own that
-    brings it near 1; photographs as 8 bits. Longer features than `LONGEST` are hashed to so many numbers, which changes
-    distances by less than a hundredth. `skip_same` passes over photographs whose features are the very same:
-    leave-one-out, when it remembers the photographs it is judged on.
+    brings it near 1. Photographs are read again when they are wanted; in a file they are 8 bits. Longer features than
+    `LONGEST` are hashed to so many numbers, which changes distances by less than a hundredth. `skip_same` passes over
+    photographs whose features are the very same: leave-one-out, when it remembers the photographs it is judged on.
     """
 
     name: ClassVar[str] = "nearest"
@@ -31,7 +32,7 @@ class Nearest(Inverter):
         self.centre = torch.zeros(1)  # (D,), the mean of the first features seen
         self.scales = torch.ones(1)  # (n,)
         self.features: Tensor | None = None  # (n, D) float16, less `centre`, times `scales`
-        self.images: Tensor | None = None  # (n, 3, H, W) uint8
+        self.images: Callable[[Sequence[int]], Tensor] | None = None  # of remembered photographs, by their indices
 
     def fit(self, pairs: Pairs) -> Self:
         place = 0
@@ -41,20 +42,18 @@ class Nearest(Inverter):
                 self.centre = hashed(batch.features).mean(dim=0).cpu()
                 self.scales = torch.empty(len(pairs))
                 self.features = torch.empty(len(pairs), len(self.centre), dtype=torch.float16)
-                self.images = torch.empty(len(pairs), *batch.images.shape[1:], dtype=torch.uint8)
             assert self.features is not None
-            assert self.images is not None
             rows = slice(place, place + len(batch.images))
             self.features[rows], self.scales[rows] = (kept.cpu() for kept in self.rounded(batch.features))
-            self.images[rows] = batch.images.mul(255).round().to("cpu", torch.uint8)
             place = rows.stop
+        self.images = pairs.images
         return self
 
     def invert(self, features: Tensor) -> Tensor:
         if self.images is None:
             raise NotFittedError(self.name)
         check_features(features, self.representation.feature_shape)
-        return self.images[self.nearest(features)].to(features.device).float() / 255
+        return self.images(self.nearest(features).tolist()).to(features.device)
 
     def rounded(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features as they are kept: (N, D) float16, and the power of two (N,) of each."""
@@ -89,11 +88,14 @@ class Nearest(Inverter):
     def state(self) -> dict[str, Tensor]:
         if self.features is None or self.images is None:
             raise NotFittedError(self.name)
-        return {"features": self.features, "images": self.images, "scales": self.scales, "centre": self.centre}
+        parts = torch.split(torch.arange(len(self.features)), CHUNK)
+        images = torch.cat([self.images(part.tolist()).mul(255).round().to("cpu", torch.uint8) for part in parts])
+        return {"features": self.features, "images": images, "scales": self.scales, "centre": self.centre}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
-        self.features, self.images = state["features"].half(), state["images"]
+        self.features, images = state["features"].half(), state["images"]
         self.scales, self.centre = state["scales"], state["centre"]
+        self.images = lambda indices: images[list(indices)].float() / 255
         return self
 
 
