@@ -162,6 +162,15 @@ def test_memory_that_is_full_encodes_again(images: Tensor) -> None:
     assert not memory.kept
 
 
+def test_memory_takes_half_of_what_the_photographs_leave(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [1 << 20]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[-1], 1 << 20))
+    memory = FeatureMemory(Counting().encode, images.device)
+    free.append(5 * images[0].nbytes)  # the photographs have come
+    memory.features(list("abcde"), images)
+    assert list(memory.kept) == ["a"]
+
+
 def test_memory_keeps_vectors_and_maps_without_anything(images: Tensor) -> None:
     for encode in (lambda images: images.mean(dim=(2, 3)), torch.zeros_like):
         memory = FeatureMemory(encode, images.device, limit=1 << 20)

@@ -316,6 +316,13 @@ def test_photos_too_many_for_memory_are_read_when_needed(folder: Path) -> None:
         reread.pixels(1)
 
 
+def test_what_was_freed_on_a_gpu_is_room_for_photographs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, free = Photos.open(folder, 64).load(), [0]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free[-1], 1 << 20))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(4 * photos.pixels(0).nbytes))
+    assert photos.on_gpu(torch.device("cpu")) is not None
+
+
 def test_a_subset_shares_the_pixels_in_memory_and_knows_what_was_left_out(folder: Path) -> None:
     (folder / "a.jpg").write_bytes(b"torn")
     photos = Photos.open(folder, 64).load()

@@ -181,12 +181,13 @@ class FeatureMemory:
     """Features of pictures that recur, by a key of each picture, in the memory of the device that trains on them.
 
     Of a map only the places that are not all zeros are kept, few in SIFT's. At most `limit` bytes are held, by default
-    half of what a GPU has free; what does not fit is computed whenever it is asked for.
+    half of what a GPU has free when the first come, after the photographs; what does not fit is computed whenever it is
+    asked for.
     """
 
     def __init__(self, encode: Callable[[Tensor], Tensor], device: torch.device, limit: int | None = None) -> None:
-        self.encode = encode
-        self.room = torch.cuda.mem_get_info(device)[0] // 2 if limit is None else limit  # bytes
+        self.encode, self.device = encode, device
+        self.room = limit  # bytes
         self.shape = torch.Size()  # of one image's features
         self.kept: dict[str, tuple[Tensor, Tensor]] = {}  # the places (K,) that hold something, and what (K, C)
 
@@ -206,6 +207,8 @@ class FeatureMemory:
         return self.arranged([found[index] for index in range(len(keys))])
 
     def keep(self, key: str, entry: tuple[Tensor, Tensor]) -> None:
+        if self.room is None:
+            self.room = torch.cuda.mem_get_info(self.device)[0] // 2
         size = sum(tensor.nbytes for tensor in entry)
         if size <= self.room:
             self.room -= size

@@ -515,6 +515,7 @@ class Photos:
 
     def on_gpu(self, device: torch.device) -> Tensor | None:
         """All pixels (N, S, S, 3) in the memory of a GPU; None where they are not loaded or would take half of it."""
+        torch.cuda.empty_cache()  # or what another training, or the trial of this one, has left would not be free
         if self._memory is None or len(self) * self._memory[0].nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return None
         return torch.from_numpy(self._memory[self._rows]).to(device)
