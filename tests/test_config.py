@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from preimage.api import training_settings
 from preimage.config import load_preset, make_settings, overrides_for, preset_names
 from preimage.errors import SettingsError, UnknownNameError
 
@@ -83,3 +86,11 @@ def test_two_budgets_are_one_too_many() -> None:
 def test_weights_for_all_reach_encoders_of_ones_own() -> None:
     names = ("torch:mine:make", "alexnet.conv5", "efficientnet_lite0.pool", "hog")
     assert [bool(overrides_for(name, ["weights=a.npz"])) for name in names] == [True, True, False, False]
+
+
+def test_a_file_of_weights_is_found_from_another_folder(shared_alexnet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [Path(file).absolute() for file in shared_alexnet.split(",")]
+    monkeypatch.chdir(files[0].parent)
+    given = ",".join(file.name for file in files)
+    settings = training_settings("bvlc_alexnet.fc6", "photos", overrides=[f"weights={given}"])
+    assert settings.representation["weights"] == ",".join(map(str, files))

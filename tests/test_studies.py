@@ -74,12 +74,19 @@ def test_the_same_inverter_twice_compares_equal(trial: Trial, tmp_path: Path) ->
     assert first["nre"] == pytest.approx(second["nre"])
     assert float(first["other_image_nre"]) > 1.5 * float(first["nre"])
     assert set(finding.sheets[0].columns) == {"photograph", "hog", str(SHIPPED_FILE)}
+    assert "is that of these photographs" not in finding.answer
 
 
 def test_a_mean_image_can_be_compared_too(trial: Trial, tmp_path: Path) -> None:
     api.fit_inverter("mean-image", "hog", sample_files(), tmp_path / "mean.safetensors")
     _, mean = compare(["hog", tmp_path / "mean.safetensors"], trial, tmp_path).table
     assert mean["nre"] == mean["mean_image_nre"]
+
+
+def test_a_mean_image_of_the_judged_photographs_is_said_to_be_one(trial: Trial, tmp_path: Path) -> None:
+    api.fit_inverter("nearest", "hog", sample_files(), tmp_path / "nearest.safetensors")
+    answer = compare([tmp_path / "nearest.safetensors", "hog"], trial, tmp_path).answer
+    assert "The mean image beside nearest is that of these photographs" in answer
 
 
 def test_a_report_is_one_page_that_loads_nothing(trial: Trial, tmp_path: Path) -> None:

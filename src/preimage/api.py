@@ -241,7 +241,12 @@ def training_settings(
         for budget in ("steps", "epochs", "minutes"):  # a budget given replaces the preset's
             tables["training"].pop(budget, None)
     tables["photos"] = {"train": absolute(images), "validation": absolute(validation)}
-    return make_settings(tables | {"seed": seed}, overrides)
+    settings = make_settings(tables | {"seed": seed}, overrides)
+    files = str(settings.representation.get("weights", "")).split(",")  # a door's may be no file
+    if not all(Path(file).is_file() for file in files):
+        return settings
+    weights = ",".join(str(Path(file).absolute()) for file in files)
+    return dataclasses.replace(settings, representation={**settings.representation, "weights": weights})
 
 
 def evaluate(

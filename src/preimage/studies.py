@@ -211,6 +211,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     records: list[Record] = []
     sizes: dict[str, Record] = {}
     columns: dict[str, Tensor] = {}
+    flattered: list[str] = []  # whose mean image is that of the judged photographs
     called = labels(inverters)
     opened = {title: trial.opened(name) for title, name in called.items()}
     shared = set.intersection(*(set(photos.ids) for photos in opened.values()))
@@ -221,7 +222,10 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
         photos = photos.first(trial.limit).load()
         warn_left_out(photos.left_out)
         pairs = EncodedPhotos(inverter.representation, photos)
-        mean = trial.load(name).get(MeanImage.name) or MeanImage(inverter.representation).fit(pairs)
+        mean = trial.load(name).get(MeanImage.name)
+        if mean is None:
+            mean = MeanImage(inverter.representation).fit(pairs)
+            flattered.append(title)
         contenders = [Contender(one, "") for one in dict.fromkeys([inverter, mean])]  # which may be the same
         result = evaluate_contenders(contenders, photos, "", device=trial.device)
         errors = errors_by("inverter", map(asdict, result.records))
@@ -248,6 +252,10 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     }
     plot = Plot(question, "inverter", "NRE (lower is better)", series, "bars", [str(row["inverter"]) for row in table])
     answer = closest(errors_by("inverter", records))
+    if flattered:
+        answer += (
+            f" The mean image beside {', '.join(flattered)} is that of these photographs, so it errs less than others."
+        )
     finding = Finding("compare", question, answer, table, records, [plot], [Sheet(question, columns, ids)])
     finding.save(Path(folder))
     return finding
