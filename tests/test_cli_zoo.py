@@ -78,7 +78,7 @@ def test_cards_are_listed() -> None:
         (["zoo", "export", "hog", "--licence", "free"], "is missing, not finished"),
         (["zoo", "check", "--set", "training.steps=1"], "only settings of the representation"),
         (["results", "--sheets", "x"], "go together"),
-        (["invert", "x.jpg", "-r", "hog", "--set", "weights=x.npz"], "no setting of hog is called 'weights'"),
+        (["invert", "x.jpg", "-r", "hog", "--set", "weights=x.npz"], "weights=x.npz is no setting of hog"),
         (["invert", "x.jpg", "-r", "hog", "--set", "cell_size=16"], "with cell_size=8, not with cell_size=16"),
         (["evaluate", "hog", "--images", "x", "--set", "cell_sise=16"], "Did you mean 'cell_size'"),
     ],

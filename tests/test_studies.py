@@ -325,6 +325,11 @@ def test_plots_of_many_lines_are_not_joined() -> None:
     assert set(both.series) == {"first", "second"}
 
 
+def test_settings_that_are_lists_are_told_and_tables_are_not() -> None:
+    assert studies.in_words({"name": "timm:x", "mean": [0.485, 0.456]}) == "name timm:x, mean 0.485 0.456"
+    assert not studies.in_words({"rows": [{"nre": 0.5}]})
+
+
 def test_a_folder_of_results_is_not_hidden_nor_anothers() -> None:
     assert file_name("efficientnet_lite0.stage5") == "efficientnet_lite0.stage5"
     assert file_name("café") == "café"

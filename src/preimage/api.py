@@ -346,7 +346,7 @@ def at_hand(settings: Settings, representation: Representation) -> tuple[Photos,
         return runs.training_photos(settings, representation)
     except ImageError as error:
         warnings.warn(
-            f"what the run was trained on is gone, its baselines cannot be fitted on it: {error}",
+            f"the photographs that the run was trained on are gone, so no baseline is fitted on them: {error}",
             PreimageWarning,
             stacklevel=3,
         )

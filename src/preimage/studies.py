@@ -358,11 +358,13 @@ def of_run(path: Path) -> dict[str, Any]:
 def in_words(value: Any) -> str:
     """A plain value as a reader takes it; lists and tables of results are left to their own blocks."""
     if isinstance(value, dict):
-        if any(isinstance(one, list | dict) for one in value.values()):
+        if any(
+            isinstance(one, dict) or (isinstance(one, list) and one and not in_words(one)) for one in value.values()
+        ):
             return ""
         return ", ".join(f"{key.replace('_', ' ')} {in_words(one)}" for key, one in value.items() if one is not None)
     if isinstance(value, list):
-        return ""
+        return "" if any(isinstance(one, list | dict) for one in value) else " ".join(map(in_words, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -179,7 +179,7 @@ def invert(
     Of several -r or --run, every photograph has one sheet with all of them: PHOTO.sheet.png.
     """
     from preimage import api
-    from preimage.config import settings_for
+    from preimage.config import overrides_for, settings_for
     from preimage.images import Photos
     from preimage.inverters import MeanImage
     from preimage.studies import labels
@@ -191,8 +191,12 @@ def invert(
     called = labels([*representation, *map(Path, run)] or ["hog"])
     if size == "native" and len(called) > 1:
         raise SettingsError("--size native takes one inverter at a time")
+    encoders = [api.described(name)["name"] for name in called.values()]
+    if idle := [one for one in settings if not any(overrides_for(encoder, [one]) for encoder in encoders)]:
+        raise SettingsError(f"{idle[0]} is no setting of {' or '.join(encoders)}")
     loaded = [
-        api.load_contenders(name, **settings_for(api.described(name)["name"], settings)) for name in called.values()
+        api.load_contenders(name, **settings_for(encoder, settings))
+        for name, encoder in zip(called.values(), encoders, strict=True)
     ]
     inverters = dict(zip(called, (next(iter(kept.values())) for kept in loaded), strict=True))
     if features is not None:
