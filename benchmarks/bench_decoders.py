@@ -89,14 +89,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(options, Path(options.runs or temporary), options.records)
-        if options.table_only and not bench.records:
-            parser.error(f"--table-only needs records: name --records, or --runs with {RECORDS}")
         try:
+            if options.table_only and not bench.records:
+                parser.error(f"--table-only needs records: name --records, or --runs with {RECORDS}")
             if not options.table_only:
                 bench.run()
+            page = render(bench.records)
         except PreimageError as error:
             sys.exit(str(error))
-        page = render(bench.records)
         if options.markdown:
             options.markdown.write_text(page)
         else:
@@ -114,8 +114,12 @@ class Bench:
 
     @property
     def records(self) -> list[Record]:
-        """All that is kept by now, other processes' too."""
-        return [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+        """All that is kept by now, other processes' too; raises `PreimageError` for a line that is not whole."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise PreimageError(f"{self.file} holds half a line, {error.doc!r}: remove it, and run again") from error
 
     def keep(self, kind: str, **facts: Any) -> Record:
         record = {"kind": kind, **facts}

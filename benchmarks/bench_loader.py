@@ -32,10 +32,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=128, help="photographs, a multiple of 32")
     parser.add_argument("--rounds", type=int, default=5, help="times each is measured")
     options = parser.parse_args()
+    if options.count < BATCH:
+        parser.error(f"--count is at least {BATCH}, a batch")
 
     with tempfile.TemporaryDirectory() as folder:
         sources = options.images or write_photographs(Path(folder), options.count)
         photos = find_photos(sources).photos[: options.count // BATCH * BATCH]
+        if not photos:
+            parser.error(f"--images needs at least {BATCH} photographs, a batch")
         contents = [photo.read() for photo in photos]
         from_files = TrainingStream(Photos(photos, options.size), BATCH, seed=0)
         from_memory = TrainingStream(Photos(photos, options.size).load(), BATCH, seed=0)

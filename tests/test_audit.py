@@ -254,6 +254,15 @@ def test_defences_change_features_as_they_say() -> None:
     assert set(made["binarisation", 1].change(ids, sample).unique().tolist()) == {-1.0, 1.0}
 
 
+def test_the_components_kept_are_the_first_ones() -> None:
+    """They keep as much variance as any 64 can, which the spectrum of the features tells."""
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(300, 256, generator=generator) * torch.linspace(1.5, 1, 256)
+    made = next(one for one in fit_defences(sample) if (one.name, one.strength) == ("pca", 64))
+    most = torch.linalg.eigvalsh(torch.cov(sample.T))[-64:].sum()
+    torch.testing.assert_close(made.change([], sample).var(dim=0).sum(), most)
+
+
 def test_neighbours_are_kept_by_a_copy_and_not_by_noise() -> None:
     features = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
     assert neighbours_kept(features, 3 * features) == 1

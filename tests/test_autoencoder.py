@@ -138,6 +138,14 @@ def test_it_is_saved_with_its_encoder(tmp_path: Path, samples: Photos) -> None:
     assert torch.equal(*(each.invert(each.representation.encode(images)) for each in (loaded, inverter)))
 
 
+def test_the_layers_behind_its_own_are_not_saved() -> None:
+    layer = get_representation("efficientnet_lite0.stem")
+    pairs = EncodedPhotos(layer, Photos.open(api.sample_files()[:2], 224).load())
+    state = Autoencoder(layer, width=0.03).fit(pairs, TrainingSettings(steps=2, precision="float32")).state()
+    children = {name.split(".")[1] for name in state if name.startswith("encoder.")}
+    assert children == {"stem"}
+
+
 def test_a_run_can_train_one(tmp_path: Path) -> None:
     overrides = [
         "autoencoder=true", "decoder.width=0.03", "training.steps=3", "training.batch_size=2",

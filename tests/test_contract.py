@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -163,8 +163,8 @@ def test_a_file_runs_nobodys_code_unless_it_is_trusted(crops: Path, tmp_path: Pa
     save_inverters([MeanImage(encoder).fit(EncodedPhotos(encoder, Photos.open(crops, 32).load()))], file)
     description, tensors = read_inverters(file)
     written = tmp_path / "written"
-    description["representation"] = {"name": f"command:touch {written}", "image_size": 32}
-    file.write_bytes(save(tensors, metadata={"preimage": json.dumps(description)}))
+    another = asdict(description) | {"representation": {"name": f"command:touch {written}", "image_size": 32}}
+    file.write_bytes(save(tensors, metadata={"preimage": json.dumps(another)}))
     with pytest.raises(WeightsError, match="would run that code"):
         load_inverter(file)
     assert not written.exists()

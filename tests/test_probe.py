@@ -6,7 +6,9 @@ import copy
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from torch import nn
 
 from preimage.api import load_inverter
 from preimage.errors import PreimageError, WeightsError, WeightsWarning
-from preimage.inverters import MeanImage, load_inverters, probe_difference, save_inverters
+from preimage.inverters import MeanImage, load_inverters, probe_difference, read_inverters, save_inverters
 from preimage.networks.preprocessing import Preprocessing
 from preimage.probe import LIMIT, MOST, Probe, probe_picture
 from preimage.representations import HOG, REPRESENTATIONS, ModuleLayer
@@ -160,3 +162,24 @@ def test_a_file_names_no_weights_and_takes_those_it_is_given(tmp_path: Path, mon
     with pytest.raises(WeightsError, match="--set weights=FILE"):
         load_inverter(file)
     assert load_inverter(file, weights="mine.npz").representation.settings == {"weights": "mine.npz"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"representation": {}}, "was not written by this version"),
+        ({"inverters": {}}, "was not written by this version"),
+        ({"inverters": []}, r"its description\.inverters is dict"),
+        ({"later": 1}, "no setting of its description is called 'later'"),
+        ({"inverters": {"mean-image": {"later": 1}}}, "no setting of mean-image is called 'later'"),
+        ({"inverters": {"median": {}}}, "no inverter is called 'median'"),
+    ],
+)
+def test_what_another_version_wrote_is_told(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    own = HOG()
+    mean = MeanImage(own).restore({"mean": torch.full((3, 64, 64), 0.5)})
+    save_inverters([mean], tmp_path / "mean.safetensors")
+    description, tensors = read_inverters(tmp_path / "mean.safetensors")
+    save_file(tensors, tmp_path / "other.safetensors", {"preimage": json.dumps(asdict(description) | change)})
+    with pytest.raises(PreimageError, match=words):
+        load_inverters(tmp_path / "other.safetensors")

@@ -87,7 +87,7 @@ def described(name: str | Path) -> dict[str, Any]:
     if not is_path(name):
         return {"name": str(name)}
     if Path(name).is_file() or str(name).endswith(".safetensors"):
-        return dict(read_description(name)["representation"])
+        return dict(read_description(name).representation)
     return dict(Run.open(name).settings.representation)
 
 

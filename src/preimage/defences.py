@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from preimage.interfaces import Representation
-from preimage.randomness import seeded
 
 NOISES = (0.1, 0.3, 1.0, 3.0)  # times the deviation of each dimension
 BITS = (8, 4, 2, 1)
@@ -64,9 +63,8 @@ def fit_defences(sample: Tensor, seed: int = 0) -> list[Defence]:
     dimensions = sorted({max(1, size // share) for share in SHARES if size // share <= most}, reverse=True)
     if dimensions:
         mean = sample.flatten(1).mean(dim=0)
-        with seeded(seed):
-            basis = torch.pca_lowrank(sample.flatten(1) - mean, dimensions[0], center=False)[2]
-        made += [principal_components(mean, basis[:, :count]) for count in dimensions]
+        axes = torch.linalg.svd(sample.flatten(1) - mean, full_matrices=False).Vh
+        made += [principal_components(mean, axes[:count].T) for count in dimensions]
     made += [first(shape, count) for count in sorted({max(1, shape[0] // share) for share in SHARES}, reverse=True)]
     return [*made, binarisation(sample)]
 

@@ -13,6 +13,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.optimization import GradientDescent
 from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
-from preimage.plain import build
+from preimage.plain import build, convert
 from preimage.probe import LIMIT, ROUNDING, VERSION, Probe
 from preimage.representations import get_known, runs_code
 
@@ -41,6 +42,18 @@ INVERTERS: dict[str, type[Any]] = {
 }
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file of inverters says of itself, as JSON in its metadata."""
+
+    format: int
+    representation: dict[str, Any]  # name and settings
+    fingerprint: str
+    inverters: dict[str, dict[str, Any]]  # settings by name, the main one first
+    confidence: dict[str, dict[str, Any]] = field(default_factory=dict)  # settings by the name of the inverter
+    probe: dict[str, Any] = field(default_factory=dict)  # version and feature shape; none where none can be computed
 
 
 def make_inverter(name: str, representation: Representation, settings: Mapping[str, Any] | None = None) -> Inverter:
@@ -69,24 +82,22 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
         for name, value in with_confidence(inverter).items()
     }
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    description = {
-        "format": FORMAT,
-        "representation": portable(representation),
-        "fingerprint": representation.fingerprint,
-        "inverters": {inverter.name: inverter.settings for inverter in inverters},
-        "confidence": {
-            one.name: one.confidence.settings for one in inverters if isinstance(one.confidence, Confidence)
-        },
-    }
+    description = Description(
+        FORMAT,
+        portable(representation),
+        representation.fingerprint,
+        {inverter.name: inverter.settings for inverter in inverters},
+        {one.name: one.confidence.settings for one in inverters if isinstance(one.confidence, Confidence)},
+    )
     try:
         probe = Probe.of(representation)
     except PreimageError:  # it cannot encode a picture it has never seen: the fingerprint alone must do
         probe = None
     if probe is not None:
-        description["probe"] = {"version": VERSION, "feature_shape": probe.feature_shape}
+        description.probe.update(version=VERSION, feature_shape=probe.feature_shape)
         tensors |= {"probe.positions": probe.positions, "probe.features": probe.features}
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    replace(Path(file), save(tensors, metadata={"preimage": json.dumps(description)}))
+    replace(Path(file), save(tensors, metadata={"preimage": json.dumps(asdict(description))}))
 
 
 def portable(representation: Representation) -> dict[str, Any]:
@@ -102,34 +113,33 @@ def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) 
     is `trusted` may a file name an encoder that is code to be run.
     """
     description, tensors = read_inverters(file)
-    encoder = description["representation"]["name"]
+    kept = description.representation
+    encoder = kept["name"]
     if runs_code(encoder) and not trusted:
         raise WeightsError(
             f"{file} inverts {encoder!r}, and loading it would run that code on this machine. If you know where the "
             "file comes from: --set trusted=true, in Python trusted=True"
         )
-    representation = get_known(**{**description["representation"], **settings})
-    kept = description["representation"]
+    representation = get_known(**{**kept, **settings})
     if other := {key: value for key, value in settings.items() if kept.get(key, value) != value}:
         raise WeightsError(
-            f"{file} inverts {kept['name']!r} with {', '.join(f'{key}={kept[key]}' for key in other)}, not with "
+            f"{file} inverts {encoder!r} with {', '.join(f'{key}={kept[key]}' for key in other)}, not with "
             f"{', '.join(f'{key}={value}' for key, value in other.items())}: train one for these settings"
         )
-    if representation.fingerprint != description["fingerprint"]:
+    if representation.fingerprint != description.fingerprint:
         tell_difference(probe_difference(file, representation), file, representation)
     representation = cached(representation)
-    inverters = {}
-    for name, own in description["inverters"].items():
-        if name not in INVERTERS:
-            raise UnknownNameError("inverter", name, INVERTERS)
-        inverters[name] = INVERTERS[name](representation, **own).restore(beginning_with(f"{name}.", tensors))
-    for name, own in description.get("confidence", {}).items():
+    inverters = {
+        name: make_inverter(name, representation, own).restore(beginning_with(f"{name}.", tensors))
+        for name, own in description.inverters.items()
+    }
+    for name, own in description.confidence.items():
         learnt = beginning_with(f"confidence.{name}.", tensors)
         inverters[name].confidence = Confidence(inverters[name], **own).restore(learnt)
     return inverters
 
 
-def read_inverters(file: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_inverters(file: str | Path) -> tuple[Description, dict[str, Tensor]]:
     """The description in a file and its tensors; raises `WeightsError`."""
     description = read_description(file)
     try:
@@ -138,14 +148,18 @@ def read_inverters(file: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]
         raise WeightsError(f"{file} is damaged: {error}") from error
 
 
-def read_description(file: str | Path) -> dict[str, Any]:
+def read_description(file: str | Path) -> Description:
     """What a file of inverters says of itself; its tensors stay where they are. Raises `WeightsError`."""
     try:
         with safe_open(file, framework="pt") as content:
-            description = json.loads((content.metadata() or {}).get("preimage", "null"))
+            kept = json.loads((content.metadata() or {}).get("preimage", "null"))
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise WeightsError(f"{file} is missing, damaged, or not a file of inverters: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    try:
+        description: Description = convert(kept, Description, "its description")
+    except PreimageError as error:
+        raise WeightsError(f"{file} was not written by this version of preimage: {error}") from error
+    if description.format != FORMAT or "name" not in description.representation or not description.inverters:
         raise WeightsError(f"{file} was not written by this version of preimage: save the inverter again")
     return description
 
@@ -156,7 +170,7 @@ def probe_difference(file: str | Path, representation: Representation) -> float 
     None where the file keeps no features of this version's probe picture.
     """
     description, tensors = read_inverters(file)
-    kept = description.get("probe", {})
+    kept = description.probe
     if kept.get("version") != VERSION:
         return None
     probe = Probe(tuple(kept["feature_shape"]), tensors["probe.positions"], tensors["probe.features"])

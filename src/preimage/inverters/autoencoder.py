@@ -80,8 +80,17 @@ class Autoencoder(UpConv):
     def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
         return super().fit(pairs, settings).frozen()
 
+    def state(self) -> dict[str, Tensor]:
+        """Of the encoder only what training has changed: the layers behind the inverted one stay as they were."""
+        own = self.untrained()
+        return {name: value for name, value in super().state().items() if not same(value, own.get(name))}
+
     def restore(self, state: dict[str, Tensor]) -> Self:
-        return super().restore(state).frozen()
+        return super().restore(self.untrained() | state).frozen()
+
+    def untrained(self) -> dict[str, Tensor]:
+        """The encoder's part of the state, as it was before training."""
+        return {f"encoder.{name}": value for name, value in self.original.module.state_dict().items()}
 
     def frozen(self) -> Self:
         """Nothing is trained any more: its features ask for no gradient, as those of any representation."""
@@ -144,6 +153,10 @@ def trained(layer: ModuleLayer, encoder: nn.Module) -> ModuleLayer:
     for parameter, own in zip(encoder.parameters(), wanted, strict=True):
         parameter.requires_grad_(own)
     return copied
+
+
+def same(value: Tensor, other: Tensor | None) -> bool:
+    return other is not None and torch.equal(value.cpu(), other.cpu())
 
 
 def remove_first_stride(encoder: nn.Module) -> None:

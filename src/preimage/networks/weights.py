@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -151,8 +152,10 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from the zip reader to the unpickler
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {code[1]}, which is code" if code else f"{type(error).__name__}: {error}".partition("\n")[0]
         raise WeightsError(
-            f"{file} cannot be read as a PyTorch state dict: {error}. Fetch it again, or save another by "
+            f"{file} cannot be read as a PyTorch state dict: {reason}. Fetch it again, or save another by "
             "torch.save(module.state_dict(), FILE)"
         ) from error
     for key in NESTED:

@@ -88,8 +88,10 @@ class ModuleLayer(Representation):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of weights, layer and preprocessing."""
-        content = json.dumps([self.version, self.layer, asdict(self.preprocessing), fingerprint(self.module)])
+        """Of weights, structure, layer and preprocessing."""
+        content = json.dumps(
+            [self.version, self.layer, asdict(self.preprocessing), repr(self.module), fingerprint(self.module)]
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def __eq__(self, other: object) -> bool:
