@@ -11,7 +11,8 @@ which it has as many parameters; `full` is width 1 for both.
 for both decoders in turns, on noise; minutes over seconds is the number of steps, over which the learning rate ends at
 zero. (Equal FLOPs would reward the decoder whose FLOPs are slow ones.) With one thread it is processor time, which
 other programs hardly lengthen; with several, and on a GPU, it is the clock's. `--paced-by` takes the step times of
-another device, so that trainings begun there can be finished here. Features, photographs and validation cost
+another device, so that trainings begun there can be finished here; decoders of one table may go by different devices,
+those of one representation by the same. Features, photographs and validation cost
 both decoders the same and are not counted; with `--set augmentation.variants=2` features are computed once and kept on
 disk, for all that train on them.
 
@@ -242,9 +243,9 @@ class Bench:
         return replace(settings, training=limited)
 
     def check_conditions(self, size: str) -> None:
-        """All decoders of a table are trained under the same ones."""
+        """All decoders of a table that go by the step times of one device are trained under the same ones."""
         wanted = self.conditions()
-        kept = self.find("conditions", size=size) or self.keep("conditions", size=size, **wanted)
+        kept = self.find("conditions", size=size, **self.pace) or self.keep("conditions", size=size, **wanted)
         for name, value in wanted.items():
             if kept.get(name) != value:
                 raise PreimageError(
@@ -344,6 +345,7 @@ def render(records: list[Record]) -> str:
     verdicts = [verdict(pair, found) for pair, found in zip(pairs, paired, strict=True) if found]
     return environment.from_string(PAGE.read_text()).render(
         sizes=[size_of(records, costs, verdicts, size) for size in SIZES],
+        minutes=sorted({record["minutes"] for record in records if record["kind"] == "conditions"}),
         defaults=defaults(),
         won=grouped((one["winner"], one["representation"]) for one in verdicts if one["size"] == "shipped"),
     )
@@ -357,6 +359,7 @@ def size_of(
     timed = [one for one in own if one["step_seconds"]]
     trained = [record for record in records if record["kind"] == "trained" and record["size"] == size]
     compared = [one for one in verdicts if one["size"] == size]
+    paces = [record for record in records if record["kind"] == "conditions" and record["size"] == size]
     return {
         "name": size,
         "rows": [row(records, one) for one in own],
@@ -365,10 +368,16 @@ def size_of(
         "one_thread": all(one["device"].startswith("cpu") and one["threads"] == 1 for one in timed),
         "photos": sorted({record["photos"] for record in trained}),
         "trainers": sorted({record["device"] for record in trained}),
-        "conditions": find(records, "conditions", size=size) if trained else None,
+        "conditions": [(pace, paced_by(pace, own)) for pace in paces] if trained else [],
         "verdicts": compared,
         "untried": [name for name in zoo.PLANNED if name not in {one["representation"] for one in compared}],
     }
+
+
+def paced_by(conditions: Record, costs: Sequence[Record]) -> list[str]:
+    """The representations whose decoders were given the time of one device."""
+    pace = {key: conditions[key] for key in ("device", "threads") if key in conditions}
+    return list(dict.fromkeys(one["representation"] for one in costs if pace == {key: one[key] for key in pace}))
 
 
 def place(record: Record) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -110,6 +111,17 @@ def test_budgets_go_by_the_step_times_of_another_device(crops: Path, compared: P
     assert not bench.find("conditions")
     bench.keep(**bench.find("cost", decoder=ours.decoder) | {"device": "a fast one", "step_seconds": 0.01})
     assert bench.with_budget(ours).training.steps == 12  # 0.002 minutes
+
+
+def test_a_table_says_whose_step_times_each_pair_went_by(compared: Path) -> None:
+    lines = [json.loads(line) for line in (compared / "records.jsonl").read_text().splitlines()]
+    fast = {"representation": "lbp", "device": "a fast one"}
+    of_lbp = [one | fast for one in lines if one["kind"] == "cost"]
+    conditions = next(one for one in lines if one["kind"] == "conditions")
+    of_lbp.append({key: value for key, value in conditions.items() if key != "threads"} | fast | {"minutes": 7})
+    page = bench_decoders.render([*lines, *of_lbp])
+    assert "- 7 minutes of a fast one: lbp\n" in page
+    assert re.search(r"- 0\.002 minutes of cpu, .*: hog\n", page)
 
 
 def test_where_the_presets_decoder_is_the_papers_ours_has_as_many_parameters() -> None:
