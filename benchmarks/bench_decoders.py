@@ -51,6 +51,7 @@ from preimage.evaluation import CONTROL, FLOOR
 from preimage.files import read_json
 from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
+from preimage.plain import plus_minus
 from preimage.runs import Run
 from rivals import SIZES, Candidate, candidates, noise, stepper
 from timing import clock_of, in_turns
@@ -428,10 +429,6 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for key, word in pairs:
         found.setdefault(key, []).append(word)
     return found
-
-
-def plus_minus(value: float, error: float) -> str:
-    return f"{value:.3f} ± {error:.3f}"
 
 
 if __name__ == "__main__":

@@ -183,6 +183,16 @@ def test_a_representation_without_a_scale_says_why_not(images: Tensor) -> None:
     assert not finding.records
 
 
+def test_a_setting_given_twice_counts_no_photograph_twice(images: Tensor) -> None:
+    once, twice = (ask("hue", images, degrees=(120.0,) * times) for times in (1, 2))
+    assert once.table == twice.table
+    assert [ask("identity", images, spaces=("pixels",) * times).table[0]["n"] for times in (1, 2)] == [len(images)] * 2
+
+
+def test_one_number_stands_for_a_list_of_one() -> None:
+    assert get_analysis("place", shifts=4) == get_analysis("place", shifts=[4])
+
+
 def test_dark_knowledge_needs_class_scores(images: Tensor) -> None:
     class Named(Thumbnail):
         name: ClassVar[str] = "thumbnail"

@@ -315,7 +315,7 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "hog", "--images", "x", "--run", "r", "--seed", "-1"], "seed is from 0"),
         (["train", "hog", "--images", "x", "--run", "r", "--minutes", "inf"], "minutes is positive and finite"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "representation.cell_size=8.0"], "cell_size is int"),
-        (["train", "hog", "--images", "x", "--run", "r", "--set", "photos.train=5"], "photos.train is tuple"),
+        (["train", "hog", "--images", "x", "--run", "r", "--set", "photos.train=5"], "photos.train is str, got 5"),
         (["evaluate", "hog"], "name the photographs to evaluate on"),
         (["evaluate", "hog", "--images", *SAMPLES, "--baseline", "hogles"], "Did you mean 'hoggles'"),
         (["audit", "--features", "x.npy", "--images", "."], "there is no file of features x.npy"),

@@ -24,6 +24,7 @@ from preimage.errors import (
 )
 from preimage.images import Photos
 from preimage.interfaces import Representation
+from preimage.inverters import GradientDescent
 from preimage.representations import get_representation
 from preimage.representations.foreign import arrange
 from preimage.representations.onnx_graph import external_files
@@ -42,19 +43,21 @@ np.save(sys.stdout.buffer, images.reshape(n, h // 8, 8, w // 8, 8, 3).mean(axis=
 """
 
 
-def graph(file: Path, batch: int | None = None, size: int | None = 32, kind: int = TensorProto.FLOAT) -> Path:
+def graph(
+    file: Path, batch: int | None = None, size: int | None = 32, kind: int = TensorProto.FLOAT, called: str = "map"
+) -> Path:
     """An ONNX file: a convolution as a map, and its mean over places as a vector."""
     weight = np.random.default_rng(0).normal(size=(12, 3, 4, 4)).astype(np.float32) / 7
     nodes = [
         helper.make_node("Cast", ["images"], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["numbers", "weight"], ["map"], strides=[4, 4]),
-        helper.make_node("GlobalAveragePool", ["map"], ["mean"]),
+        helper.make_node("Conv", ["numbers", "weight"], [called], strides=[4, 4]),
+        helper.make_node("GlobalAveragePool", [called], ["mean"]),
     ]
     made = helper.make_graph(
         nodes,
         "test",
         [helper.make_tensor_value_info("images", kind, [batch or "n", 3, size or "h", size or "w"])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("map", "mean")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (called, "mean")],
         [numpy_helper.from_array(weight, "weight")],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -305,6 +308,15 @@ def test_a_brighter_module_reads_brighter_images(images: Tensor) -> None:
         encoder.brightened(0)
 
 
+def test_gradient_descent_inverts_a_module(images: Tensor) -> None:
+    encoder = get_representation("torch:encoders:small", layer="body.0", image_size=32)
+    features = encoder.encode(images)
+    inverter = GradientDescent(encoder, method="adam", iterations=100).fit([encoder.batch([], images)])
+    grey = encoder.encode(torch.full_like(images, 0.5))
+    error = (encoder.encode(inverter.invert(features)) - features).norm()
+    assert error < 0.5 * (grey - features).norm()
+
+
 # --- ONNX graphs ------------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +347,16 @@ def test_a_graph_of_bytes_gets_bytes(tmp_path: Path, images: Tensor) -> None:
     bytes_ = get_representation(f"onnx:{graph(tmp_path / 'b.onnx', kind=TensorProto.UINT8)}", output="map")
     floats = get_representation(f"onnx:{graph(tmp_path / 'f.onnx')}", output="map", white=255)
     torch.testing.assert_close(bytes_.encode(images), floats.encode((images * 255).round() / 255), atol=1e-2, rtol=1e-4)
+
+
+def test_a_graph_of_bytes_cannot_be_given_brighter_ones(tmp_path: Path) -> None:
+    file = graph(tmp_path / "b.onnx", kind=TensorProto.UINT8)
+    assert get_representation(f"onnx:{file}", output="map").brightened(2) is None
+
+
+def test_an_output_may_be_called_by_a_number(tmp_path: Path, images: Tensor) -> None:
+    file = graph(tmp_path / "n.onnx", called="495")
+    assert get_representation(f"onnx:{file}", output=495).encode(images).shape[1:] == (12, 8, 8)
 
 
 def test_outputs_of_a_graph_are_named(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import tarfile
 import warnings
@@ -245,6 +246,19 @@ def test_compressed_and_damaged_shards_are_named(tmp_path: Path) -> None:
         find_photos(tmp_path / "t.tar")
 
 
+@pytest.mark.parametrize("place", [2, 3])
+def test_a_shard_damaged_in_the_middle_is_named(place: int, tmp_path: Path, picture: Image.Image) -> None:
+    """What a tar reader takes for the end of the archive."""
+    file = shard_of(tmp_path / "s.tar", {f"{number}.png": encoded(picture, "PNG") for number in range(4)})
+    with tarfile.open(file) as shard:
+        header = shard.getmembers()[place].offset
+    content = bytearray(file.read_bytes())
+    content[header + 100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ImageError, match=f"damaged: what begins at byte {header} is no member"):
+        find_photos(file)
+
+
 def table_of(contents: list[bytes | None]) -> Any:
     """A table of the `datasets` library, its labels 3, 5, 7, ..."""
     datasets = pytest.importorskip("datasets")
@@ -286,6 +300,42 @@ def test_a_row_without_a_picture_is_left_out_and_told(tmp_path: Path, picture: I
     photos = Photos.open(tmp_path / "photos.parquet", 64).load()
     assert len(photos) == 1
     assert photos.left_out == {"photos.parquet:0000001": "photos.parquet:0000001 holds no picture"}
+
+
+def test_other_pictures_of_a_row_are_left_alone(tmp_path: Path, picture: Image.Image) -> None:
+    datasets = pytest.importorskip("datasets")
+    masks = [{"bytes": b"no mask", "path": None}] * 2
+    table = table_of([encoded(picture, "PNG")] * 2).add_column("mask", masks)
+    table.cast_column("mask", datasets.Image()).to_parquet(tmp_path / "photos.parquet")
+    assert len(Photos.open(tmp_path / "photos.parquet", 64).load()) == 2
+
+
+def test_shards_are_known_by_any_spelling_and_a_folder_that_is_closed_is_told(
+    tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard_of(tmp_path / "S.TAR", {"x.png": encoded(picture, "PNG")})
+    assert [photo.id for photo in find_photos(tmp_path).photos] == ["x"]
+
+    def closed(_: object) -> Any:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("os.scandir", closed)
+    with pytest.raises(ImageError, match=r"cannot look into .*: Permission denied"):
+        find_photos(tmp_path)
+
+
+def test_a_picture_of_another_kind_does_not_end_a_search(folder: Path) -> None:
+    (folder / "phone.heic").write_bytes(b"ftypheic")
+    photos = Photos.open(str(folder / "*.[ph]*"), 64).load()
+    assert "HEIC is not supported" in photos.left_out["phone.heic"]
+    with pytest.raises(ImageError, match="HEIC is not supported"):
+        Photos.open(folder / "phone.heic", 64).load()
+
+
+def test_a_name_that_is_no_text_can_be_trained_on(tmp_path: Path, picture: Image.Image) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png")).write_bytes(encoded(picture, "PNG"))
+    stream = TrainingStream(Photos.open(tmp_path, 64), batch_size=1, seed=0)
+    assert next(stream.batches(0)).shape == (1, 3, 64, 64)
 
 
 def test_missing_sources_say_so(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_without_ids_the_order_of_the_file_names_counts_and_is_told(
         (["cats/1", "dogs/1"], "without suffix"),
         (["/data/all/cats/1.jpg", "/data/all/dogs/1.jpg"], "the last 2 parts"),
         (["C:\\data\\cats\\1.png", "C:\\data\\dogs\\1.png"], "the last 2 parts of the paths, without suffix"),
+        (["cats/1.npy", "dogs/1.npy"], "up to the last dot"),
     ],
 )
 def test_ids_may_say_more_or_less_than_the_photographs_names(ids: list[str], how: str, tmp_path: Path) -> None:
@@ -139,6 +140,17 @@ def test_ids_may_say_more_or_less_than_the_photographs_names(ids: list[str], how
     found = match(table, ["dogs/1.jpg", "cats/1.jpg"])
     assert found.rows == {"dogs/1.jpg": 1, "cats/1.jpg": 0}
     assert how in found.how
+
+
+def test_a_dot_within_a_name_is_no_suffix(tmp_path: Path) -> None:
+    table = open_table(write_npz(tmp_path / "f", np.eye(2, dtype=np.float32), ["a", "a.1"]))
+    assert match(table, ["a.jpg", "a.1.jpg"]).rows == {"a.jpg": 0, "a.1.jpg": 1}
+
+
+def test_a_list_of_ids_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.eye(2, dtype=np.float32))
+    (tmp_path / "f.npy.ids.txt").write_text("a.jpg\nb.jpg\n", encoding="utf-8-sig")
+    assert match(open_table(tmp_path / "f.npy"), ["a.jpg", "b.jpg"]).rows == {"a.jpg": 0, "b.jpg": 1}
 
 
 def test_numbers_as_ids_match_file_names_with_leading_zeros(tmp_path: Path) -> None:

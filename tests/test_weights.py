@@ -22,6 +22,7 @@ from preimage.errors import UnknownNameError, WeightsError
 from preimage.networks import alexnet, efficientnet_lite, load_network, weights
 from preimage.networks.caffemodel import net_message
 from preimage.networks.weights import PUBLISHED, fetch, read_weights
+from preimage.representations import get_representation
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
@@ -272,6 +273,20 @@ def test_weights_of_the_softmax_are_left_out(convolutions: dict[str, Tensor], tm
 def test_a_checkpoint_of_a_network_is_opened(convolutions: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"state_dict": {f"module.{k}": v for k, v in convolutions.items()}, "epoch": 3}, tmp_path / "c.pth")
     assert read_weights(tmp_path / "c.pth").keys() == convolutions.keys()
+
+
+def test_a_file_that_has_changed_is_read_again(convolutions: dict[str, Tensor], tmp_path: Path) -> None:
+    file = tmp_path / "c.pth"
+    torch.save(convolutions, file)
+    before = get_representation("bvlc_alexnet.conv1", weights=str(file)).fingerprint
+    assert get_representation("bvlc_alexnet.conv1", weights=str(file)).fingerprint == before
+    torch.save({name: 2 * value for name, value in convolutions.items()}, file)
+    assert get_representation("bvlc_alexnet.conv1", weights=str(file)).fingerprint != before
+
+
+def test_names_in_npz_may_begin_with_an_underscore(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", _conv=np.ones(3), _meta=np.array("about them"))
+    assert list(read_weights(tmp_path / "w.npz")) == ["_conv"]
 
 
 def test_a_list_of_files_is_told_where_it_is_none() -> None:

@@ -63,7 +63,7 @@ def repeatable(representation: Representation, images: Tensor) -> None:
 
 def telling(representation: Representation, images: Tensor) -> None:
     features = representation.encode(images)
-    if all(torch.allclose(features[0], other) for other in features[1:]):
+    if len(images) > 1 and all(torch.allclose(features[0], other) for other in features[1:]):
         raise FeatureError("different images have the same features")
 
 

@@ -19,6 +19,7 @@ from preimage.gallery import Exhibit, exhibits
 from preimage.images import to_picture
 from preimage.interfaces import ignore
 from preimage.pages import embedded, render
+from preimage.plain import plus_minus
 
 DESCRIBED = "scikit-image's samples"
 
@@ -93,5 +94,5 @@ def as_address(image: Tensor) -> str:
 
 def words(row: Row | dict[str, Any], measure: str, places: int) -> str:
     """Mean and standard error of one measure in a row of a table."""
-    get = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
-    return f"{get(measure):.{places}f} ± {get(f'{measure}_sem'):.{places}f}"
+    values = row if isinstance(row, dict) else vars(row)
+    return plus_minus(values[measure], values[f"{measure}_sem"], places)

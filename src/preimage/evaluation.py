@@ -3,10 +3,8 @@ without its baselines and its control."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.retrieval import Nearest
 from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance_of, paired_difference
 from preimage.pairs import EncodedPhotos
+from preimage.plain import plus_minus, to_csv
 
 FLOOR = "decoder-size"  # the photograph itself, scaled to the size the first inverter works at and back
 SLOW_BATCH = 4  # photographs between two signs of life from a slow inverter
@@ -76,11 +75,7 @@ class Evaluation:
 
     def records_csv(self) -> str:
         """The records as CSV, one line each."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [field.name for field in fields(Record)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in self.records)
-        return text.getvalue()
+        return to_csv([asdict(record) for record in self.records])
 
 
 @dataclass(frozen=True)
@@ -209,12 +204,12 @@ def paired_in_words(evaluation: Evaluation) -> list[str]:
     main, *others = evaluation.rows
     differences = {row.inverter: paired(evaluation, row.inverter, main.inverter) for row in others}
     words = [
-        f"{name}: {difference:+.3f} ± {sem:.3f} NRE against {main.inverter} on the same {n}"
+        f"{name}: {plus_minus(difference, sem, sign='+')} NRE against {main.inverter} on the same {n}"
         for name, (difference, sem, n) in differences.items()
         if n < main.n
     ]
     better = {
-        difference: f"{name}'s NRE is {-difference:.3f} ± {sem:.3f} lower on the same {n}"
+        difference: f"{name}'s NRE is {plus_minus(-difference, sem)} lower on the same {n}"
         for name, (difference, sem, n) in differences.items()
         if name not in (FLOOR, CONTROL) and difference < -2 * sem
     }

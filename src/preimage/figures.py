@@ -243,7 +243,7 @@ def name_groups(axes: Axes, groups: Sequence[str]) -> None:
     if all(map(network_of, groups)):
         name_networks(axes, [network_of(group) for group in groups])
         groups = [group.partition(".")[2] for group in groups]
-    room = WIDE // len(groups)
+    room = max(1, WIDE // len(groups))
     lines = [wrap(group.replace(".", f".{BREAK} "), room, break_long_words=False) for group in groups]
     if max(len(line.replace(BREAK, "")) for name in lines for line in name) <= room:
         names = ["\n".join(name).replace(f"{BREAK} ", "").replace(BREAK, "") for name in lines]

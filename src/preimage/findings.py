@@ -6,8 +6,6 @@ the table, the numbers of every plot) and PNGs; `redraw` draws the plots again f
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from abc import ABC, abstractmethod
@@ -25,7 +23,7 @@ from preimage.figures import bars, curve, sheet
 from preimage.files import replace_text
 from preimage.interfaces import Inverter
 from preimage.metrics import mean_and_sem
-from preimage.plain import to_json
+from preimage.plain import plus_minus, to_csv, to_json
 
 Record = dict[str, str | float]  # one photograph under one condition
 Point = tuple[float, float, float | tuple[float, float]]  # x, y, and y's standard error or 95 % interval (low, high)
@@ -84,7 +82,7 @@ class Finding:
         """Write everything under `folder`/NAME."""
         own = folder / self.analysis
         own.mkdir(parents=True, exist_ok=True)
-        replace_text(own / "records.csv", records_csv(self.records))
+        replace_text(own / "records.csv", to_csv(self.records))
         content = {
             "analysis": self.analysis,
             "question": self.question,
@@ -232,19 +230,14 @@ def summarise(records: Sequence[Record], by: Sequence[str], values: Sequence[str
     return rows
 
 
-def plus_minus(row: Record, value: str, digits: int = 2, sign: str = "") -> str:
-    """`12.34 ± 0.56`; where one photograph is all there is, `12.34`. A `sign` of "+" is written out."""
-    sem = float(row[f"{value}_sem"])
-    return f"{row[value]:{sign}.{digits}f}" + ("" if math.isnan(sem) else f" ± {sem:.{digits}f}")
+def mean_in_words(row: Record, value: str, digits: int = 2, sign: str = "") -> str:
+    """A mean in a row of `summarise`, with its standard error: `12.34 ± 0.56`."""
+    return plus_minus(float(row[value]), float(row[f"{value}_sem"]), digits, sign)
 
 
-def records_csv(records: Sequence[Record]) -> str:
-    """Records as CSV, a column for every key there is."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+def points(table: Sequence[Record], value: str) -> list[Point]:
+    """A point for each row of `summarise`: its place, the mean and its standard error."""
+    return [(float(place), float(row[value]), float(row[f"{value}_sem"])) for place, row in enumerate(table)]
 
 
 def errors_by(key: str, records: Iterable[Record]) -> dict[str, dict[str, float]]:

@@ -61,7 +61,8 @@ def decode(content: bytes, name: str, at_least: int | None = None) -> Image.Imag
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a picture that can be read") from error
+        advice = ": HEIC is not supported, export it as JPEG" if name.lower().endswith((".heic", ".heif")) else ""
+        raise ImageError(f"{name} is not a picture that can be read{advice}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} claims too many pixels: refused as a decompression bomb") from error
     except Exception as error:  # what Pillow's many decoders raise for damaged files is not written down anywhere
@@ -294,7 +295,7 @@ def find_in(place: str) -> Found:
         files = files_under(path)
         pictures = [p for p in files if p.suffix.lower() in SUFFIXES]
         own: list[Photo] = [FilePhoto(p.relative_to(path).as_posix(), p) for p in pictures]
-        shards = [shard_photos(p) for p in files if p.suffix == ".tar"]
+        shards = [shard_photos(p) for p in files if p.suffix.lower() == ".tar"]
         others = [str(p) for p in files if p.suffix.lower() not in SUFFIXES | {".tar"}]
         return Found(
             own + [photo for shard in shards for photo in shard.photos],
@@ -302,12 +303,10 @@ def find_in(place: str) -> Found:
         )
     if not path.exists():
         raise ImageError(f"there is no file or folder {place}")
-    if path.suffix == ".tar":
+    if path.suffix.lower() == ".tar":
         return shard_photos(path)
     if path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
         raise ImageError(f"{place} is a compressed archive: unpack it to a plain .tar first")
-    if path.suffix.lower() in {".heic", ".heif"}:
-        raise ImageError(f"{place}: HEIC is not supported; export the photograph as JPEG")
     return Found([FilePhoto(path.name, path, named=True)], [])
 
 
@@ -315,13 +314,17 @@ def files_under(folder: Path) -> list[Path]:
     """All files in a folder that are not hidden, sorted; folders behind links too, each once."""
     files: list[Path] = []
     seen: set[Path] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         real = Path(place).resolve()
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
         if real not in seen:
             files += [path for name in names if not name.startswith(".") and (path := Path(place, name)).is_file()]
         seen.add(real)
     return sorted(files)
+
+
+def unreadable(error: OSError) -> None:
+    raise ImageError(f"cannot look into {error.filename}: {error.strerror}") from error
 
 
 def shard_photos(path: Path) -> Found:
@@ -347,6 +350,11 @@ def shard_photos(path: Path) -> Found:
                         labels[key] = int(text)
                 elif suffix not in {".json", ".txt"}:
                     passed_over.append(f"{path}:{member.name}")
+            end = shard.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
+                raise tarfile.ReadError(f"what begins at byte {end} is no member of an archive")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ImageError(f"{path} is not an uncompressed tar shard, or is damaged: {error}") from error
     keys = {photo.id for photo in pictures.values()}
@@ -393,6 +401,7 @@ def table_photos(place: str) -> Iterator[RowPhoto]:
     column = image_column(table.features, place)
     table = table.cast_column(column, datasets.Image(decode=False))
     labels = table["label"][:] if "label" in table.column_names else [None] * len(table)  # all at once
+    table = table.select_columns([column])  # the others, such as masks, would be decoded with every row
     for row in range(len(table)):
         label = labels[row] if isinstance(labels[row], int) else None
         yield RowPhoto(f"{Path(place).name}:{row:07d}", place, table, row, column, label)
@@ -487,6 +496,8 @@ class Photos:
         """Decode all once, keep them if they fit in `memory_limit` bytes (by default a third of what there is)."""
         if self._memory is not None:
             return self
+        if not self.photos:
+            raise ImageError("there are no photographs to read")
         if memory_limit is None:
             memory_limit = total_memory() // 3
         size = len(self) * self.image_size**2 * 3
@@ -692,7 +703,7 @@ class TrainingStream:
 
     def view(self, epoch: int, index: int) -> View:
         """What an epoch shows of a photograph, a pure function of (seed, epoch, photograph)."""
-        photo_id = zlib.crc32(self.photos.photos[index].id.encode())
+        photo_id = zlib.crc32(self.photos.photos[index].id.encode(errors="surrogateescape"))
         generator = np.random.default_rng((self.seed, self.version(epoch), photo_id))
         return self.augmentation.view(self.photos.image_size, generator)
 

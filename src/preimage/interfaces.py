@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -220,7 +221,8 @@ def check_images(images: Tensor) -> None:
         return  # looking at values on a GPU would make it wait; photographs come from the CPU and were in range there
     low, high = (bound.item() for bound in torch.aminmax(images.detach()))
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # written so that NaN fails too
-        advice = "; divide 8-bit images by 255" if high > 2 else "; images.clamp(0, 1) brings them there"
+        clamp = "" if math.isnan(low) else "; images.clamp(0, 1) brings them there"
+        advice = "; divide 8-bit images by 255" if high > 2 else clamp
         raise ImageError(f"expected pixel values in [0, 1], got [{low:.6g}, {high:.6g}]{advice}")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from preimage.metrics import paired_difference
+from preimage.plain import plus_minus
 
 # NRE on part of ImageNet's validation set: by representation, then method.
 NRE: dict[str, dict[str, float]] = {
@@ -80,7 +81,7 @@ def verdict(claim: Claim, errors: Errors) -> tuple[str, str, str]:
     words = "undecided"
     if abs(margin) > 2 * sem:
         words = "shows" if margin > 0 else "does not show"
-    return words, f"{difference:+.3f} ± {sem:.3f}", str(n)
+    return words, plus_minus(difference, sem, sign="+"), str(n)
 
 
 def recalled(representation: str) -> dict[str, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import inspect
+import io
 import json
 import math
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from preimage.errors import SettingsError, UnknownNameError
 
@@ -18,7 +20,8 @@ Made = TypeVar("Made")
 def build(make: Callable[..., Made], values: Mapping[str, Any], where: str) -> Made:
     """Call a class or a function with named values, each converted to its annotation."""
     annotated = make.__init__ if isinstance(make, type) and not dataclasses.is_dataclass(make) else make  # type: ignore[misc]
-    hints = {key: hint for key, hint in get_type_hints(annotated).items() if key != "return" and not is_class_var(hint)}
+    hints = get_type_hints(annotated)
+    hints = {key: hint for key, hint in hints.items() if key != "return" and get_origin(hint) is not ClassVar}
     arguments = {}
     for key, value in values.items():
         if key not in hints:
@@ -29,10 +32,6 @@ def build(make: Callable[..., Made], values: Mapping[str, Any], where: str) -> M
     except TypeError as error:
         raise SettingsError(f"{where}: {error}") from error
     return make(**arguments)
-
-
-def is_class_var(hint: Any) -> bool:
-    return "ClassVar" in str(hint)
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
@@ -49,11 +48,9 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         if value in options:
             return value
         raise SettingsError(f"{where} is one of {', '.join(map(repr, options))}, got {value!r}")
-    if origin is tuple and isinstance(value, str | list | tuple):
-        items = [value] if isinstance(value, str) else value
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
         return tuple(convert(item, options[0], where) for item in items)
-    if origin is tuple and options[0] is float and type(value) in (int, float):
-        return (float(value),)
     expected = origin or hint
     if expected is float and type(value) is int:
         return float(value)
@@ -62,9 +59,24 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     raise SettingsError(f"{where} is {getattr(hint, '__name__', hint)}, got {value!r}")
 
 
+def plus_minus(mean: float, sem: float | None, digits: int = 3, sign: str = "") -> str:
+    """`0.123 ± 0.004`; where one value is all there is, `0.123`. A `sign` of "+" is written out."""
+    error = "" if sem is None or math.isnan(sem) else f" ± {sem:.{digits}f}"
+    return f"{mean:{sign}.{digits}f}{error}"
+
+
 def to_json(content: Any) -> str:
     """Indented JSON that every reader takes: what is no finite number is null."""
     return json.dumps(finite(content), indent=2, allow_nan=False)
+
+
+def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as CSV, a column for every key there is."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
 
 
 def finite(content: Any) -> Any:

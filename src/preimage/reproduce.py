@@ -21,6 +21,7 @@ from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
 from preimage.pages import span
 from preimage.paper import Claim
+from preimage.plain import plus_minus
 from preimage.runs import Run
 from preimage.studies import Trial, check_page, file_name, label, labels
 
@@ -244,10 +245,10 @@ def rows_of(study: Study, representation: str) -> list[list[str]]:
     for method in [*known, MeanImage.name, CONTROL]:
         error, less, n = "not available: add it by --baseline", "", ""
         if row := measured.get(method):
-            error, n = f"{row.nre:.3f} ± {row.nre_sem:.3f}", str(row.n)
+            error, n = plus_minus(row.nre, row.nre_sem), str(row.n)
         if row and row is not main:
             difference, sem, _ = paired(result, method, main.inverter)
-            less = f"{difference:+.3f} ± {sem:.3f}"
+            less = plus_minus(difference, sem, sign="+")
         rows.append([representation, method, two_places(known.get(method)), error, less, n, stand_in])
     return rows
 

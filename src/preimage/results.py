@@ -5,7 +5,6 @@ The exception are the values of the paper, which are recalled and said to be.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from preimage.interfaces import ignore
 from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
 from preimage.networks import NETWORKS
 from preimage.pages import render, span
+from preimage.plain import plus_minus
 from preimage.representations import get_representation
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
@@ -142,10 +142,10 @@ def slow_cell(row: Mapping[str, Any] | None) -> str:
     """An error, and in brackets the difference from that of the trained inverter."""
     if row is None:
         return ""
-    error = plus_minus(row["nre"], row["nre_sem"], 3)
+    error = plus_minus(row["nre"], row["nre_sem"])
     if row["inverter"] == UpConv.name:
         return error
-    return f"{error} ({row['difference']:+.3f} ± {row['difference_sem']:.3f})"
+    return f"{error} ({plus_minus(row['difference'], row['difference_sem'], sign='+')})"
 
 
 def shape(name: str, card: Mapping[str, Any]) -> str:
@@ -169,8 +169,8 @@ def comparison(cards: Cards) -> list[dict[str, str]]:
             {
                 "name": name,
                 "recalled": f"{recalled:.2f}",
-                "ours": plus_minus(ours["nre"], ours["nre_sem"], 3),
-                "mean": "" if mean is None else plus_minus(mean["nre"], mean["nre_sem"], 3),
+                "ours": plus_minus(ours["nre"], ours["nre_sem"]),
+                "mean": "" if mean is None else plus_minus(mean["nre"], mean["nre_sem"]),
                 "n": card["evaluation"]["n"],
                 "pairwise": f"{card['evaluation']['pairwise_distance']:.1f}",
             }
@@ -214,10 +214,6 @@ def seconds_of(card: Mapping[str, Any]) -> float:
 
 def device_of(card: Mapping[str, Any]) -> str:
     return f"{card['made_with']['device']}, {card['made_with']['precision']}"
-
-
-def plus_minus(value: float, error: float, places: int) -> str:
-    return f"{value:.{places}f}" + ("" if math.isnan(error) else f" ± {error:.{places}f}")
 
 
 def hours(seconds: float) -> str:

@@ -28,17 +28,18 @@ from preimage.api import (
     slow_baselines,
 )
 from preimage.config import WEIGHTS_KEYS, settings_for, split_override
-from preimage.errors import RunError, SettingsError
+from preimage.errors import ImageError, RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.files import replace_text
-from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, summarise
+from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, points, summarise
 from preimage.images import Fit, Photos, Sources, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import GradientDescent, MeanImage, portable
 from preimage.metrics import mean_and_sem, paired_difference
 from preimage.networks import NETWORKS
 from preimage.pairs import EncodedPhotos
+from preimage.plain import plus_minus
 from preimage.representations import SavedFeatures
 from preimage.runs import Run
 
@@ -113,9 +114,9 @@ class Trial:
             self.images, representation.image_size, self.fit or (fit_of(path) if path else None) or "crop"
         )
 
-    def photos(self, name: str | Path | Inverter, limit: int | None = None) -> Photos:
+    def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""
-        photos = self.opened(name).first(limit or self.limit).load()
+        photos = self.opened(name).first(self.limit).load()
         warn_left_out(photos.left_out)
         return photos
 
@@ -215,6 +216,8 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     called = labels(inverters)
     opened = {title: trial.opened(name) for title, name in called.items()}
     shared = set.intersection(*(set(photos.ids) for photos in opened.values()))
+    if len(shared) < 2:
+        raise ImageError(f"{', '.join(called)} share {len(shared)} photographs here, expected 2 or more: name others")
     for place, (title, name) in enumerate(called.items()):
         trial.on_progress(title, place, len(inverters))
         inverter, photos = trial.inverter(name), opened[title]
@@ -246,10 +249,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
         "features of another photograph": "other_image_nre",
         "mean image": "mean_image_nre",
     }
-    series = {
-        words: [(float(place), float(row[key]), float(row[f"{key}_sem"])) for place, row in enumerate(table)]
-        for words, key in titles.items()
-    }
+    series = {words: points(table, key) for words, key in titles.items()}
     plot = Plot(question, "inverter", "NRE (lower is better)", series, "bars", [str(row["inverter"]) for row in table])
     answer = closest(errors_by("inverter", records))
     if flattered:
@@ -270,8 +270,8 @@ def closest(errors: Mapping[str, Mapping[str, float]]) -> str:
         if title != best:
             difference, difference_sem, _ = paired_difference(own, errors[best])
             unsure = ", too close to tell" if difference <= 2 * difference_sem else ""
-            others.append(f"{title} {difference:+.3f} ± {difference_sem:.3f}{unsure}")
-    words = f"{best} has the least error: NRE {mean:.3f} ± {sem:.3f} (n = {len(errors[best])})"
+            others.append(f"{title} {plus_minus(difference, difference_sem, sign='+')}{unsure}")
+    words = f"{best} has the least error: NRE {plus_minus(mean, sem)} (n = {len(errors[best])})"
     return f"{words}; against it, photograph by photograph: {'; '.join(others)}." if others else f"{words}."
 
 
@@ -322,7 +322,7 @@ def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[repo
     folder.mkdir(parents=True, exist_ok=True)
     result = trial.evaluate(name)
     replace_text(folder / "records.csv", result.records_csv())
-    draw_sheet(trial.inverter(name), trial.photos(name, SHOWN), folder / "sheet.png", trial.device)
+    draw_sheet(trial.inverter(name), trial.photos(name).first(SHOWN), folder / "sheet.png", trial.device)
     seen = f"photographs, what {label(name)} sees of them where that can be drawn, reconstructions, differences"
     return [
         report.evaluation_block(result),

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.analyses.recognition import chance_in_words, resized
-from preimage.analyses.retention import with_dashes
+from preimage.analyses.retention import records_of, with_dashes
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import COLOURLESS, ab, wilson
 from preimage.representations import ModuleLayer, get_representation
@@ -51,7 +51,7 @@ class Hue(Analysis):
         columns: dict[str, Tensor] = {}
         records: list[Record] = []
         turns: dict[float, Tensor] = {}
-        for turn in self.degrees:
+        for turn in dict.fromkeys(self.degrees):
             turned = turn_hue(images, turn)
             pictures = inverted(inverter, encoded(inverter.representation, turned)).cpu() if turn % 360 else before
             probability, predicted = classify(turned).cpu().max(dim=1)
@@ -66,11 +66,7 @@ class Hue(Analysis):
             }
             turns[turn] = turned_by(before, pictures)
             values |= {"hue_shift": degrees_of(turns[turn]), "hue_weight": turns[turn].abs()}
-            lists = {name: value.tolist() for name, value in values.items()}
-            records += [
-                {"id": one, "degrees": turn, **{name: numbers[place] for name, numbers in lists.items()}}
-                for place, one in enumerate(ids)
-            ]
+            records += records_of(ids, {"degrees": turn}, values)
         table = summarise(records, ["degrees"], ["colour_error", "grey_error", "confidence"])
         for row in table:
             row["hue_shift"], row["hue_shift_sem"] = mean_turn(turns[float(row["degrees"])])
@@ -98,7 +94,7 @@ def shifts_in_words(table: Sequence[Record]) -> str:
         return "The photographs have no colour whose hue could turn."
     if any(math.isnan(float(row["hue_shift"])) for row in rows):
         return "The reconstructions have no colour whose hue could turn."
-    read = ", ".join(f"by {plus_minus(row, 'hue_shift', 1)}° where it was {row['degrees']:g}°" for row in rows)
+    read = ", ".join(f"by {mean_in_words(row, 'hue_shift', 1)}° where it was {row['degrees']:g}°" for row in rows)
     return f"The hue of the reconstructions turned {read} (n = {rows[0]['n']}): {verdict(rows)}."
 
 
@@ -117,8 +113,8 @@ def verdict(rows: Sequence[Record]) -> str:
 
 def errors_in_words(table: Sequence[Record]) -> str:
     errors = [
-        f"{plus_minus(row, 'colour_error', 1)} at {row['degrees']:g}° "
-        f"({plus_minus(row, 'grey_error', 1)} without colour)"
+        f"{mean_in_words(row, 'colour_error', 1)} at {row['degrees']:g}° "
+        f"({mean_in_words(row, 'grey_error', 1)} without colour)"
         for row in table
     ]
     return f"Colour error of the reconstructions, in CIELAB units: {', '.join(errors)}."
@@ -131,7 +127,7 @@ def classes_in_words(records: Sequence[Record], table: Sequence[Record], classif
         classes.setdefault(record["id"], set()).add(record["class"])
     kept = sum(len(own) == 1 for own in classes.values())
     low, high = wilson(kept / len(classes), len(classes))
-    sure = ", ".join(f"{plus_minus(row, 'confidence')} at {row['degrees']:g}°" for row in table)
+    sure = ", ".join(f"{mean_in_words(row, 'confidence')} at {row['degrees']:g}°" for row in table)
     return (
         f"{kept} of {len(classes)} photographs keep their class under every hue (95 % interval {100 * low:.0f} to "
         f"{100 * high:.0f} %), says {classifier}; the probability of the class it names is {sure}."
@@ -150,18 +146,16 @@ def caption(one: str, records: Sequence[Record]) -> str:
 
 def shift_plot(table: Sequence[Record]) -> Plot:
     """Turns read off reconstructions, as bars; those given are the names of the groups."""
-    read: list[Point] = [
-        (float(place), float(row["hue_shift"]), float(row["hue_shift_sem"])) for place, row in enumerate(table)
-    ]
+    read = points(table, "hue_shift")
     groups = [f"{row['degrees']:g}°" for row in table]
     x_label, y_label = "hue of the photographs turned by", "turn of the reconstructions, degrees"
     return Plot("By how much the hue turned", x_label, y_label, {"reconstructions": read}, "bars", groups)
 
 
 def error_plot(table: Sequence[Record]) -> Plot:
-    series: dict[str, list[Point]] = {
-        words: [(float(place), float(row[key]), float(row[f"{key}_sem"])) for place, row in enumerate(table)]
-        for key, words in (("colour_error", "reconstruction"), ("grey_error", "without colour"))
+    series = {
+        "reconstruction": points(table, "colour_error"),
+        "without colour": points(table, "grey_error"),
     }
     y_label = "colour error, CIELAB units (lower is better)"
     groups = [f"{row['degrees']:g}°" for row in table]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import ClassVar
 
 import torch
@@ -15,13 +16,13 @@ from preimage.analyses.retention import anothers, percent
 from preimage.errors import ImageError
 from preimage.evaluation import FAR
 from preimage.figures import heat
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
 from preimage.inverters.confidence import CONSTANT, GRADIENT, KINDS, LEVELS, MAP, Confidence, log_likelihood
 from preimage.metrics import mean_and_sem
 
 OTHER = "map of another"  # photograph: what a map is worth that looks right and belongs elsewhere
-NORMAL = tuple(math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64))) for level in LEVELS)
+NORMAL = tuple(NormalDist().inv_cdf((1 + level) / 2) for level in LEVELS)
 BINS = 10  # pixels by expected error, as many in each
 
 
@@ -108,7 +109,7 @@ def gain(records: Sequence[Record], rival: str) -> str:
         for kind in (MAP, rival)
     ]
     mean, sem = mean_and_sem([own - other for own, other in zip(*of_kind, strict=True)])
-    return plus_minus({"gain": mean, "gain_sem": sem}, "gain", 3, sign="+")
+    return mean_in_words({"gain": mean, "gain_sem": sem}, "gain", 3, sign="+")
 
 
 def answer(table: Sequence[Record], records: Sequence[Record]) -> str:
@@ -116,21 +117,18 @@ def answer(table: Sequence[Record], records: Sequence[Record]) -> str:
     gains = {kind: gain(records, kind) for kind in (CONSTANT, GRADIENT, OTHER)}
     covered = ", ".join(f"{percent(own[f'covered_{100 * level:.0f}'])} of {percent(level)}" for level in LEVELS)
     return (
-        f"Log-likelihood {plus_minus(own, 'log_likelihood', 3)} nats per colour value: {gains[CONSTANT]} against one "
-        f"deviation for all pixels, {gains[GRADIENT]} against one that grows with the reconstruction's gradient, "
+        f"Log-likelihood {mean_in_words(own, 'log_likelihood', 3)} nats per colour value: {gains[CONSTANT]} against "
+        f"one deviation for all pixels, {gains[GRADIENT]} against one that grows with the reconstruction's gradient, "
         f"{gains[OTHER]} against the map of another photograph. Calibrated intervals hold {covered} of the errors "
         f"(n = {own['n']})."
     )
 
 
 def likelihood_plot(table: Sequence[Record]) -> Plot:
-    points: list[Point] = [
-        (float(place), float(row["log_likelihood"]), float(row["log_likelihood_sem"]))
-        for place, row in enumerate(table)
-    ]
+    series = {"log-likelihood": points(table, "log_likelihood")}
     y_label = "log-likelihood, nats per\ncolour value (higher is better)"
     groups = [str(row["deviation"]) for row in table]
-    return Plot("How likely the errors are", "", y_label, {"log-likelihood": points}, "bars", groups)
+    return Plot("How likely the errors are", "", y_label, series, "bars", groups)
 
 
 def coverage_plot(table: Sequence[Record]) -> Plot:

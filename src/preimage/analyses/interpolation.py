@@ -11,7 +11,7 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Record, Sheet, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance
 
@@ -62,7 +62,7 @@ class Interpolation(Analysis):
         columns = {"first": originals[0::2][:SHOWN], **columns, "second": originals[1::2][:SHOWN]}
         where = "Half way" if self.steps % 2 else f"At {float(middle['share']):.0%} of the second photograph"
         answer = (
-            f"{where}, the picture is {plus_minus(middle, 'off_overlay')} of the distance between the two ends away "
+            f"{where}, the picture is {mean_in_words(middle, 'off_overlay')} of the distance between the two ends away "
             f"from their overlay (0: nothing but an overlay; {pairs} pair{'s' if pairs > 1 else ''})."
         )
         sheet = Sheet(self.question, columns, ["\n+ ".join(pair) for pair in both[:SHOWN]])

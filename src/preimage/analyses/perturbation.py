@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import distance, mean_pairwise_distance
 
@@ -185,15 +185,12 @@ def compared(
         for name, error, before in zip(ids, own, unchanged, strict=True)
     ]
     table = summarise(records, ["condition"], ["nre", "difference"])
-    points: list[Point] = [
-        (float(place), float(row["nre"]), float(row["nre_sem"])) for place, row in enumerate(table[: len(pictures)])
-    ]
     knows_nothing = float(table[-1]["nre"]) if MEAN in judged else None
     plot = Plot(
         analysis.question,
         x_label,
         "NRE (lower is better)",
-        {"NRE": points},
+        {"NRE": points(table[: len(pictures)], "nre")},
         "bars",
         list(pictures),
         level=knows_nothing,
@@ -209,16 +206,16 @@ def errors_in_words(table: Sequence[Record]) -> str:
     unchanged = table[0]
     if not unchanged["n"]:
         return "One photograph has no NRE, which is relative to the distance between two: give more."
-    errors = [f"{plus_minus(row, 'nre', 3)} ({row['condition']}{against(row)})" for row in table[1:]]
+    errors = [f"{mean_in_words(row, 'nre', 3)} ({row['condition']}{against(row)})" for row in table[1:]]
     return (
-        f"NRE {plus_minus(unchanged, 'nre', 3)} ({unchanged['condition']}), {', '.join(errors)}; "
+        f"NRE {mean_in_words(unchanged, 'nre', 3)} ({unchanged['condition']}), {', '.join(errors)}; "
         f"differences are from {unchanged['condition']}, on the same photographs (n = {unchanged['n']})."
     )
 
 
 def against(row: Record) -> str:
     """`: +0.041 ± 0.015`, but for the mean image, which is a mark to compare with."""
-    return "" if row["condition"] == MEAN else f": {plus_minus(row, 'difference', 3, sign='+')}"
+    return "" if row["condition"] == MEAN else f": {mean_in_words(row, 'difference', 3, sign='+')}"
 
 
 def mean_of_others(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from preimage.analyses.retention import CONTROL, KEPT, anothers, reconstructed
 from preimage.errors import ImageError, SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, mean_in_words, summarise
 from preimage.images import grey
 from preimage.interfaces import Inverter
 
@@ -128,7 +128,7 @@ def correlate(before: Grey, after: Grey, steps: int) -> Grey:
 
 
 def answer(table: Sequence[Record]) -> str:
-    parts = [f"{row['shift']} px: {plus_minus(row, 'pixel_error')}" for row in table if row["condition"] == KEPT]
+    parts = [f"{row['shift']} px: {mean_in_words(row, 'pixel_error')}" for row in table if row["condition"] == KEPT]
     control = [float(row["pixel_error"]) for row in table if row["condition"] == CONTROL]
     known = [float(row["pixel_error"]) for row in table if row["condition"] == ESTIMATOR]
     count = next(row["n"] for row in table if row["condition"] == KEPT)

@@ -21,7 +21,7 @@ from preimage.analyses.retention import (
     records_of,
 )
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import wilson
 from preimage.networks import NETWORKS, has_weights, load_network, on_device
@@ -58,14 +58,14 @@ class Identity(Analysis):
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         own, images = reconstructed(inverter, images), images.cpu()
         records: list[Record] = []
-        for space in self.spaces:
+        for space in dict.fromkeys(self.spaces):
             photographs, pictures = (vectors(space, one) for one in (images, own))
             title = f"{space} (inverted itself)" if is_own(space, inverter.representation) else space
             for condition, found in ((KEPT, pictures), (CONTROL, anothers(pictures))):
                 rank = ranks(torch.cdist(found, photographs))
                 values = {"rank": rank, "top1": rank <= 1, f"top{FEW}": rank <= FEW}
                 values = {name: value.double() for name, value in values.items()}
-                records += [{"space": title, **one} for one in records_of(ids, condition, values)]
+                records += records_of(ids, {"space": title, "condition": condition}, values)
         table = with_intervals(summarise(records, ["space", "condition"], ["top1", f"top{FEW}", "rank"]))
         plot = identity_plot(self.question, table)
         return Finding(self.name, self.question, identity_answer(table), table, records, [plot])
@@ -113,9 +113,8 @@ def ranks(distances: Tensor) -> Tensor:
 
 def is_own(space: str, representation: Representation) -> bool:
     """Whether a space is the inverted representation, or belongs to the same network."""
-    if space in NETWORKS or space.partition(".")[0] in NETWORKS:
-        return same_network(space.partition(".")[0], None, representation)
-    return space == representation.name
+    network = space.partition(".")[0]
+    return same_network(network, None, representation) if network in NETWORKS else space == representation.name
 
 
 def with_intervals(table: Sequence[Record]) -> list[Record]:
@@ -195,7 +194,7 @@ class Class(Analysis):
             }
             verdicts = judged(said)
             for condition, values in verdicts.items():
-                records += [{"classifier": title, **record} for record in records_of(ids, condition, values)]
+                records += records_of(ids, {"classifier": title, "condition": condition}, values)
             captions[title] = [in_words(one, place, verdicts) for place, one in enumerate(ids[:SHOWN])]
         values_shown = ["top1", f"top{FEW}", "probability"]
         table = with_intervals(summarise(records, ["classifier", "condition"], values_shown))
@@ -277,9 +276,7 @@ def class_plot(title: str, table: Sequence[Record]) -> Plot:
     series: dict[str, list[Point]] = {
         "named first": shares(table, "top1"),
         f"among {FEW}": shares(table, f"top{FEW}"),
-        "probability": [
-            (float(place), float(row["probability"]), float(row["probability_sem"])) for place, row in enumerate(table)
-        ],
+        "probability": points(table, "probability"),
     }
     groups = [str(row["condition"]) for row in table]
     return Plot(title, "", f"class of the photograph by\n{table[0]['classifier']}, share", series, "bars", groups)
@@ -301,7 +298,7 @@ def class_answer(table: Sequence[Record]) -> str:
     return (
         f"{judge} names {interval(own, 'top1')} of the reconstructions as their photographs, "
         f"{interval(own, f'top{FEW}')} with that class among the first {FEW}; its probability is "
-        f"{plus_minus(own, 'probability')} instead of {plus_minus(rows[PHOTOGRAPH], 'probability')}. "
+        f"{mean_in_words(own, 'probability')} instead of {mean_in_words(rows[PHOTOGRAPH], 'probability')}. "
         f"With another photograph's features {interval(control, 'top1')}, with the mean image "
         f"{interval(rows[MEAN], 'top1')} (n = {own['n']}; in brackets 95 % intervals).{warning}"
     )

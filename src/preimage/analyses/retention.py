@@ -17,7 +17,7 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import MEAN, SHOWN, encoded, inverted, mean_of_others
 from preimage.errors import ImageError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mean_in_words, points, summarise
 from preimage.images import grey
 from preimage.interfaces import Inverter
 from preimage.metrics import COLOURLESS, ab
@@ -51,21 +51,18 @@ def conditions(inverter: Inverter, images: Tensor) -> dict[str, Tensor]:
     return {KEPT: own, MEAN: mean_of_others(images.cpu()), CONTROL: anothers(own)}
 
 
-def records_of(ids: Sequence[str], condition: str, values: Mapping[str, Tensor]) -> list[Record]:
-    """A record for every photograph from named values (N,)."""
+def records_of(ids: Sequence[str], key: Record, values: Mapping[str, Tensor]) -> list[Record]:
+    """A record for every photograph from what they have in common and named values (N,)."""
     lists = {name: value.tolist() for name, value in values.items()}
     return [
-        {"id": one, "condition": condition, **{name: numbers[place] for name, numbers in lists.items()}}
-        for place, one in enumerate(ids)
+        {"id": one, **key, **{name: numbers[place] for name, numbers in lists.items()}} for place, one in enumerate(ids)
     ]
 
 
 def bar_plot(title: str, y_label: str, table: Sequence[Record], value: str) -> Plot:
     """A bar for each row of a table."""
-    points: list[Point] = [
-        (float(place), float(row[value]), float(row[f"{value}_sem"])) for place, row in enumerate(table)
-    ]
-    return Plot(title, "", y_label, {value: points}, "bars", [str(row["condition"]) for row in table])
+    series = {value: points(table, value)}
+    return Plot(title, "", y_label, series, "bars", [str(row["condition"]) for row in table])
 
 
 def with_dashes(table: Sequence[Record]) -> list[Record]:
@@ -103,7 +100,8 @@ class Colour(Analysis):
         records: list[Record] = []
         for condition, own in found.items():
             error = (own - wanted).norm(dim=1).mean(dim=(1, 2))
-            records += records_of(ids, condition, {"ab_error": error, "ab_correlation": correlation(own, wanted)})
+            values = {"ab_error": error, "ab_correlation": correlation(own, wanted)}
+            records += records_of(ids, {"condition": condition}, values)
         table = summarise(records, ["condition"], ["ab_error", "ab_correlation"])
         shown = {
             "photograph": images[:SHOWN].cpu(),
@@ -150,13 +148,13 @@ def colour_answer(table: Sequence[Record]) -> str:
     own, none = rows[KEPT], rows["grey"]
     if float(none["ab_error"]) < COLOURLESS:
         return (
-            f"The photographs have no colour to keep: {plus_minus(none, 'ab_error')} in the a, b plane of CIELAB is "
+            f"The photographs have no colour to keep: {mean_in_words(none, 'ab_error')} in the a, b plane of CIELAB is "
             f"rounding (n = {own['n']})."
         )
     return (
-        f"Mean error in the a, b plane of CIELAB {plus_minus(own, 'ab_error')}, {saved(own, none)} "
-        f"({plus_minus(none, 'ab_error')}); mean of the other photographs {plus_minus(rows[MEAN], 'ab_error')}, "
-        f"another photograph's features {plus_minus(rows[CONTROL], 'ab_error')} (n = {own['n']}). "
+        f"Mean error in the a, b plane of CIELAB {mean_in_words(own, 'ab_error')}, {saved(own, none)} "
+        f"({mean_in_words(none, 'ab_error')}); mean of the other photographs {mean_in_words(rows[MEAN], 'ab_error')}, "
+        f"another photograph's features {mean_in_words(rows[CONTROL], 'ab_error')} (n = {own['n']}). "
         f"{alike_over_places(own, rows[CONTROL])}"
     )
 
@@ -193,7 +191,7 @@ class Lightness(Analysis):
         records: list[Record] = []
         for condition, own in levels.items():
             values = {"photograph": wanted, "level": own, "level_error": (own - wanted).abs()}
-            records += records_of(ids, condition, values)
+            records += records_of(ids, {"condition": condition}, values)
         table = summarise(records, ["condition"], ["level_error"])
         for row in table:
             own = levels[str(row["condition"])]
@@ -239,14 +237,14 @@ def lightness_answer(table: Sequence[Record]) -> str:
     rows = {str(row["condition"]): row for row in table}
     own, guess, control = rows[KEPT], rows[MEAN], rows[CONTROL]
     return (
-        f"The mean level is off by {plus_minus(own, 'level_error', 1)} of 255, by "
-        f"{plus_minus(guess, 'level_error', 1)} when always guessing the mean of the others; "
+        f"The mean level is off by {mean_in_words(own, 'level_error', 1)} of 255, by "
+        f"{mean_in_words(guess, 'level_error', 1)} when always guessing the mean of the others; "
         f"{correlates(own)} (another photograph's features: {correlates(control)}, error"
-        f" {plus_minus(control, 'level_error', 1)}; n = {own['n']})."
+        f" {mean_in_words(control, 'level_error', 1)}; n = {own['n']})."
     )
 
 
 def correlates(row: Record) -> str:
     if math.isnan(float(row["correlation"])):
         return "it is the same for all" if float(row["n"]) >= FEWEST else f"for a correlation {FEWEST} are needed"
-    return f"it correlates with the photograph's by {plus_minus(row, 'correlation')}"
+    return f"it correlates with the photograph's by {mean_in_words(row, 'correlation')}"

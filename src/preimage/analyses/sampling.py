@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
+from preimage.analyses.retention import records_of
 from preimage.errors import ImageError, SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
-from preimage.metrics import distance, mean_pairwise_distance
+from preimage.metrics import distances_between, mean_pairwise_distance
 
 PHOTOGRAPHS = "of photographs"
 
@@ -57,23 +58,22 @@ class RandomFeatures(Analysis):
         records: list[Record] = []
         for kind, own in pictures.items():
             names = list(ids) if kind == PHOTOGRAPHS else [f"{kind}-{place + 1}" for place in range(len(own))]
-            for place, (name, picture) in enumerate(zip(names, own, strict=True)):
-                others = known if kind != PHOTOGRAPHS else torch.cat([known[:place], known[place + 1 :]])
-                nearest = float(distance(others, picture[None]).min()) / pairwise if pairwise > 0 else math.nan
-                records.append({"id": name, "condition": kind, "spread": float(picture.std()), "nearest": nearest})
+            apart = distances_between(own, known)
+            if kind == PHOTOGRAPHS:
+                apart.fill_diagonal_(math.inf)
+            values = {"spread": own.flatten(1).std(dim=1), "nearest": apart.amin(dim=1) / pairwise}
+            records += records_of(names, {"condition": kind}, values)
         table = summarise(records, ["condition"], ["spread", "nearest"])
-        spreads: list[Point] = [
-            (float(place), float(row["spread"]), float(row["spread_sem"])) for place, row in enumerate(table)
-        ]
-        plot = Plot(self.question, "features from", "standard deviation of pixel values", {"pictures": spreads}, "bars",
-                    list(drawn))  # fmt: skip
+        series = {"pictures": points(table, "spread")}
+        y_label = "standard deviation of pixel values"
+        plot = Plot(self.question, "features from", y_label, series, "bars", list(drawn))
         rows = min(self.samples, len(images))
         sheet = Sheet(
             self.question,
             {f"features:\n{kind}": own[:rows].cpu() for kind, own in pictures.items()},
             [f"{one}\nsample {place + 1}" for place, one in enumerate(ids[:rows])],
         )
-        words = ", ".join(f"{row['condition']} {plus_minus(row, 'spread', 3)} (n = {row['n']})" for row in table)
+        words = ", ".join(f"{row['condition']} {mean_in_words(row, 'spread', 3)} (n = {row['n']})" for row in table)
         answer = (
             f"Standard deviation of the pictures' pixels (in [0, 1]), by where the features came from: {words}; "
             f"all features multiplied by {self.contrast:g}."

@@ -14,7 +14,7 @@ from torch import Tensor
 from preimage.analyses.perturbation import SHOWN, encoded
 from preimage.errors import SettingsError
 from preimage.evaluation import Contender
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, errors_by, plus_minus, summarise
+from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, errors_by, mean_in_words, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
 from preimage.metrics import distance, mean_pairwise_distance, paired_difference
@@ -161,10 +161,12 @@ def in_words(table: Sequence[Record], clock: str, device: torch.device) -> str:
     if not first["n"]:
         return "One photograph has no NRE, which is relative to the distance between two: give more."
     where = f"{device.type}, torch threads: {torch.get_num_threads()}"
-    words = [f"{first['inverter']} takes {duration(float(first[clock]))} an image at NRE {plus_minus(first, 'nre', 3)}"]
+    words = [
+        f"{first['inverter']} takes {duration(float(first[clock]))} an image at NRE {mean_in_words(first, 'nre', 3)}"
+    ]
     words += [
         f"{row['inverter']} {duration(float(row[clock]))} ({row['times_as_long']:.2g} times as long), NRE "
-        f"{plus_minus(row, 'difference', 3, sign='+')} against it"
+        f"{mean_in_words(row, 'difference', 3, sign='+')} against it"
         for row in others
     ]
     how = f"n = {first['n']}, the same photographs for all; {CLOCKS[clock]}, one at a time on {where}"

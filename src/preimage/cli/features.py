@@ -35,6 +35,7 @@ from preimage.cli.terminal import (
     to_folder,
 )
 from preimage.errors import FeatureError, ImageError, SettingsError
+from preimage.plain import plus_minus
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,7 @@ def list_command(as_json: AsJson = False) -> None:
     out.print(f"presets: {', '.join(catalogue['presets'])}\n")
     table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
     for name, entry in catalogue["shipped"].items():
-        nre = f"{entry['nre']:.3f} ± {entry['nre_sem']:.3f} (n={entry['n']})"
+        nre = f"{plus_minus(entry['nre'], entry['nre_sem'])} (n={entry['n']})"
         table.add_row(name, f"{entry['size_bytes'] / 2**20:.1f} MiB", entry["trained_on"], nre)
     out.print(table)
 

@@ -33,7 +33,7 @@ from preimage.cli.terminal import (
     to_folder,
 )
 from preimage.errors import SettingsError
-from preimage.plain import to_json
+from preimage.plain import plus_minus, to_json
 
 if TYPE_CHECKING:
     from preimage.studies import Trial
@@ -231,8 +231,8 @@ def print_audit(content: dict[str, Any], as_json: bool) -> None:
     rows = [
         [
             row["attacker"],
-            f"{row['nre']:.3f} ± {row['nre_sem']:.3f}",
-            f"{row['ssim']:.3f} ± {row['ssim_sem']:.3f}",
+            plus_minus(row["nre"], row["nre_sem"]),
+            plus_minus(row["ssim"], row["ssim_sem"]),
             f"{row['top1']:.1%} (chance {row['top1_chance']:.1%})",
             f"{row['true_match_rate']:.1%}",
             f"{row['colour_error']:.1f}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import signal
@@ -23,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from preimage.errors import PreimageWarning, SettingsError
-from preimage.plain import to_json
+from preimage.plain import plus_minus, to_json
 
 if TYPE_CHECKING:
     from preimage.evaluation import Evaluation
@@ -238,7 +237,7 @@ def make_reporter(bar: Progress) -> Reporter:
 
         def validated(self, validation: Validation) -> None:
             self.nre = f"NRE {validation.nre:.3f}"
-            note(f"step {validation.step}: NRE {validation.nre:.4f} ± {validation.nre_sem:.4f} (n={validation.n})")
+            note(f"step {validation.step}: NRE {plus_minus(validation.nre, validation.nre_sem, 4)} (n={validation.n})")
 
     return Terminal()
 
@@ -317,12 +316,11 @@ def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
         return
     table = plain_table("", "inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n")
     for row in result.rows:
-        psnr = f"{row.psnr:.2f} ± {row.psnr_sem:.2f}" if math.isfinite(row.psnr) else "inf"  # copies
         table.add_row(
             row.inverter,
-            f"{row.nre:.3f} ± {row.nre_sem:.3f}",
-            psnr,
-            f"{row.ssim:.3f} ± {row.ssim_sem:.3f}",
+            plus_minus(row.nre, row.nre_sem),
+            plus_minus(row.psnr, row.psnr_sem, 2),  # of copies `inf`
+            plus_minus(row.ssim, row.ssim_sem),
             str(row.n),
         )
     out.print(f"{result.representation}: {result.n} photographs at {result.image_size} pixels, {result.images}")

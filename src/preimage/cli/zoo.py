@@ -32,7 +32,7 @@ from preimage.cli.terminal import (
     to_folder,
 )
 from preimage.errors import SettingsError
-from preimage.plain import to_json
+from preimage.plain import plus_minus, to_json
 
 if TYPE_CHECKING:
     from preimage.zoo_training import Standing
@@ -135,7 +135,7 @@ def standings_table(standings: Sequence[Standing]) -> Table:
     for one in standings:
         table.add_row(
             one.name,
-            "" if one.nre is None else f"{one.nre:.3f} ± {one.nre_sem:.3f}",
+            "" if one.nre is None else plus_minus(one.nre, one.nre_sem),
             {"finished": str(one.step), "begun": f"{one.step}/{one.steps or '?'}"}.get(one.state, one.state),
             duration(one.seconds),
             "" if one.images_per_second is None else f"{one.images_per_second:.0f}",
@@ -210,7 +210,7 @@ def zoo_list(as_json: AsJson = False) -> None:
         row = card["evaluation"]["rows"][0]
         table.add_row(
             name,
-            f"{row['nre']:.3f} ± {row['nre_sem']:.3f}",
+            plus_minus(row["nre"], row["nre_sem"]),
             f"{row['psnr']:.2f}",
             f"{row['ssim']:.3f}",
             str(row["n"]),

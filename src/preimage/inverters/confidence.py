@@ -149,9 +149,7 @@ class Confidence:
             part = batch.part([(number % HELD_OUT == HELD_OUT - 1) == held_out for number in numbers])
             if not part.ids:
                 continue
-            reconstructions = self.inverter.invert(
-                part.features
-            ).clone()  # made in inference mode: not to be trained on
+            reconstructions = self.inverter.invert(part.features).clone()  # an inference tensor cannot be trained on
             yield Examples(part.features, reconstructions, part.images - reconstructions)
             told += len(part.ids)
             if told >= most:

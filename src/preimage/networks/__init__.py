@@ -80,12 +80,20 @@ def needs_weights(name: str) -> bool:
     return network in NETWORKS and NETWORKS[network].installed is None
 
 
-@lru_cache(maxsize=4)
 def load_network(name: str, weights: str | None = None) -> nn.Module:
-    """A network by name with its weights, ready to be looked at: in eval mode, its parameters frozen."""
+    """A network by name with its weights, ready to be looked at: in eval mode, its parameters frozen.
+
+    It is loaded once, and again when its files have changed.
+    """
     if name not in NETWORKS:
         raise UnknownNameError("network", name, NETWORKS)
-    return NETWORKS[name].load(weights_files(name, weights)).eval().requires_grad_(False)
+    files = [file.absolute() for file in weights_files(name, weights)]
+    return load_kept(name, tuple((file, file.stat().st_mtime_ns if file.exists() else 0) for file in files))
+
+
+@lru_cache(maxsize=4)
+def load_kept(name: str, stamp: tuple[tuple[Path, int], ...]) -> nn.Module:
+    return NETWORKS[name].load([file for file, _ in stamp]).eval().requires_grad_(False)
 
 
 @torch.inference_mode(False)  # what moves within it may not be used where gradients are wanted

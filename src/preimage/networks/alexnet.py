@@ -49,7 +49,7 @@ FORMS: dict[str, Form] = {
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")
 
 
-class AlexNet(nn.Module):
+class AlexNet(nn.Sequential):
     """Input as `FORMS[variant].preprocessing` says -> class probabilities (N, 1000). Its children are `LAYERS`.
 
     With `convolutions_only` it ends at conv5: some published files hold no more.
@@ -73,11 +73,6 @@ class AlexNet(nn.Module):
         self.fc7 = dense(4096, 4096)
         self.fc8 = nn.Sequential(OrderedDict([("linear", nn.Linear(4096, 1000))]))
         self.prob = nn.Softmax(dim=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        for layer in self.children():
-            images = layer(images)
-        return images
 
 
 def step(name: str) -> nn.Module:

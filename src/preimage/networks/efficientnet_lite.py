@@ -32,7 +32,7 @@ HEAD = 1280
 CLASSES = 1000
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(nn.Sequential):
     """Input (N, 3, 224, 224) -> class probabilities (N, 1000). Its children are its layers, in order.
 
     `stem` (32 x 112 x 112), `stage1` ... `stage7` (16 x 112 x 112 ... 320 x 7 x 7, signed), `head` (1280 x 7 x 7),
@@ -54,11 +54,6 @@ class EfficientNetLite0(nn.Module):
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.logits = nn.Linear(HEAD, CLASSES)
         self.prob = nn.Softmax(dim=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        for layer in self.children():
-            images = layer(images)
-        return images
 
 
 class Block(nn.Module):

@@ -19,7 +19,7 @@ POOLED = (3, 5)
 LAYERS = ("conv1", *(f"fire{number}" for number in FIRES), "conv10", "pool10", "prob")
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(nn.Sequential):
     """Input (N, 3, 227, 227), BGR, 0..255 minus the mean -> class probabilities (N, 1000). Its children are `LAYERS`.
 
     A layer's output is that of its last processing step: conv1, fire3 and fire5 are pooled.
@@ -37,11 +37,6 @@ class SqueezeNet(nn.Module):
         self.conv10 = nn.Sequential(OrderedDict([("conv", nn.Conv2d(channels, 1000, 1)), ("relu", nn.ReLU())]))
         self.pool10 = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.prob = nn.Softmax(dim=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        for layer in self.children():
-            images = layer(images)
-        return images
 
 
 class Fire(nn.Module):

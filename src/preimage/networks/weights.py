@@ -200,7 +200,7 @@ def read_npz(file: Path) -> dict[str, Tensor]:
     """
     try:
         with np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files if not name.startswith("_")}
+            arrays = {name: content[name] for name in content.files if name != "_meta"}
     except Exception as error:  # numpy raises many kinds, from the zip reader to the tokenizer of headers
         raise WeightsError(
             f"{file} cannot be read as .npz: {error}. Fetch it again, or save arrays by np.savez(FILE, **arrays)"

@@ -276,7 +276,7 @@ class Fed(Foreign):
             bgr=self.bgr or found.bgr,
         )
 
-    def brightened(self, factor: float) -> Self:
+    def brightened(self, factor: float) -> Self | None:
         if not factor > 0:
             raise SettingsError(f"images are made brighter by a positive factor, got {factor}")
         return replace(self, white=self.preprocessing.white * factor)

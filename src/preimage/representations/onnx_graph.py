@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -76,8 +76,8 @@ class OnnxGraph(Fed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.output is not None and self.output not in self.graph.outputs:
-            raise UnknownNameError(f"output of {self.address}", str(self.output), self.graph.outputs)
+        if self.wanted not in self.graph.outputs:
+            raise UnknownNameError(f"output of {self.address}", self.wanted, self.graph.outputs)
         if self.output is None and len(self.graph.outputs) > 1:
             raise SettingsError(
                 f"{self.name} has several outputs: {', '.join(self.graph.outputs)}. Choose one by --set output=NAME"
@@ -93,6 +93,11 @@ class OnnxGraph(Fed):
             raise WeightsError(f"there is no ONNX file {file}")
         own = file.stat().st_mtime_ns
         return load_graph(file, tuple((one, one.stat().st_mtime_ns) for one in (file, *external_files(file, own))))
+
+    @property
+    def wanted(self) -> str:
+        """The output that is read; a name that is a number comes as one from the command line."""
+        return self.graph.outputs[0] if self.output is None else str(self.output)
 
     @property
     def channels_last(self) -> bool:
@@ -121,19 +126,24 @@ class OnnxGraph(Fed):
     def takes_bytes(self) -> bool:
         return self.graph.dtype == np.uint8
 
+    def brightened(self, factor: float) -> Self | None:
+        """None where it takes 8 bits: nothing is brighter than 255."""
+        return None if self.takes_bytes else super().brightened(factor)
+
     def compute(self, images: Tensor) -> dict[str, npt.NDArray[Any]]:
         fed = self.preprocessing(images.detach().cpu().float())
         fed = fed.permute(0, 2, 3, 1) if self.channels_last else fed
         values = (fed.round().clamp(0, 255) if self.takes_bytes else fed).numpy().astype(self.graph.dtype)
-        wanted = str(self.output or self.graph.outputs[0])
         given = [
             attempt(
-                lambda part=part: self.graph.session.run([wanted], {self.graph.input: np.ascontiguousarray(part)})[0],  # type: ignore[misc]
+                lambda part=part: self.graph.session.run([self.wanted], {self.graph.input: np.ascontiguousarray(part)})[
+                    0
+                ],  # type: ignore[misc]
                 f"{self.name} fails on an input of {' x '.join(map(str, part.shape))}",
             )
             for part in self.portions(values)
         ]
-        return {wanted: np.concatenate(given)[: len(images)] if self.graph.shape[0] else given[0]}
+        return {self.wanted: np.concatenate(given)[: len(images)] if self.graph.shape[0] else given[0]}
 
     def portions(self, values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         """As many images at a time as the graph takes."""
@@ -146,7 +156,7 @@ class OnnxGraph(Fed):
     @cached_property
     def fingerprint(self) -> str:
         """Of the file and those that hold its weights, and of how it is fed and read."""
-        reading = [self.output or self.graph.outputs[0], self.tokens, self.class_tokens, self.channels_last]
+        reading = [self.wanted, self.tokens, self.class_tokens, self.channels_last]
         content = json.dumps([self.version, self.graph.digest, reading, asdict(self.preprocessing)])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from preimage.errors import FeatureError, ImageError, SettingsError
-from preimage.images import Photos
+from preimage.images import SUFFIXES, Photos
 from preimage.interfaces import Representation
 from preimage.networks.weights import file_hash
 
@@ -320,7 +320,7 @@ def ids_beside(path: Path) -> tuple[tuple[list[str], str] | None, str]:
     for lines in (path.with_name(path.name + ".ids.txt"), path.with_suffix(".ids.txt")):
         if lines.is_file():
             try:
-                return (lines.read_text(encoding="utf-8").splitlines(), lines.name), encoder
+                return (lines.read_text(encoding="utf-8-sig").splitlines(), lines.name), encoder
             except UnicodeDecodeError as error:
                 raise FeatureError(f"{lines} is no UTF-8 text: {error}") from error
     return found, encoder
@@ -401,12 +401,18 @@ def whole_id(own: str) -> str:
 def keys(photo_ids: Sequence[str]) -> list[tuple[str, Key]]:
     """Ways to compare ids, the strictest first: whole, without suffix, the ends of paths, numbers."""
     depth = max((own.count("/") + 1 for own in photo_ids), default=1)
-    ways: list[tuple[str, Key]] = [("as they are", whole_id), ("without suffix", without_suffix)]
+    cuts: list[tuple[str, Key]] = [("without suffix", without_picture_suffix), ("up to the last dot", without_suffix)]
+    ways: list[tuple[str, Key]] = [("as they are", whole_id), *cuts]
     for parts in range(depth, 0, -1):
         words = "file names alone" if parts == 1 else f"the last {parts} parts of the paths"
         ways.append((words, lambda own, parts=parts: ending(own, parts)))  # type: ignore[misc]
-        ways.append((f"{words}, without suffix", lambda own, parts=parts: without_suffix(ending(own, parts))))  # type: ignore[misc]
+        ways += [(f"{words}, {how}", lambda own, parts=parts, cut=cut: cut(ending(own, parts))) for how, cut in cuts]  # type: ignore[misc]
     return [*ways, ("numbers", number)]
+
+
+def without_picture_suffix(own: str) -> str:
+    """`cat.0.jpg` and `cat.0` are both `cat.0`."""
+    return without_suffix(own) if Path(own).suffix.lower() in SUFFIXES else own
 
 
 def without_suffix(own: str) -> str:
