@@ -225,10 +225,10 @@ def test_whose_weights_are_meant_is_told_by_a_file_and_by_a_run(pair: dict[str, 
 def test_a_baseline_of_other_features_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "mean.safetensors"
     save_inverters([MeanImage(HOG64).fit(EncodedPhotos(HOG64, api.sample_photos(64)))], file)
-    assert studies.applies(str(file), HOG64)
-    assert not studies.applies(str(file), HOG(image_size=128))
-    assert not studies.applies(str(file), get_representation("lbp"))
-    assert not studies.applies("gradient-descent", get_representation("lbp"))
+    assert api.applies(str(file), HOG64)
+    assert not api.applies(str(file), HOG(image_size=128))
+    assert not api.applies(str(file), get_representation("lbp"))
+    assert not api.applies("gradient-descent", get_representation("lbp"))
 
 
 # --- an encoder beside its autoencoder --------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from conftest import TINY_ZOO
 from preimage import zoo, zoo_training
@@ -15,8 +17,9 @@ from preimage.config import load_preset, overrides_for
 from preimage.errors import DivergedError, ImageError, RunError, SettingsError, UnknownNameError
 from preimage.evaluation import Evaluation
 from preimage.images import Photos
-from preimage.inverters import load_inverters
+from preimage.inverters import load_inverters, read_inverters
 from preimage.metrics import distance, mean_pairwise_distance_of
+from preimage.networks.weights import file_hash
 from preimage.runs import Reporter, Run
 from preimage.training import Progress
 from preimage.zoo_training import Standing, export_zoo, measure_slow_baselines, standing, train_zoo
@@ -135,8 +138,8 @@ def test_mistakes_are_told_before_anything_is_trained(crops: Path, tmp_path: Pat
         train_tiny(crops, tmp_path, names=["hogg"])
     with pytest.raises(UnknownNameError, match="Did you mean 'hog'"):
         train_tiny(crops, tmp_path, "hogg:decoder.width=1")
-    with pytest.raises(SettingsError, match=r"section\.key=value"):
-        train_tiny(crops, tmp_path, "width=1")
+    with pytest.raises(UnknownNameError, match="no setting of hog is called 'width'"):
+        train_tiny(crops, tmp_path, "width=1", names=["hog"])
     with pytest.raises(UnknownNameError, match="Did you mean 'width'"):
         train_tiny(crops, tmp_path, "decoder.widht=1")
     with pytest.raises(UnknownNameError, match="Did you mean 'compact'"):
@@ -225,9 +228,12 @@ def test_the_check_compares_the_probe_even_where_the_fingerprint_agrees(
 
 def test_weights_that_are_not_at_hand_are_a_note(exported_zoo: Path, tmp_path: Path) -> None:
     folder = altered(exported_zoo, tmp_path)
-    for suffix in (".json", ".safetensors"):
-        (folder / f"hog{suffix}").rename(folder / f"caffenet.fc6{suffix}")
-    found = {one.name: one for one in zoo.check(folder)}["caffenet.fc6"]
+    description, tensors = read_inverters(folder / "hog.safetensors")
+    another = asdict(description) | {"representation": {"name": "caffenet.fc6"}}
+    save_file(tensors, folder / "mine.safetensors", {"preimage": json.dumps(another)})
+    card = json.loads((folder / "hog.json").read_text()) | {"sha256": file_hash(folder / "mine.safetensors")}
+    (folder / "mine.json").write_text(json.dumps(card))
+    found = {one.name: one for one in zoo.check(folder)}["mine"]
     assert "needs weights" in found.notes[0]
     assert found.problems == []
 

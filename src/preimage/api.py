@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
@@ -27,7 +29,6 @@ from preimage.images import (
     absolute,
     source_list,
     sources_in_words,
-    steps_per_epoch,
     warn_left_out,
 )
 from preimage.interfaces import Inverter, Representation, ignore, never
@@ -41,6 +42,7 @@ from preimage.inverters import (
     check_file_name,
     load_inverters,
     make_inverter,
+    portable,
     read_description,
     save_inverters,
 )
@@ -50,6 +52,7 @@ from preimage.pairs import EncodedPhotos
 from preimage.representations import DOORS, REPRESENTATIONS, SavedFeatures, get_representation, is_door
 from preimage.representations.saved import PREFIX
 from preimage.runs import HELD_OUT_IN_WORDS, Reporter, Run, Start
+from preimage.training import BUDGETS
 
 HELD_OUT = 0.1  # share of saved pairs that are kept for validation
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel
@@ -102,7 +105,7 @@ def training_time(
     settings = make_settings({**preset, "representation": {**preset["representation"], **(given or {})}})
     pace, batch_size = runs.measure_pace(settings, device), settings.training.batch_size
     epochs = settings.training.epochs or runs.DEFAULT_EPOCHS
-    whole = pace * epochs * steps_per_epoch(photos, batch_size)
+    whole = pace * epochs * photos / batch_size
     return (
         f"here 1,000 steps of {batch_size} photographs take about {pace * 1000 / 60:.0f} min; "
         f"the {epochs:.0f} passes of its preset over {photos:,} photographs, {whole / 3600:.1f} h"
@@ -111,7 +114,12 @@ def training_time(
 
 def fit_of(name: str | Path) -> Fit | None:
     """How a run made its photographs square; None for what ships and for a file, which do not know."""
-    return Run.open(name).settings.photos.fit if is_path(name) and Path(name).is_dir() else None
+    return Run.open(name).settings.photos.fit if is_run(name) else None
+
+
+def is_run(name: str | Path) -> bool:
+    """Whether a name leads to a run folder, not to a file or to what ships."""
+    return is_path(name) and Path(name).is_dir()
 
 
 def train(
@@ -158,7 +166,7 @@ def train_saved(
     A tenth of the photographs is held out for validation (`photos.held_out`), unless some are given.
     """
     tables: dict[str, Any] = {
-        "representation": {"name": PREFIX + Path(features).name, "file": str(Path(features).absolute())},
+        "representation": {"name": PREFIX + Path(features).name, "file": str(Path(features).expanduser().absolute())},
         "photos": {"train": absolute(images), "validation": absolute(validation), "held_out": HELD_OUT},
         "augmentation": {"flip": False, "min_scale": 1.0},
         "seed": seed,
@@ -173,12 +181,20 @@ def resume(
     *,
     images: Sources = (),
     validation: Sources = (),
+    weights: str | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Run:
-    """Go on with a run where its checkpoint stands; `images` and `validation` say where its photographs lie by now."""
+    """Go on with a run where its checkpoint stands.
+
+    `images`, `validation` and `weights` say where its photographs and its network's weights lie by now.
+    """
     settings = Run.open(run).settings
+    if weights is not None:
+        settings = from_anywhere(
+            dataclasses.replace(settings, representation={**settings.representation, "weights": weights})
+        )
     photos = dataclasses.replace(
         settings.photos,
         train=tuple(absolute(images)) or settings.photos.train,
@@ -196,12 +212,14 @@ def started_from(
         return settings, None
     if other := [one for one in overrides if one.startswith("decoder.")]:
         raise SettingsError(f"the decoder is that of {name}: leave out {other[0]}")
-    start = load_inverter(name, **zoo.given_weights(settings.representation))
+    trusted = described(name)["name"] == settings.representation["name"]  # which has run already
+    start = load_inverter(name, trusted=trusted, **zoo.given_weights(settings.representation))
     if not isinstance(start, UpConv):
         raise SettingsError(f"{name} holds {start.name!r}: training starts from a trained network")
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
     facts = ("training", "augmentation", "made_with", "curve", "started_from")
-    origin = {key: value for key, value in card_of(name, start).items() if key in facts}
+    card = zoo.describe(Run.open(name), start.representation) if is_run(name) else card_of(name)
+    origin = {key: value for key, value in card.items() if key in facts}
     validated = settings.photos.validation or settings.photos.held_out
     seen = photos_of(name, start.representation) if validated else None
     return dataclasses.replace(settings, decoder=decoder), Start(start, {"inverter": str(name), **origin}, seen)
@@ -209,23 +227,19 @@ def started_from(
 
 def photos_of(name: str | Path, representation: Representation) -> Photos | None:
     """What an inverter was trained on, where it is a run's and they are still there."""
-    if not (is_path(name) and Path(name).is_dir()):
+    if not is_run(name):
         return None
     settings = Run.open(name).settings
     try:
-        if settings.photos.held_out:  # drawn from those that can be read
-            return runs.training_photos(settings, representation)[0]
-        return Photos.open(settings.photos.train, representation.image_size)
+        return runs.training_photos(settings, representation)[0]
     except ImageError:
         return None
 
 
-def card_of(name: str | Path, inverter: Inverter) -> dict[str, Any]:
-    """How an inverter was made, by its card or its run folder; nothing where a file has no card beside it."""
+def card_of(name: str | Path) -> dict[str, Any]:
+    """How an inverter that ships or is a file was made; nothing where a file has no card beside it."""
     if not is_path(name):
         return zoo.card(str(name))
-    if Path(name).is_dir():
-        return zoo.describe(Run.open(name), inverter.representation)
     file = Path(name).with_suffix(".json")
     return read_json(file) if file.exists() else {}
 
@@ -236,12 +250,16 @@ def training_settings(
     """What `train` would run with."""
     overrides = list(overrides)
     tables = load_preset(preset)
-    budgets = {"training.steps", "training.epochs", "training.minutes"}
-    if budgets & {override.partition("=")[0].strip() for override in overrides}:
-        for budget in ("steps", "epochs", "minutes"):  # a budget given replaces the preset's
+    given = {override.partition("=")[0].strip() for override in overrides}
+    if given & {f"training.{budget}" for budget in BUDGETS}:
+        for budget in BUDGETS:  # one that is given replaces the preset's
             tables["training"].pop(budget, None)
     tables["photos"] = {"train": absolute(images), "validation": absolute(validation)}
-    settings = make_settings(tables | {"seed": seed}, overrides)
+    return from_anywhere(make_settings(tables | {"seed": seed}, overrides))
+
+
+def from_anywhere(settings: Settings) -> Settings:
+    """The same settings in whatever folder one is, for weights that are files."""
     files = str(settings.representation.get("weights", "")).split(",")  # a door's may be no file
     if not all(Path(file).is_file() for file in files):
         return settings
@@ -286,8 +304,7 @@ def evaluate(
         kept = dict(loaded or load_contenders(inverter, **(settings or {})))
     main = next(iter(kept.values()))
     representation = main.representation
-    is_run = not isinstance(inverter, Inverter) and is_path(inverter) and Path(inverter).is_dir()
-    own = Run.open(inverter).settings if is_run else None  # type: ignore[arg-type]
+    own = None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(inverter).settings
     if isinstance(representation, SavedFeatures):
         if baselines or train_images is not None:
             raise SettingsError(
@@ -312,9 +329,10 @@ def evaluate(
     if own_photos is not None:
         warn_seen(photos, own_photos, "the run was trained")
     if train_images is not None:
-        train_photos = Photos.open(train_images, representation.image_size, fit).load()
+        train_photos = Photos.open(train_images, representation.image_size, fit)
         warn_seen(photos, train_photos, "baselines are fitted")
     if train_photos is not None:
+        train_photos = train_photos.load()
         warn_left_out(train_photos.left_out)
         words = f"{sources_in_words(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
         usual = fit_baselines(representation, train_photos, words, device)
@@ -393,6 +411,15 @@ def slow_baselines(
         words_of_row = f"{fitted_on}; {inverter.remark}" if inverter.remark else fitted_on
         found.append(Contender(inverter, words_of_row, limit))
     return found
+
+
+def applies(baseline: str | Path, representation: Representation) -> bool:
+    """Whether a slow baseline can invert a representation; a file's name and settings tell, it is not loaded."""
+    if is_path(baseline):
+        noted = described(baseline)
+        own = json.loads(json.dumps(portable(representation)))  # tuples are lists, as files have them
+        return all(own.get(key) == value for key, value in noted.items() if key != "weights")
+    return baseline != GradientDescent.name or representation.smooth() is not None
 
 
 def fit_inverter(
@@ -481,12 +508,18 @@ def evaluate_saved(
     else:
         contenders += [Contender(own, "its training photographs") for own in kept.values() if own is not main]
     photos = photos.first(limit).load()
-    for contender in contenders:
-        contender.inverter.representation = judged
+    contenders = [dataclasses.replace(one, inverter=reading(judged, one.inverter)) for one in contenders]
     if settings is not None:
         images = images or list(settings.photos.validation)
     described = described or sources_in_words(images) or HELD_OUT_IN_WORDS
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+
+
+def reading(representation: Representation, inverter: Inverter) -> Inverter:
+    """The same inverter on another representation of the same features."""
+    other = copy.copy(inverter)
+    other.representation = representation
+    return other
 
 
 def judged_pairs(

@@ -28,6 +28,7 @@ from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
 from preimage.metrics import COLOURLESS, distance, mean_and_sem, mean_pairwise_distance, ssim
 from preimage.pairs import EncodedPhotos
+from preimage.plain import plus_minus
 from preimage.randomness import check_seed
 from preimage.representations import SavedFeatures
 from preimage.runs import examples, split
@@ -202,7 +203,7 @@ def judge_features(
         | errors_of(rebuild(best, others_of(material, settings.seed), device), material),
         "classes": class_leakage(built[chosen], material, settings),
         "curve": learning_curve(material, sizes, settings, teller, device),
-        "defences": attack_defences(material, defences, rows, settings, teller, device),
+        "defences": attack_defences(material, defences, rows, built[MEAN][:1], settings, teller, device),
         **material.facts,
         "settings": asdict(settings),
         "pairwise_distance": material.pairwise,
@@ -253,7 +254,7 @@ def open_material(
     if not settings.keep_duplicates:
         known = {place for place, _ in copies}
         test = test.subset(place for place in range(len(test)) if place not in known)
-    enough(len(train), len(test), duplicates=len(duplicates))
+    enough(len(train), len(test), duplicates=0 if settings.keep_duplicates else len(duplicates))
     pictures = torch.cat([batch for _, batch in test.batches()])
     classes, why = labels_of(test, labels)
     facts = {
@@ -296,7 +297,7 @@ def labels_of(photos: Photos, file: str | Path | None) -> tuple[list[str], str]:
     """The class of every photograph, empty where it has none; and why there are none at all."""
     if file is not None:
         try:
-            with Path(file).open(newline="") as handle:
+            with Path(file).open(newline="", encoding="utf-8-sig") as handle:
                 pairs = {line[0]: line[1] for line in csv.reader(handle) if len(line) > 1}
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SettingsError(f"{file} cannot be read as labels, a line `photograph,class` each: {error}") from error
@@ -491,6 +492,7 @@ def attack_defences(
     material: Material,
     defences: Sequence[Defence],
     rows: Sequence[Row],
+    mean: Tensor,
     settings: AuditSettings,
     teller: Teller,
     device: str,
@@ -511,7 +513,6 @@ def attack_defences(
         for row in rows
         if row["attacker"] in (NETWORK, RIDGE)
     ]
-    mean = rebuild(MeanImage(material.representation).fit(material.pairs()), material.test_features[:1], device)
     for defence in defences:
         changed = material.defended(defence)
         kept = neighbours_kept(material.test_features, changed.test_features)
@@ -562,23 +563,23 @@ def summary(content: dict[str, Any]) -> list[str]:
     gives_away = content["above_chance_p"] < ALPHA
     saved = 1 - own["nre"] / mean["nre"]
     pairs, k = f"{content['n_train']:,} example pairs", content["n_test"]
-    if gives_away:
-        first = (
-            f"These features give something of the photographs away. With {pairs}, the best attacker tried here "
-            f"({own['attacker']}) rebuilds photographs it has never seen {percent(saved)} closer than the average "
-            f"picture does (NRE {own['nre']:.3f} ± {own['nre_sem']:.3f} against {mean['nre']:.3f} ± "
-            f"{mean['nre_sem']:.3f})."
-        )
-        if saved <= 0:
-            first = (
-                f"These features give something of the photographs away (p = {content['above_chance_p']:.2g}), but "
-                f"with {pairs} no attacker tried here comes closer to a photograph than the average picture does "
-                f"(NRE {own['nre']:.3f} against {mean['nre']:.3f})."
-            )
-    else:
+    if not gives_away:
         first = (
             f"With {pairs}, none of the attackers tried here could tell one photograph's features from another's "
             f"(p = {content['above_chance_p']:.2g}). That is not proof that nothing can be rebuilt."
+        )
+    elif saved <= 0:
+        first = (
+            f"These features give something of the photographs away (p = {content['above_chance_p']:.2g}), but "
+            f"with {pairs} no attacker tried here comes closer to a photograph than the average picture does "
+            f"(NRE {own['nre']:.3f} against {mean['nre']:.3f})."
+        )
+    else:
+        first = (
+            f"These features give something of the photographs away. With {pairs}, the best attacker tried here "
+            f"({own['attacker']}) rebuilds photographs it has never seen {percent(saved)} closer than the average "
+            f"picture does (NRE {plus_minus(own['nre'], own['nre_sem'])} against "
+            f"{plus_minus(mean['nre'], mean['nre_sem'])})."
         )
     words = [first]
     if gives_away:
@@ -620,7 +621,7 @@ def summary(content: dict[str, Any]) -> list[str]:
     if closest["nre"] < own["nre"]:
         words.append(
             f"Defences: behind one of them ({closest['words']}) {closest['attacker']} comes closer (NRE "
-            f"{closest['nre']:.3f} ± {closest['nre_sem']:.3f}) than any attacker with the features as they are. A "
+            f"{plus_minus(closest['nre'], closest['nre_sem'])}) than any attacker with the features as they are. A "
             "defence adds nothing to features, so attackers do not find everything in them: take the least error as "
             "what they give away."
         )

@@ -11,6 +11,7 @@ from preimage.audit import MEAN, NETWORK, RIDGE, Audit, Row
 from preimage.figures import bars, curve, sheet
 from preimage.files import replace_text
 from preimage.pages import embedded, render
+from preimage.report import without_folders
 
 NRE = "NRE (lower is better)"
 
@@ -30,8 +31,13 @@ def page(audit: Audit) -> str:
     if content["defences"]:
         figures["defences"] = picture(lambda path: draw_defences(content, path))
     names = {"network": NETWORK, "ridge": RIDGE, "mean": MEAN}
+    pairs = content["test_pairs"]
+    shown = content | {
+        "features": without_folders(content["features"]),
+        "test_pairs": pairs and pairs | {"features": without_folders(pairs["features"])},
+    }
     return render(
-        "audit.html", **content, figures=figures, names=names, captions=audit.captions, columns=list(audit.pictures)
+        "audit.html", **shown, figures=figures, names=names, captions=audit.captions, columns=list(audit.pictures)
     )
 
 

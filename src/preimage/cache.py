@@ -7,6 +7,7 @@ checksum and is computed anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -109,10 +110,11 @@ class CachedRepresentation(Representation):
         try:
             with np.load(file, allow_pickle=False) as archive:
                 features = unpack(archive)
-            os.utime(file)
         except Exception:  # numpy, zipfile and zlib raise nearly anything for bytes that are none of theirs
             return None
         self.used.add(file)
+        with contextlib.suppress(OSError):  # a cache that may only be read is of use too
+            os.utime(file)
         return features
 
     def write(self, file: Path, features: Tensor) -> None:

@@ -118,33 +118,31 @@ def evaluate(
     names = [contender.inverter.name for contender in contenders]
     if len(set(names)) < len(names):
         raise PreimageError(f"every inverter needs a name of its own in a table, got {', '.join(names)}")
-    representation = contenders[0].inverter.representation
+    main = contenders[0].inverter
+    representation = main.representation
     pairwise = mean_pairwise_distance_of(len(photos), photos.images)
     records: list[Record] = []
     total, all_ids = len(photos), photos.ids
-    limits = {index: min(c.limit, total) for index, c in enumerate(contenders) if c.limit is not None}
-    work = total + sum(limits.values())
+    fast = [one.inverter for one in contenders if one.limit is None]
+    slow = [(one.inverter, min(one.limit, total)) for one in contenders if one.limit is not None]
+    work = total + sum(limit for _, limit in slow)
     for start in range(0, total, batch_size):
         stop = min(start + batch_size, total)
         ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
         features: dict[int, Tensor] = {}  # by representation: an autoencoder reads features of its own
-        for index, contender in enumerate(contenders):
-            if index in limits:
-                continue
-            inverter, key = contender.inverter, id(contender.inverter.representation)
-            if key not in features:
+        for inverter in fast:
+            if (key := id(inverter.representation)) not in features:
                 features[key] = inverter.representation.encode_photos(ids, batch)
             records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
-        if (perfect := contenders[0].inverter.perfect(batch)) is not None:
+        if (perfect := main.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
         following = stop % total  # after the last, the first
         of_next = representation.encode_photos([all_ids[following]], photos.images([following]).to(device))
-        foreign = contenders[0].inverter.invert(torch.cat([features[id(representation)][1:], of_next]))
+        foreign = main.invert(torch.cat([features[id(representation)][1:], of_next]))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
         on_progress(stop, work)
     done = total
-    for index, limit in limits.items():
-        inverter = contenders[index].inverter
+    for inverter, limit in slow:
         for start in range(0, limit, SLOW_BATCH):
             stop = min(start + SLOW_BATCH, limit)
             ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
@@ -155,7 +153,7 @@ def evaluate(
     fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
     if any(record.inverter == FLOOR for record in records):
         fitted_on[FLOOR] = "the photographs themselves, scaled to the decoder's size and back"
-    fitted_on[CONTROL] = f"as {contenders[0].inverter.name}; features of another photograph"
+    fitted_on[CONTROL] = f"as {main.name}; features of another photograph"
     return Evaluation(
         representation.name,
         images,

@@ -31,6 +31,11 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def replace(file: Path, content: bytes) -> None:
+    """A pipe or a device is written to, and of a link what it points to: neither is replaced itself."""
+    if file.exists() and not file.is_file():
+        file.write_bytes(content)
+        return
+    file = file.resolve()
     beside = file.with_name(file.name + ".new")
     try:
         beside.write_bytes(content)

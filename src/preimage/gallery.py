@@ -14,7 +14,7 @@ from preimage.config import settings_for
 from preimage.errors import ImageError, PreimageError
 from preimage.evaluation import sheet_columns
 from preimage.figures import sheet
-from preimage.images import Photos, Sources, source_list
+from preimage.images import Photos, Sources, source_list, warn_left_out
 from preimage.interfaces import Inverter, ignore
 
 
@@ -52,7 +52,8 @@ def exhibits(
     for name, own in settings.items():
         try:
             inverter = load_inverter(name, **own)
-            photos = Photos.open(sources, inverter.representation.image_size).first(limit)
+            photos = Photos.open(sources, inverter.representation.image_size).first(limit).load()
+            warn_left_out(photos.left_out)
             ids, photographs = next(photos.batches(len(photos)))
             features = inverter.representation.encode(photographs.to(device))
         except ImageError:  # no inverter could use these photographs

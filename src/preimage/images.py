@@ -10,7 +10,6 @@ import contextlib
 import glob
 import io
 import itertools
-import math
 import os
 import tarfile
 import warnings
@@ -757,8 +756,3 @@ def in_advance(pool: ThreadPoolExecutor, begin: Callable[[int], Work], first_ste
 def epoch_order(seed: int, epoch: int, num_photos: int) -> npt.NDArray[np.int64]:
     """The order in which an epoch visits the photographs."""
     return np.random.default_rng((seed, epoch)).permutation(num_photos)
-
-
-def steps_per_epoch(num_photos: int, batch_size: int) -> int:
-    """Steps until every photograph has been seen once."""
-    return math.ceil(num_photos / batch_size)

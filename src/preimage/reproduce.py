@@ -13,8 +13,8 @@ from pathlib import Path
 from preimage import paper, report, studies, zoo
 from preimage.analyses import get_analysis
 from preimage.analyses.perturbation import MEAN
-from preimage.api import described
-from preimage.errors import RunError, SettingsError, UnknownNameError, WeightsError
+from preimage.api import card_of, described, is_run
+from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import CONTROL, Evaluation, paired
 from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, errors_by
@@ -167,14 +167,11 @@ def what_differs(study: Study) -> str:
 
 def training_of(inverter: str | Path) -> tuple[int, float, float] | None:
     """Training photographs, hours and width of an inverter, from its card or its run; None for a file by itself."""
-    if inverter in zoo.shipped():
-        card = zoo.card(str(inverter))
-        return card["photos"]["n"], card["training"]["seconds"] / 3600, card["decoder"]["width"]
-    try:
+    if is_run(inverter):
         run = Run.open(inverter)
-    except RunError:
-        return None
-    return run.provenance["photos"], run.checkpoint["seconds"] / 3600, run.settings.decoder.width
+        return run.provenance["photos"], run.checkpoint["seconds"] / 3600, run.settings.decoder.width
+    card = card_of(inverter)
+    return (card["photos"]["n"], card["training"]["seconds"] / 3600, card["decoder"]["width"]) if card else None
 
 
 def findings_of_the_paper(claims: Iterable[Claim], errors: paper.Errors, where: str) -> list[list[str]]:

@@ -93,11 +93,13 @@ def draw_sheets(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shown = list(exhibits(images, overrides=overrides, device=device, limit=SHEET_PHOTOS, tell=tell))
-    for exhibit in shown:
-        exhibit.draw(folder / f"{exhibit.name}.png")
+    files = [folder / f"{exhibit.name}.png" for exhibit in shown]
+    for exhibit, file in zip(shown, files, strict=True):
+        exhibit.draw(file)
     if shown:
-        draw_together(shown, folder / "together.png")
-    return [folder / f"{exhibit.name}.png" for exhibit in shown] + [folder / "together.png"] * bool(shown)
+        files.append(folder / "together.png")
+        draw_together(shown, files[-1])
+    return files
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ from preimage.errors import BusyError, PreimageWarning, RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.files import read_json, replace_text, sync, write_json
-from preimage.images import Photos, TrainingStream, sources_in_words, steps_per_epoch
+from preimage.images import Photos, TrainingStream, sources_in_words
 from preimage.interfaces import Representation, never
 from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
@@ -514,27 +514,38 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
         )
     photos, validation = training_photos(settings, representation)
     if settings.photos.validation:
-        validation = opened(settings.photos.validation, settings, representation)
+        photos, validation = photos.load(), opened(settings.photos.validation, settings, representation).load()
     if validation is None:
-        return photos, None
-    if seen := sum(validation.among(photos)):
-        warn_seen(seen, "are trained on too")
+        return photos.load(), None
+    seen = validation.among(photos)
+    if isinstance(representation, SavedFeatures):
+        known = set(photos.ids)
+        if twice := [own for own, same in zip(validation.ids, seen, strict=True) if own in known and not same]:
+            raise RunError(
+                f"{twice[0]} is a photograph to train on and another one for validation, and the features have one row "
+                f"of that name: give photographs names that tell them apart"
+            )
+    if any(seen):
+        warn_seen(sum(seen), "are trained on too")
     if len(validation) < 2:
         raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
     return photos, validation
 
 
 def training_photos(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None]:
-    """The photographs a run is trained on, and those held out of them if it has no others for validation; in memory."""
+    """The photographs a run is trained on, and those held out of them if it has no others for validation.
+
+    Those are drawn from the ones that can be read, so then all are in memory.
+    """
     photos = opened(settings.photos.train, settings, representation)
     if settings.photos.held_out and not settings.photos.validation:
-        return split(photos, settings.photos.held_out, settings.seed)
+        return split(photos.load(), settings.photos.held_out, settings.seed)
     return photos, None
 
 
 def opened(places: Sequence[str], settings: Settings, representation: Representation) -> Photos:
     found = Photos.open(places, representation.image_size, settings.photos.fit)
-    return (representation.match(found) if isinstance(representation, SavedFeatures) else found).load()
+    return representation.match(found) if isinstance(representation, SavedFeatures) else found
 
 
 def warn_seen(count: int, how: str) -> None:
@@ -627,7 +638,7 @@ def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> 
     if budget.minutes is not None:
         steps = int(budget.minutes * 60 / seconds_per_step)
     else:
-        steps = round((budget.epochs or DEFAULT_EPOCHS) * steps_per_epoch(num_photos, budget.batch_size))
+        steps = round((budget.epochs or DEFAULT_EPOCHS) * num_photos / budget.batch_size)
     return dataclasses.replace(
         settings, training=dataclasses.replace(budget, steps=max(1, steps), epochs=None, minutes=None)
     )

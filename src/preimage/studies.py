@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,14 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preimage import report, zoo
+from preimage import report
 from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.recognition import resized
 from preimage.api import (
+    applies,
+    card_of,
     described,
     evaluate,
     fit_of,
     is_path,
+    is_run,
     judged_pairs,
     kept_baselines,
     load_contenders,
@@ -34,8 +36,8 @@ from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, points, summarise
 from preimage.images import Fit, Photos, Sources, source_list, sources_in_words, warn_left_out
-from preimage.interfaces import Inverter, Representation, ignore
-from preimage.inverters import GradientDescent, MeanImage, portable
+from preimage.interfaces import Inverter, ignore
+from preimage.inverters import GradientDescent, MeanImage
 from preimage.metrics import mean_and_sem, paired_difference
 from preimage.networks import NETWORKS
 from preimage.pairs import EncodedPhotos
@@ -150,15 +152,6 @@ class Trial:
         )
         warn_left_out(result.left_out)
         return result
-
-
-def applies(baseline: str, representation: Representation) -> bool:
-    """Whether a slow baseline can invert a representation; a file's name and settings tell, it is not loaded."""
-    if is_path(baseline):
-        noted = described(baseline)
-        own = json.loads(json.dumps(portable(representation)))  # tuples are lists, as files have them
-        return all(own.get(key) == value for key, value in noted.items() if key != "weights")
-    return baseline != GradientDescent.name or representation.smooth() is not None
 
 
 def analyse(names: Iterable[str], inverter: str | Path | Inverter, trial: Trial, folder: str | Path) -> list[Finding]:
@@ -332,14 +325,16 @@ def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[repo
 
 def made_block(name: str | Path) -> report.Block:
     """How an inverter was made, from its card or its run folder."""
-    facts = zoo.card(str(name)) if not is_path(name) else of_run(Path(name))
+    facts = of_run(Path(name)) if is_run(name) else card_of(name) or of_file(Path(name))
     rows = [(key.replace("_", " "), text) for key, value in facts.items() if (text := in_words(value))]
     return report.facts_block("How it was made", rows)
 
 
+def of_file(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "bytes": path.stat().st_size}
+
+
 def of_run(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        return {"file": path.name, "bytes": path.stat().st_size}
     run = Run.open(path)
     settings, provenance = run.settings, run.provenance
     return {
@@ -381,7 +376,8 @@ def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise SettingsError(f"{twice[0]} is named twice: name every inverter once")
     short = [label(name) for name in names]
-    return {own if short.count(own) == 1 else str(name): name for own, name in zip(short, names, strict=True)}
+    taken = {own for own in short if short.count(own) > 1} | {"compare"}  # where a comparison is kept
+    return {str(name) if own in taken else own: name for own, name in zip(short, names, strict=True)}
 
 
 def file_name(label: str) -> str:

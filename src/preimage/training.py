@@ -32,6 +32,9 @@ TRIED_FOR = 10.0  # seconds, about, to find out how long a step takes
 READ_EVERY = 16  # steps whose numbers are fetched from a GPU together: looking at them makes it wait
 
 
+BUDGETS = ("steps", "epochs", "minutes")  # how much a training may cost, in one of them
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a decoder is trained. Give one budget: `steps`, `epochs` or `minutes` (turned into steps by timing a few)."""
@@ -52,7 +55,7 @@ class TrainingSettings:
     checkpoint_every: int = 500  # steps
 
     def __post_init__(self) -> None:
-        budgets = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) is not None]
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(budgets) > 1:
             raise SettingsError(f"give one budget, not {' and '.join(budgets)}")
         for name in (*budgets, "batch_size", "learning_rate", "evaluate_every", "checkpoint_every"):

@@ -28,6 +28,7 @@ from preimage.inverters import (
     load_inverters,
     portable,
     probe_difference,
+    read_description,
     save_inverters,
 )
 from preimage.networks import has_weights, needs_weights
@@ -107,22 +108,29 @@ def summary(name: str) -> dict[str, Any]:
 
 
 def export(
-    run: str | Path, file: str | Path, *, licence: str = "", note: str = "", half: bool = True, device: str = "cpu"
+    run: str | Path,
+    file: str | Path,
+    *,
+    licence: str = "",
+    note: str = "",
+    half: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """A run -> one file of inverters (the trained one, the mean image and the ridge of its photographs) and its card.
 
     An autoencoder's file goes without the ridge.
 
     The card's table is measured on the file itself, weights rounded to float16 if `half`, on the run's validation
-    photographs; without any there is no table. `note` is what a reader of its numbers must know. Returns the card.
+    photographs; without any there is no table. `note` is what a reader of its numbers must know. `settings` are those
+    of `load_inverter`. Returns the card.
     """
     file = Path(file)
     check_file_name(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    inverter = runs.load_inverter(run)
+    inverter = runs.load_inverter(run, **(settings or {}))
     representation, origin = inverter.representation, Run.open(run)
-    settings = origin.settings
-    train_photos, validation = runs.open_photos(settings, representation)
+    train_photos, validation = runs.open_photos(origin.settings, representation)
     words = f"the {len(train_photos)} training photographs"
     baselines = fit_baselines(representation, train_photos, words, device)
     # The nearest neighbour is the photographs themselves; ridge regression reads features, and the file is loaded with
@@ -138,7 +146,7 @@ def export(
         "note": note,
     }
     if validation is not None:
-        again = load_inverters(file, trusted=True, **given_weights(settings.representation))
+        again = load_inverters(file, trusted=True, **given_weights(representation.settings))
         contenders = [Contender(one, words) for one in again.values()]
         contenders += [one for one in baselines if one.inverter.name in left_out]
         for one in contenders:  # saved features are known only to the representation that read them
@@ -223,7 +231,7 @@ def check(folder: Path | None = None, overrides: Sequence[str] = ()) -> list[Ins
     files = sorted(folder.glob("*.safetensors"), key=lambda file: place(file.stem))
     if not files:
         raise RunError(f"there is no folder of .safetensors files at {folder}")
-    settings = {file: settings_for(file.stem, overrides) for file in files}
+    settings = {file: settings_for(encoder_of(file), overrides) for file in files}
     found = [check_file(file, own) for file, own in settings.items()]
     together = Inspection("together", sum(one.size_bytes for one in found))
     if together.size_bytes > LARGEST_ZOO:
@@ -246,10 +254,18 @@ def check_file(file: Path, settings: Mapping[str, Any]) -> Inspection:
     return found
 
 
+def encoder_of(file: Path) -> str:
+    """The representation that a file of inverters says it is for; the file's own name where it says nothing."""
+    try:
+        return str(read_description(file).representation["name"])
+    except WeightsError:
+        return file.stem
+
+
 def check_probe(file: Path, settings: Mapping[str, Any], found: Inspection) -> None:
     """Load the file with the representation at hand, and compare features of the probe picture if it keeps any."""
-    network = file.stem.partition(".")[0]
-    if needs_weights(file.stem) and "weights" not in settings and not has_weights(network):
+    network = encoder_of(file).partition(".")[0]
+    if needs_weights(network) and "weights" not in settings and not has_weights(network):
         found.notes.append(f"probe not compared: needs weights (--set {network}:weights=FILE)")
         return
     representation = next(iter(load_inverters(file, **settings).values())).representation

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from preimage import runs, zoo
-from preimage.api import described, evaluate, is_path, training_settings
-from preimage.config import Settings, overrides_for, parse_override, settings_for, split_override
+from preimage.api import applies, evaluate, training_settings
+from preimage.config import Settings, overrides_for, settings_for, split_override
 from preimage.errors import (
     BusyError,
     DivergedError,
@@ -32,14 +32,13 @@ from preimage.errors import (
 from preimage.evaluation import CONTROL, FLOOR, Evaluation, paired
 from preimage.files import read_json, write_json
 from preimage.images import Sources, find_photos, source_list
-from preimage.interfaces import Representation, ignore, never
+from preimage.interfaces import ignore, never
 from preimage.inverters import GradientDescent, MeanImage, Nearest, UpConv
 from preimage.representations import REPRESENTATIONS, get_representation
 from preimage.runs import Plan, Reporter, Run, Validation
-from preimage.training import Progress, make_accelerator
+from preimage.training import BUDGETS, Progress, make_accelerator
 
 LOG = "zoo.jsonl"
-BUDGET = ("steps", "epochs", "minutes")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def train_zoo(
 ) -> list[Standing]:
     """Train inverters by their presets into `folder`/NAME, one after the other, by default all that are meant to ship.
 
-    What fails for a reason of its own (weights that are missing, a loss that is no number) does not stop the others.
+    What fails for a reason of its own (weights that are missing, a loss that is no number) does not stop the others,
+    unless several processes train together: those that did not fail would wait for the one that did.
     Several processes may share a folder: what another one is training is left to it. An override may be for one name or
     network alone: `"bvlc_alexnet:representation.weights=FILE"`. `on_begin` is told the name and what is done: "train",
     "resume", "skip" or, once that has turned out, "busy". Returns how far each has come.
@@ -87,8 +87,10 @@ def train_zoo(
     for name in names:
         with contextlib.suppress(WeightsError):  # that is a matter of this name alone
             training_settings(name, images, validation, overrides_for(name, overrides), seed)
-    speaks = make_accelerator(device).is_main_process
+    accelerator = make_accelerator(device)
+    speaks, alone = accelerator.is_main_process, accelerator.num_processes == 1
     log = Log(folder / LOG) if speaks else Log(None)
+    tell = on_begin if speaks else ignore
     failures: dict[str, str] = {}
     for name in names:
         if should_stop():
@@ -98,7 +100,7 @@ def train_zoo(
             failures[name] = found.reason
             continue
         action = {"finished": "skip", "begun": "resume", "missing": "train"}[found.state]
-        on_begin(name, action)
+        tell(name, action)
         if action == "skip":
             continue
         log.write(name, action)
@@ -113,9 +115,13 @@ def train_zoo(
             else:
                 run = runs.train(settings, folder / name, device=device, reporter=teller, should_stop=should_stop)
         except BusyError:
-            on_begin(name, "busy")
+            if not alone:
+                raise
+            tell(name, "busy")
             continue
         except PreimageError as error:
+            if not alone:
+                raise
             failures[name] = str(error)
             log.write(name, "failed", reason=str(error))
             continue
@@ -124,14 +130,12 @@ def train_zoo(
 
 
 def check_names(names: Iterable[str], overrides: Iterable[str]) -> None:
-    """Raise for a name that is none, and for an override that cannot be one."""
+    """Raise for a name that is none, also before an override."""
     for name in names:
         if name not in REPRESENTATIONS:
             raise UnknownNameError("representation", name, REPRESENTATIONS)
     for override in overrides:
-        section, key, _ = parse_override(split_override(override)[1])
-        if not section and key != "seed":
-            raise SettingsError(f"expected section.key=value, got {override!r}; for example training.batch_size=16")
+        split_override(override)
 
 
 def check_settings(run: Run, wanted: Settings) -> None:
@@ -149,7 +153,7 @@ def check_settings(run: Run, wanted: Settings) -> None:
 
 def comparable(settings: Settings) -> dict[str, Any]:
     """Settings by `section.key`, less budgets and the places of files: those are checked by what is in them."""
-    left_out = {*(f"training.{key}" for key in BUDGET), "photos.train", "photos.validation", "representation.weights"}
+    left_out = {*(f"training.{key}" for key in BUDGETS), "photos.train", "photos.validation", "representation.weights"}
     flat: dict[str, Any] = {}
     for section, values in dataclasses.asdict(settings).items():
         if isinstance(values, Mapping):
@@ -294,7 +298,7 @@ def measure_slow_baselines(
         if "evaluation" not in card:
             raise RunError(f"{file} has no table to stand beside: its run had no validation photographs")
         settings = settings_for(name, overrides)
-        fitting = [one for one in baselines if can_invert(one, get_representation(name, **settings))]
+        fitting = [one for one in baselines if applies(one, get_representation(name, **settings))]
         on_begin(name, [str(one) for one in fitting])
         if not fitting:
             continue
@@ -311,13 +315,6 @@ def measure_slow_baselines(
         yield file
     if failures:
         raise DivergedError("\n".join(failures))
-
-
-def can_invert(baseline: str | Path, representation: Representation) -> bool:
-    """Whether a baseline, by name or in a file, is one for this representation."""
-    if is_path(baseline):
-        return bool(described(baseline)["name"] == representation.name)
-    return baseline != GradientDescent.name or representation.smooth() is not None
 
 
 def slow_rows(evaluation: Evaluation, pairwise: float) -> list[dict[str, Any]]:

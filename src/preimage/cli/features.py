@@ -187,6 +187,8 @@ def invert(
 
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
+    if features is not None and (size == "native" or fit is not None):
+        raise SettingsError("--size native and --fit are about photographs: leave them out where --features are given")
     if size not in ("own", "native"):
         raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
     called = labels([*representation, *map(Path, run)] or ["hog"])
@@ -298,7 +300,7 @@ def invert_features(inverter: Inverter, title: str, file: Path, output: Path, de
     import torch
 
     from preimage.images import save_image
-    from preimage.representations.saved import SavedFeatures, open_table
+    from preimage.representations.saved import SavedFeatures, check_finite, open_table
     from preimage.studies import file_name
 
     representation = inverter.representation
@@ -311,6 +313,7 @@ def invert_features(inverter: Inverter, title: str, file: Path, output: Path, de
             "with the inverter's settings"
         )
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
+    check_finite(table, {own: row for row, own in enumerate(ids)})
     names = file_names(ids)
     output.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(table), 16):

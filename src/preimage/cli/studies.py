@@ -26,7 +26,6 @@ from preimage.cli.terminal import (
     pick_device,
     print_columns,
     print_table,
-    progress_bar,
     stepwise,
     tell_left_out,
     to_file,
@@ -197,8 +196,7 @@ def audit(
         seed=seed,
         keep_duplicates=keep_duplicates,
     )
-    with progress_bar() as bar:
-        task = bar.add_task("reading", total=None, facts="")
+    with stepwise() as step:
         result = judge_features(
             features,
             images,
@@ -208,7 +206,7 @@ def audit(
             settings=settings,
             fit=check_fit(fit) or "crop",
             device=pick_device(device),
-            on_progress=lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total),
+            on_progress=step,
         )
     note(f"features matched to photographs by {result.content['matched_by']}")
     if pairs := result.content["test_pairs"]:

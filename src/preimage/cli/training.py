@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from preimage.cli.terminal import (
     progress_bar,
     representation_of,
     representation_settings,
+    stepwise,
     stop_on_signals,
     to_file,
 )
@@ -63,6 +65,7 @@ def train(
     --features takes the place of a preset: features that you have, of the photographs in --images.
     """
     from preimage import api
+    from preimage.config import plain_settings
 
     if preset is not None and representation is not None:
         raise SettingsError(f"name either a preset ({preset}) or --representation ({representation}), not both")
@@ -73,13 +76,14 @@ def train(
         reporter = make_reporter(bar)
         budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
         if resume is not None:
-            if any([preset, features, run, start_from, settings, seed, *budgets.values()]):
+            given = plain_settings(settings, "representation")
+            if any([preset, features, run, start_from, seed, *budgets.values(), given.keys() - {"weights"}]):
                 raise SettingsError(
-                    "--resume goes on with a run's own settings: it takes no others, but --images and --val where its "
-                    "photographs have moved"
+                    "--resume goes on with a run's own settings: it takes no others, but --images, --val and --set "
+                    "weights=FILE where its photographs or its network's weights have moved"
                 )
             result = api.resume(
-                resume, images=images, validation=val, device=device, reporter=reporter, should_stop=stop
+                resume, images=images, validation=val, **given, device=device, reporter=reporter, should_stop=stop
             )
         else:
             if (preset is None) == (features is None) or not images or run is None:
@@ -131,8 +135,7 @@ def evaluate(
     from preimage import api
     from preimage.files import replace_text
 
-    with progress_bar() as bar:
-        task = bar.add_task("evaluating", total=None, facts="")
+    with stepwise() as step:
         result = api.evaluate(
             inverter,
             images,
@@ -144,7 +147,7 @@ def evaluate(
             settings=representation_settings(settings),
             baselines=baseline,
             baseline_limit=baseline_limit,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=partial(step, "evaluating"),
         )
     print_evaluation(result, as_json)
     if records is not None:
@@ -167,9 +170,13 @@ def fit(
     --set changes the inverter's settings (windows=20000), or the representation's (representation.cell_size=16).
     """
     from preimage import api
-    from preimage.config import plain_settings
+    from preimage.config import WEIGHTS_KEYS, plain_settings
 
-    of_representation = [override for override in settings if override.startswith("representation.")]
+    of_representation = [
+        override
+        for override in settings
+        if override.startswith("representation.") or override.partition("=")[0].strip() in WEIGHTS_KEYS
+    ]
     own = plain_settings([override for override in settings if override not in of_representation], "inverter")
     note(f"fitting {inverter} for {representation} ...")
     api.fit_inverter(
@@ -198,8 +205,7 @@ def confidence(
     """Learn how far off each pixel is, and write the inverter with it; reconstructions stay as they are."""
     from preimage import api
 
-    with progress_bar() as bar:
-        task = bar.add_task("fitting", total=None, facts="")
+    with stepwise() as step:
         api.fit_confidence(
             inverter,
             images,
@@ -209,7 +215,7 @@ def confidence(
             settings=representation_settings(settings),
             seed=seed,
             device=pick_device(device),
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=partial(step, "fitting"),
         )
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
@@ -220,10 +226,12 @@ def export(
     output: Annotated[Path, to_file("The .safetensors file to write.")],
     licence: Annotated[str, typer.Option(help="What whoever gets the file may do with it.")] = "",
     full: Annotated[bool, typer.Option("--full", help="Keep float32 instead of float16.")] = False,
+    settings: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """A run's inverter, with its mean image and ridge regression, as one file to pass on, and a card of facts."""
     from preimage import zoo
 
-    card = zoo.export(run, output, licence=licence, half=not full, device=pick_device(device))
+    given = representation_settings(settings)
+    card = zoo.export(run, output, licence=licence, half=not full, settings=given, device=pick_device(device))
     print(f"{output}: {card['size_bytes'] / 2**20:.1f} MiB, card in {output.with_suffix('.json').name}")

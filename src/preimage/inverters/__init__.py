@@ -35,7 +35,7 @@ from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
 from preimage.plain import build, convert
 from preimage.probe import LIMIT, ROUNDING, VERSION, Probe
-from preimage.representations import get_known, runs_code
+from preimage.representations import SavedFeatures, get_known, runs_code
 
 INVERTERS: dict[str, type[Any]] = {
     kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge, GradientDescent, PairedDictionary)
@@ -101,8 +101,10 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
 
 
 def portable(representation: Representation) -> dict[str, Any]:
-    """Name and settings, less the place of its weights on this machine."""
+    """Name and settings, less the places of its weights and of saved features on this machine."""
     settings = {key: value for key, value in representation.settings.items() if key != "weights"}
+    if isinstance(representation.uncached, SavedFeatures):
+        settings["file"] = Path(settings["file"]).name
     return {"name": representation.name, **settings}
 
 

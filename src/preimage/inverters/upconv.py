@@ -63,7 +63,7 @@ class UpConv(Inverter):
     def places(self) -> int | None:
         """How many features lie side by side in a map, which training keeps from showing; None for vectors."""
         shape = self.representation.feature_shape
-        return shape[2] if len(shape) == 3 else None
+        return shape[2] if len(shape) == 3 and shape[2] > 1 else None
 
     def inputs(self, batch: Batch) -> Tensor:
         """What the network reads in training."""
