@@ -125,7 +125,8 @@ def test_no_labels_are_told(thumbnails: Tensor, photos: Photos, folder: Path, tm
     audit = judge_features(saved(thumbnails, photos, tmp_path), flat, settings=SMALL)
     assert audit.content["classes"] == {"available": False, "reason": "no labels"}
     labels = tmp_path / "labels.csv"
-    labels.write_text("".join(f"{Path(own).name},{int(index % 2)}\n" for index, own in enumerate(photos.ids)))
+    lines = "".join(f"{Path(own).name},{int(index % 2)}\n" for index, own in enumerate(photos.ids))
+    labels.write_text(lines, encoding="utf-8-sig")  # as Excel does
     settings = AuditSettings(quick=True, image_size=32, steps=1, width=0.1, permutations=300)
     audit = judge_features(saved(thumbnails, photos, tmp_path), flat, labels=labels, settings=settings)
     assert audit.content["classes"]["available"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preimage import results, zoo
-from preimage.errors import PreimageError
+from preimage.errors import PreimageError, PreimageWarning
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -112,6 +112,15 @@ def test_sheets_of_ones_own_photographs_are_drawn_beside(own_zoo: Path, tmp_path
     files = results.draw_sheets(tmp_path / "sheets", crops)
     assert [file.name for file in files] == ["hog.png", "lbp.png", "together.png"]
     assert all(file.exists() for file in files)
+
+
+def test_a_damaged_photograph_costs_no_sheet(own_zoo: Path, tmp_path: Path, crops: Path) -> None:
+    for file in sorted(crops.iterdir())[:2]:
+        shutil.copy(file, tmp_path)
+    (tmp_path / "torn.png").write_bytes(b"PNG")
+    with pytest.warns(PreimageWarning, match="left out"):
+        files = results.draw_sheets(tmp_path / "sheets", tmp_path)
+    assert files[-1].name == "together.png"
 
 
 def test_without_anything_shipped_there_is_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-import preimage.api
+import preimage
 from command import preimage as command
 from preimage import studies
-from preimage.errors import FeatureError, PreimageError, PreimageWarning, SettingsError
+from preimage.errors import FeatureError, ImageError, PreimageError, PreimageWarning, SettingsError
 from preimage.evaluation import Contender, evaluate
 from preimage.images import Photos
 from preimage.inverters import (
@@ -406,12 +406,54 @@ def test_pictures_cannot_be_changed_where_features_are_saved(crops: Path, thumbn
     assert not (tmp_path / "run").exists()
 
 
+def test_a_row_belongs_to_one_photograph_only(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
+    """Another photograph of the same name, to validate on, would be given the features of the first."""
+    np.save(tmp_path / "f.npy", thumbnails)
+    others = tmp_path / "others"
+    others.mkdir()
+    for index, file in enumerate(sorted(crops.iterdir())):
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(others / file.name)
+    with pytest.raises(PreimageError, match="is a photograph to train on and another one for validation"):
+        preimage.api.train_saved(
+            tmp_path / "f.npy", crops, tmp_path / "run", validation=others, overrides=["representation.image_size=32"]
+        )
+
+
+def test_runs_that_share_no_photograph_are_not_compared(
+    crops: Path, thumbnails: Array, photos: Photos, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "f.npy", thumbnails)
+    for seed in range(2):
+        train_one_step(tmp_path / "f.npy", crops, tmp_path / f"run-{seed}", f"seed={seed}")
+    held_out = [{one.id for one in preimage.api.evaluate(tmp_path / f"run-{seed}").records} for seed in range(2)]
+    assert len(held_out[0] & held_out[1]) < 2
+    with pytest.raises(ImageError, match=r"share \d photographs here, expected 2 or more"):
+        studies.compare([tmp_path / "run-0", tmp_path / "run-1"], studies.Trial(crops), tmp_path)
+
+
+def test_rows_that_are_not_finite_stop_the_inverter_before_it_draws(
+    run: Path, thumbnails: Array, tmp_path: Path
+) -> None:
+    thumbnails = np.tile(thumbnails, (1, 1))
+    thumbnails[35, 3] = np.nan
+    np.save(tmp_path / "g.npy", thumbnails)
+    told = command("invert", "--features", tmp_path / "g.npy", "--run", run, "-o", tmp_path / "out", check=2).stderr
+    assert "row 35 (g-0035)" in " ".join(told.split())
+    assert not (tmp_path / "out").exists()
+    mistaken = ["invert", "--features", tmp_path / "g.npy", "--run", run, "--size", "native"]
+    assert "leave them out where --features are given" in " ".join(command(*mistaken, check=2).stderr.split())
+
+
 def test_an_exported_run_takes_saved_pairs_too(run: Path, crops: Path, tmp_path: Path) -> None:
     from preimage import zoo
 
     zoo.export(run, tmp_path / "mine.safetensors")
-    result = preimage.api.evaluate(tmp_path / "mine.safetensors", crops, features=run.parent / "f.npz", limit=4)
+    assert str(run.parent).encode() not in (tmp_path / "mine.safetensors").read_bytes()
+    mine = preimage.load_inverter(tmp_path / "mine.safetensors")
+    before = mine.representation
+    result = preimage.api.evaluate(mine, crops, features=run.parent / "f.npz", limit=4)
     assert result.n == 4
+    assert mine.representation is before
     with pytest.raises(PreimageError, match="give saved pairs"):
         preimage.api.evaluate(tmp_path / "mine.safetensors", crops)
 

@@ -231,6 +231,10 @@ def test_a_baseline_of_other_features_is_left_out(tmp_path: Path) -> None:
     assert not api.applies("gradient-descent", get_representation("lbp"))
 
 
+def test_a_run_called_as_a_comparison_is_called_by_its_path() -> None:
+    assert list(studies.labels(["./runs/compare", "hog"])) == ["./runs/compare", "hog"]
+
+
 # --- an encoder beside its autoencoder --------------------------------------------------------------------------------
 
 

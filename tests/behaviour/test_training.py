@@ -23,11 +23,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from preimage import api, runs, training, zoo
-from preimage.errors import BusyError, DivergedError, PreimageWarning, RunError, SettingsError
+from preimage.config import load_preset, make_settings
+from preimage.errors import BusyError, DivergedError, PreimageError, PreimageWarning, RunError, SettingsError
 from preimage.files import write_json
 from preimage.images import Photos
 from preimage.interfaces import never
 from preimage.inverters import MeanImage, UpConv, save_inverters
+from preimage.networks import alexnet
 from preimage.networks.preprocessing import Preprocessing
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG
@@ -351,6 +353,25 @@ def test_resuming_what_cannot_be_resumed_explains_itself(finished: Path, tmp_pat
         runs.resume(finished)
     with pytest.raises(RunError, match="is not a run"):
         runs.resume(tmp_path)
+
+
+def test_epochs_are_passes_over_the_photographs() -> None:
+    settings = make_settings(load_preset("hog"), ["training.epochs=30", "training.batch_size=32"])
+    assert runs.with_steps(settings, 33, 1.0).training.steps == 31  # 992 pictures; a batch may belong to two passes
+
+
+def test_weights_may_move_before_resuming(crops: Path, tmp_path: Path) -> None:
+    state = alexnet.AlexNet("bvlc", convolutions_only=True).state_dict()
+    torch.save({name.replace(".conv.", "."): value for name, value in state.items()}, tmp_path / "w.pth")
+    overrides = ["decoder.width=0.05", "training.steps=4", "training.batch_size=2", "training.precision=float32",
+                 f"representation.weights={tmp_path}/w.pth"]  # fmt: skip
+    run = api.train("bvlc_alexnet.conv5", crops, tmp_path / "run", overrides=overrides, device="cpu",
+                    should_stop=lambda: True)  # fmt: skip
+    assert run.step < 4
+    (tmp_path / "w.pth").rename(tmp_path / "moved.pth")
+    with pytest.raises(PreimageError, match="there is no weights file"):
+        api.resume(run.folder, device="cpu")
+    assert api.resume(run.folder, weights=str(tmp_path / "moved.pth"), device="cpu").step == 4
 
 
 def test_photographs_may_move_but_not_change_before_resuming(crops: Path, tmp_path: Path) -> None:
