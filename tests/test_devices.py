@@ -26,7 +26,7 @@ from preimage.errors import FeatureError
 from preimage.images import Augmentation, Photos, TrainingStream
 from preimage.interfaces import Batch, Inverter, Pairs, Representation
 from preimage.inverters import GradientDescent
-from preimage.networks import load_network, on_device
+from preimage.networks import load_kept, on_device
 from preimage.networks.preprocessing import Preprocessing, by_channel
 from preimage.randomness import seeded
 from preimage.representations import HOG, ModuleLayer, get_representation
@@ -40,10 +40,10 @@ META = torch.device("meta")
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Iterator[None]:
-    for kept in (load_module, load_network, by_channel):
+    for kept in (load_module, load_kept, by_channel):
         kept.cache_clear()
     yield
-    for kept in (load_module, load_network, by_channel):
+    for kept in (load_module, load_kept, by_channel):
         kept.cache_clear()
 
 

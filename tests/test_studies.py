@@ -139,7 +139,7 @@ def test_an_unknown_figure_is_named(trial: Trial, tmp_path: Path) -> None:
 
 def test_errors_are_drawn_against_depth(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "shipped", lambda: ["efficientnet_lite0.stage2", "efficientnet_lite0.pool"])
-    study = Study(trial, tmp_path / "page")
+    study = Study(replace(trial, loaded={}), tmp_path / "page")  # nothing that ships no more
     page = Page(reproduce(["fig7"], study, tmp_path / "page.html"))
     assert "2 layers, from efficientnet_lite0.stage2 to efficientnet_lite0.pool" in page.words
     (plot,) = read_finding(tmp_path / "page" / "error-curves")["plots"]
@@ -289,7 +289,7 @@ def test_the_papers_figures_show_the_autoencoder_too(
     monkeypatch.setattr(zoo, "shipped", lambda: [])
     layer = "efficientnet_lite0.stage5"
     monkeypatch.setattr("preimage.reproduce.described", lambda path: {"name": layer})  # in truth the stem, for speed
-    study = Study(few, tmp_path / "page", {layer: str(pair["own"])}, {layer: str(pair["trained"])})
+    study = Study(replace(few, loaded={}), tmp_path / "page", {layer: str(pair["own"])}, {layer: str(pair["trained"])})
     page = Page(reproduce(["fig6", "fig7", "fig9", "fig10"], study, tmp_path / "page.html"))
     assert "own and trained: " in page.words
     curves = {name: read_finding(tmp_path / "page" / name)["plots"][0]["series"] for name in

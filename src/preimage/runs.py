@@ -523,7 +523,7 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
         if twice := [own for own, same in zip(validation.ids, seen, strict=True) if own in known and not same]:
             raise RunError(
                 f"{twice[0]} is a photograph to train on and another one for validation, and the features have one row "
-                f"of that name: give photographs names that tell them apart"
+                "of that name: give photographs names that tell them apart"
             )
     if any(seen):
         warn_seen(sum(seen), "are trained on too")

@@ -133,14 +133,13 @@ class OnnxGraph(Fed):
     def compute(self, images: Tensor) -> dict[str, npt.NDArray[Any]]:
         fed = self.preprocessing(images.detach().cpu().float())
         fed = fed.permute(0, 2, 3, 1) if self.channels_last else fed
-        values = (fed.round().clamp(0, 255) if self.takes_bytes else fed).numpy().astype(self.graph.dtype)
+        fed = fed.round().clamp(0, 255) if self.takes_bytes else fed
+        values = np.ascontiguousarray(fed.numpy(), self.graph.dtype)
         given = [
             attempt(
-                lambda part=part: self.graph.session.run([self.wanted], {self.graph.input: np.ascontiguousarray(part)})[
-                    0
-                ],  # type: ignore[misc]
+                lambda part=part: self.graph.session.run([self.wanted], {self.graph.input: part}),  # type: ignore[misc]
                 f"{self.name} fails on an input of {' x '.join(map(str, part.shape))}",
-            )
+            )[0]
             for part in self.portions(values)
         ]
         return {self.wanted: np.concatenate(given)[: len(images)] if self.graph.shape[0] else given[0]}
