@@ -43,6 +43,7 @@ class Study:
     runs: dict[str, str] = field(default_factory=dict)  # representation -> path of a run or file
     autoencoders: dict[str, str] = field(default_factory=dict)  # the same, of the encoder trained too
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    analyses: dict[tuple[str, ...], dict[str, list[Finding]]] = field(default_factory=dict)
     without_weights: dict[str, str] = field(default_factory=dict)  # representation -> what its network misses
 
     def __post_init__(self) -> None:
@@ -109,10 +110,17 @@ class Study:
         titles = {name: title for title, name in labels(every).items()}
         return self.folder / file_name(titles[inverter])
 
-    def members(self, representation: str) -> list[str]:
-        """The inverter of a representation and, where it is given, its autoencoder."""
-        inverter, autoencoder = self.find(representation), self.autoencoder(representation)
-        return [one for one in (inverter, autoencoder) if one is not None]
+    def members(self, representations: Iterable[str]) -> dict[str, str]:
+        """The inverters of representations and, where they are given, their autoencoders, by what they are called."""
+        both = ((self.find(one), self.autoencoder(one)) for one in representations)
+        return {title: str(name) for title, name in labels([own for pair in both for own in pair if own]).items()}
+
+    def analysed(self, analysis: str, members: Mapping[str, str]) -> dict[str, list[Finding]]:
+        """`studies.analyse_all` of one analysis, done once: several figures may show it."""
+        key = (analysis, *members.values())
+        if key not in self.analyses:
+            self.analyses[key] = studies.analyse_all([analysis], list(members.values()), self.trial, self.folder)
+        return self.analyses[key]
 
     def autoencoder(self, representation: str) -> str | None:
         """The autoencoder of a representation; raises `SettingsError` where what was named is none."""
@@ -264,7 +272,7 @@ def side_by_side(representations: Sequence[str], title: str) -> Callable[[Study]
         known, blocks = split(study, representations)
         if known:
             folder = study.folder / title
-            studies.compare([one for name in known for one in study.members(name)], study.trial, folder)
+            studies.compare(list(study.members(known).values()), study.trial, folder)
             blocks.insert(0, report.finding_block(folder / "compare"))
         return blocks
 
@@ -278,14 +286,13 @@ def analysis(
 
     def make(study: Study) -> list[report.Block]:
         known, blocks = split(study, representations)
-        members = [one for representation in known for one in study.members(representation)]
-        found = studies.analyse_all([name], members, study.trial, study.folder)
+        members = study.members(known)
         made, claimed = [], []
-        for title, findings in found.items():
+        for title, findings in study.analysed(name, members).items():
             for finding in findings:
                 block = report.finding_block(study.folder / file_name(title) / finding.analysis)
                 made.append(report.titled(block, f"{title}: {block.title}"))
-                if title in labels(members) and not finding.reason:
+                if title in members and not finding.reason:
                     claimed += findings_of_the_paper(claims, conditions(finding), title)
         return made + verdicts(claimed) + blocks
 
@@ -350,6 +357,8 @@ def analysis_curves(
 
     def make(study: Study) -> list[report.Block]:
         known, blocks = split(study, representations)
+        members = study.members(known)
+        titles = {inverter: title for title, inverter in members.items()}
         question = f"{get_analysis(name).question} Layer by layer"
         curves: list[report.Block] = []
         claimed: list[list[str]] = []
@@ -359,7 +368,7 @@ def analysis_curves(
             for representation in known:
                 if (inverter := kind(representation)) is None:
                     continue
-                (finding,) = studies.analyse([name], inverter, study.trial, study.folder_of(inverter))
+                (finding,) = study.analysed(name, members)[titles[inverter]]
                 if finding.reason:
                     blocks.append(report.Block(f"{representation}, {words}", reason=finding.reason))
                     continue
