@@ -86,19 +86,32 @@ class ModuleLayer(Representation):
         """What makes this representation again, with its name; the weights themselves are in the fingerprint."""
         return self._settings
 
+    @property
+    def structure(self) -> list[str]:
+        """What tells modules of the same weights apart."""
+        return [repr(self.module)]
+
     @cached_property
     def fingerprint(self) -> str:
         """Of weights, structure, layer and preprocessing."""
         content = json.dumps(
-            [self.version, self.layer, asdict(self.preprocessing), repr(self.module), fingerprint(self.module)]
+            [self.version, self.layer, asdict(self.preprocessing), *self.structure, fingerprint(self.module)]
         )
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ModuleLayer) and self.fingerprint == other.fingerprint
+        return isinstance(other, ModuleLayer) and (self.name, self.fingerprint) == (other.name, other.fingerprint)
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
+
+
+class KnownLayer(ModuleLayer):
+    """A layer of a network that comes with a name: the name says how it is made."""
+
+    @property
+    def structure(self) -> list[str]:
+        return []
 
 
 def check_layer(module: nn.Module, layer: str) -> None:
@@ -146,18 +159,18 @@ def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
     return found[0]
 
 
-def network_layer(network: str, layer: str) -> Callable[..., ModuleLayer]:
+def network_layer(network: str, layer: str) -> Callable[..., KnownLayer]:
     """What makes the representation of a layer of a network known by name, with the network's own preprocessing."""
     known = NETWORKS[network]
 
-    def make(weights: str | None = None) -> ModuleLayer:
+    def make(weights: str | None = None) -> KnownLayer:
         """`weights` names files other than the network's own, with commas between several."""
         module = load_network(network, weights)
         if layer not in dict(module.named_children()):
             raise WeightsError(f"{network}.{layer} cannot be computed: {weights} ends at {list(module._modules)[-1]}")
         settings = {"weights": weights} if weights else {}
         name, log = f"{network}.{layer}", layer == "prob"
-        return ModuleLayer(
+        return KnownLayer(
             module, layer, known.preprocessing, name=name, source=known.source, settings=settings, log=log
         )
 
