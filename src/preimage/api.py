@@ -327,10 +327,10 @@ def evaluate(
     trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
     train_photos = own_photos
     if own_photos is not None:
-        warn_seen(photos, own_photos, "the run was trained")
+        warn_learnt_from(photos, own_photos, "the run was trained")
     if train_images is not None:
         train_photos = Photos.open(train_images, representation.image_size, fit)
-        warn_seen(photos, train_photos, "baselines are fitted")
+        warn_learnt_from(photos, train_photos, "baselines are fitted")
     if train_photos is not None:
         train_photos = train_photos.load()
         warn_left_out(train_photos.left_out)
@@ -348,7 +348,7 @@ def evaluate(
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 
-def warn_seen(photos: Photos, train_photos: Photos, what: str) -> None:
+def warn_learnt_from(photos: Photos, train_photos: Photos, what: str) -> None:
     """Warn where something is judged on photographs that it learnt from."""
     if count := sum(photos.among(train_photos)):
         warnings.warn(
