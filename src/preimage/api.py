@@ -114,12 +114,18 @@ def training_time(
 
 def fit_of(name: str | Path) -> Fit | None:
     """How a run made its photographs square; None for what ships and for a file, which do not know."""
-    return Run.open(name).settings.photos.fit if is_run(name) else None
+    own = settings_of(name)
+    return own.photos.fit if own else None
 
 
 def is_run(name: str | Path) -> bool:
     """Whether a name leads to a run folder, not to a file or to what ships."""
     return is_path(name) and Path(name).is_dir()
+
+
+def settings_of(inverter: str | Path | Inverter) -> Settings | None:
+    """What a run was trained with; None for what ships, a file, and an inverter at hand."""
+    return None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(inverter).settings
 
 
 def train(
@@ -227,11 +233,9 @@ def started_from(
 
 def photos_of(name: str | Path, representation: Representation) -> Photos | None:
     """What an inverter was trained on, where it is a run's and they are still there."""
-    if not is_run(name):
-        return None
-    settings = Run.open(name).settings
+    settings = settings_of(name)
     try:
-        return runs.training_photos(settings, representation)[0]
+        return runs.training_photos(settings, representation)[0] if settings else None
     except ImageError:
         return None
 
@@ -304,7 +308,7 @@ def evaluate(
         kept = dict(loaded or load_contenders(inverter, **(settings or {})))
     main = next(iter(kept.values()))
     representation = main.representation
-    own = None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(inverter).settings
+    own = settings_of(inverter)
     if isinstance(representation, SavedFeatures):
         if baselines or train_images is not None:
             raise SettingsError(

@@ -21,12 +21,12 @@ from preimage.api import (
     card_of,
     described,
     evaluate,
-    fit_of,
     is_path,
     is_run,
     judged_pairs,
     kept_baselines,
     load_contenders,
+    settings_of,
     slow_baselines,
 )
 from preimage.config import WEIGHTS_KEYS, settings_for, split_override
@@ -106,15 +106,12 @@ class Trial:
     def opened(self, name: str | Path | Inverter) -> Photos:
         """All photographs at an inverter's size; of a run on saved features those that `evaluate` takes."""
         representation = self.inverter(name).representation
-        path = name if isinstance(name, str | Path) and is_path(name) else None
+        own = settings_of(name)
         if isinstance(representation, SavedFeatures):
-            settings = Run.open(path).settings if path and Path(path).is_dir() else None
-            return judged_pairs(representation, settings, source_list(self.images), None, self.fit)[1]
+            return judged_pairs(representation, own, source_list(self.images), None, self.fit)[1]
         if not self.images:
             raise SettingsError("name the photographs, by --images")
-        return Photos.open(
-            self.images, representation.image_size, self.fit or (fit_of(path) if path else None) or "crop"
-        )
+        return Photos.open(self.images, representation.image_size, self.fit or (own.photos.fit if own else "crop"))
 
     def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""

@@ -13,7 +13,7 @@ from torch import nn
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.networks import alexnet, efficientnet_lite, squeezenet
 from preimage.networks.preprocessing import Preprocessing
-from preimage.networks.weights import PUBLISHED
+from preimage.networks.weights import PUBLISHED, Stamp, stamp_of
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,11 @@ def load_network(name: str, weights: str | None = None) -> nn.Module:
     """
     if name not in NETWORKS:
         raise UnknownNameError("network", name, NETWORKS)
-    files = [file.absolute() for file in weights_files(name, weights)]
-    return load_kept(name, tuple((file, file.stat().st_mtime_ns if file.exists() else 0) for file in files))
+    return load_kept(name, stamp_of(file.absolute() for file in weights_files(name, weights)))
 
 
 @lru_cache(maxsize=4)
-def load_kept(name: str, stamp: tuple[tuple[Path, int], ...]) -> nn.Module:
+def load_kept(name: str, stamp: Stamp) -> nn.Module:
     return NETWORKS[name].load([file for file, _ in stamp]).eval().requires_grad_(False)
 
 

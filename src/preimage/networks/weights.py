@@ -7,7 +7,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,14 @@ def download(url: str, part: Path, on_progress: Callable[[int, int], None]) -> N
                 on_progress(have, total)
     if have < total:
         raise OSError(f"the connection ended after {have} of {total} bytes")
+
+
+Stamp = tuple[tuple[Path, int], ...]  # files, and when they were written last; 0 for one that is not there
+
+
+def stamp_of(files: Iterable[Path]) -> Stamp:
+    """What tells one state of files from another, as a key under which what was read of them is kept."""
+    return tuple((file, file.stat().st_mtime_ns if file.exists() else 0) for file in files)
 
 
 def file_hash(file: Path, algorithm: str = "sha256") -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.protobuf import Messages, message_class
-from preimage.networks.weights import file_hash
+from preimage.networks.weights import Stamp, file_hash, stamp_of
 from preimage.representations.foreign import IMAGE_SIZE, Fed, attempt
 
 TYPES = {
@@ -45,8 +45,6 @@ MESSAGES: Messages = {
     "Tensor": (("external_data", 13, "Entry", True),),
     "Entry": (("key", 1, "string", False), ("value", 2, "string", False)),
 }  # fmt: skip
-
-Stamp = tuple[tuple[Path, int], ...]  # files, and when they were written last
 
 
 class Graph(NamedTuple):
@@ -92,7 +90,7 @@ class OnnxGraph(Fed):
         if not file.is_file():
             raise WeightsError(f"there is no ONNX file {file}")
         own = file.stat().st_mtime_ns
-        return load_graph(file, tuple((one, one.stat().st_mtime_ns) for one in (file, *external_files(file, own))))
+        return load_graph(file, stamp_of((file, *external_files(file, own))))
 
     @property
     def wanted(self) -> str:
