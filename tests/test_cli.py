@@ -140,6 +140,8 @@ def test_a_photograph_of_any_size_is_inverted_whole(run: Path, tmp_path: Path) -
     Image.new("RGB", (7, 100)).save(tmp_path / "thin.png")
     result = preimage("invert", tmp_path / "thin.png", "--run", run, "--size", "native", "-o", tmp_path, check=2)
     assert "smaller than a cell of 8" in result.stderr
+    native = ("--size", "native", "--fit", "whole")
+    assert "leave out --fit" in preimage("invert", tmp_path / "wide.png", "--run", run, *native, check=2).stderr
 
 
 def test_of_a_folder_what_is_too_small_is_left_out(run: Path, tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_a_run_knows_its_photographs_from_any_folder(
     given = ["--images", crops.name, "--val", crops.name, "--run", tmp_path / "run"]
     small = ["representation.image_size=64", "decoder.width=0.05", "training.steps=2", "training.batch_size=8"]
     result = preimage("train", "hog", *given, *(part for one in small for part in ("--set", one)))
-    assert "64 validation photographs are trained on too" in result.stderr
+    assert "64 of 64 photographs to measure on are trained on too" in result.stderr
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["photos"]["train"] == [str(crops)]
 
 
@@ -249,8 +251,8 @@ def test_evaluate_prints_a_table_and_json(run: Path, crops: Path, tmp_path: Path
 
 
 def test_a_run_judged_on_its_training_photographs_says_so(run: Path, crops: Path) -> None:
-    assert "was trained on 64 of these 64 photographs" in preimage("evaluate", run, "--images", crops).stderr
-    assert "was trained on" not in preimage("evaluate", run, "--images", *SAMPLES).stderr
+    assert "64 of 64 photographs to measure on were" in preimage("evaluate", run, "--images", crops).stderr
+    assert "to measure on" not in preimage("evaluate", run, "--images", *SAMPLES).stderr
 
 
 def test_the_bare_name_of_a_run_leads_to_its_path(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,8 @@ def test_what_does_not_fit_is_refused() -> None:
         build_decoder("paper-hog", (4096,), 256)
     with pytest.raises(SettingsError, match="reads feature maps; 'compact' reads vectors"):
         build_decoder("multiscale", (4096,), 256)
+    with pytest.raises(SettingsError, match="reads feature maps; 'compact' reads vectors"):
+        build_decoder("paper-map", (4096,), 256)
     with pytest.raises(SettingsError, match=r"vectors \(D,\) and feature maps"):
         build_decoder("compact", (7, 7), 256)
 

@@ -18,6 +18,13 @@ from preimage.findings import Finding, Plot, redraw
 SHARES = {"first": [(0.0, 1.0, (0.8, 1.0)), (1.0, 0.05, (0.01, 0.2))]}
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "PNG"), ("jpg", "JPEG")])
+def test_the_suffix_says_how_a_sheet_is_written(suffix: str, kind: str, tmp_path: Path) -> None:
+    figures.sheet({"": torch.rand(2, 3, 8, 8)}, tmp_path / f"sheet.{suffix}")
+    with Image.open(tmp_path / f"sheet.{suffix}") as picture:
+        assert picture.format == kind
+
+
 def test_an_interval_reaches_as_far_as_it_says_each_way() -> None:
     x, y, reach = with_errors([(0.0, 1.0, (0.8, 1.0)), (1.0, 0.3, 0.1)])
     assert x.tolist() == [0, 1]

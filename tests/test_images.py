@@ -364,6 +364,8 @@ def test_photos_too_many_for_memory_are_read_when_needed(folder: Path) -> None:
     assert kept.pixels(1).shape == (64, 64, 3)
     with pytest.raises(ImageError, match="cannot read"):
         reread.pixels(1)
+    assert len(reread.load(memory_limit=10)) == len(reread)  # it is known that they can be read
+    assert len(reread.first(1).load()) == 1  # and one has room
 
 
 def test_what_was_freed_on_a_gpu_is_room_for_photographs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

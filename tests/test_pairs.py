@@ -28,6 +28,14 @@ def test_features_in_a_file_are_those_of_all_batches(pairs: EncodedPhotos, tmp_p
     assert sorted(file.name for file in tmp_path.iterdir()) == ["f.npy", "f.npy.json"]
 
 
+def test_features_are_written_through_a_link(pairs: EncodedPhotos, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "f.npy").symlink_to(tmp_path / "far" / "real.npy")
+    save_features(pairs, tmp_path / "f.npy")
+    assert (tmp_path / "f.npy").is_symlink()
+    assert len(np.load(tmp_path / "far" / "real.npy")) == len(pairs)
+
+
 def test_each_batch_is_on_disk_before_the_next_is_encoded(pairs: EncodedPhotos, tmp_path: Path) -> None:
     sizes: list[int] = []
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from preimage.inverters import (
     save_inverters,
 )
 from preimage.metrics import distance
-from preimage.pairs import EncodedPhotos, saved_pairs
+from preimage.pairs import EncodedPhotos, save_features, saved_pairs
 from preimage.representations import SavedFeatures, get_representation
 from preimage.representations import saved as saved_module
 from preimage.representations.saved import match, open_table
@@ -231,11 +231,15 @@ def test_damaged_files_are_refused(suffix: str, tmp_path: Path) -> None:
 def test_an_archive_with_a_wrong_byte_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "f.npz"
     np.savez_compressed(file, features=np.random.default_rng(0).random((8, 4)))
-    whole = file.read_bytes()
+    whole, features = file.read_bytes(), open_table(file).read(range(8))
+    refused = 0
     for place in range(30, len(whole), 7):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        with contextlib.suppress(FeatureError):  # some bytes do no harm; no other error comes of any
-            open_table(file)
+        try:
+            np.testing.assert_array_equal(open_table(file).read(range(8)), features)  # some bytes do no harm
+        except FeatureError:
+            refused += 1
+    assert refused > len(range(30, len(whole), 7)) // 2
 
 
 def test_ids_that_are_no_text_are_refused(tmp_path: Path) -> None:
@@ -384,6 +388,39 @@ def test_a_run_is_evaluated_on_what_it_held_out_and_on_other_saved_pairs(
     assert preimage.api.evaluate(run, described="what it held out").images == "what it held out"
     with pytest.raises(SettingsError, match="are those of its training"):
         preimage.api.evaluate(run, baselines=["gradient-descent"])
+
+
+def test_a_run_whose_photographs_are_gone_is_evaluated_on_other_pairs(
+    crops: Path, thumbnails: Array, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(crops, tmp_path / "photos")
+    np.save(tmp_path / "f.npy", thumbnails)
+    train_one_step(tmp_path / "f.npy", moved, tmp_path / "run")
+    shutil.rmtree(moved)
+    np.save(tmp_path / "g.npy", thumbnails)
+    with pytest.warns(PreimageWarning, match="is not there as it was"):
+        found = preimage.api.evaluate(tmp_path / "run", crops, features=tmp_path / "g.npy")
+    assert found.n == 64
+
+
+def test_rows_without_ids_belong_to_one_set_of_photographs(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", thumbnails)
+    others = tmp_path / "others"
+    others.mkdir()
+    for index in range(64):
+        Image.new("RGB", (32, 32), (index, 100, 10)).save(others / f"other-{index}.png")
+    saved = SavedFeatures(tmp_path / "f.npy", 32)
+    assert len(saved.match(Photos.open(crops, 32))) == len(saved.match(Photos.open(crops, 32))) == 64
+    with pytest.raises(FeatureError, match=r"belong, in their order, to other photographs already: .*f\.npy\.ids\.txt"):
+        saved.match(Photos.open(others, 32))
+
+
+def test_photographs_are_made_square_as_they_were_for_encoding(crops: Path, tmp_path: Path) -> None:
+    hog = preimage.get_representation("hog", image_size=64)
+    save_features(EncodedPhotos(hog, Photos.open(crops, 64, "whole")), tmp_path / "f.npy")
+    with pytest.raises(FeatureError, match=r"encoded from photographs with --fit whole.*read with --fit crop"):
+        saved_pairs(tmp_path / "f.npy", crops, 64)
+    assert len(saved_pairs(tmp_path / "f.npy", crops, 64, "whole")) == 64
 
 
 def test_a_run_is_compared_and_reported_on_what_it_was_not_trained_on(run: Path, crops: Path, tmp_path: Path) -> None:

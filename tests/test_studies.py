@@ -186,7 +186,7 @@ def test_a_run_whose_photographs_are_gone_is_evaluated_all_the_same(
     shutil.copytree(pair["own"], run)
     settings = (run / "settings.json").read_text()
     (run / "settings.json").write_text(re.sub(r'("train": \[\s*)"[^"]*"', r'\1"/nowhere/*.tar"', settings))
-    with pytest.warns(PreimageWarning, match="are gone"):
+    with pytest.warns(PreimageWarning, match="is not there as it was"):
         result = few.evaluate(run)
     assert {"upconv", "mean-image", "nearest"} <= {row.inverter for row in result.rows}
 

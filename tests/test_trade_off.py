@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from preimage.analyses import get_analysis
-from preimage.analyses.trade_off import TradeOff, duration, titled
+from preimage.analyses.trade_off import TradeOff, titled
 from preimage.errors import SettingsError
 from preimage.evaluation import Contender
 from preimage.findings import Finding, read_finding
@@ -102,13 +102,6 @@ def test_two_of_one_name_are_told_apart() -> None:
     assert list(titled([published, adam, adam])) == [
         "gradient-descent", "gradient-descent, by Adam", "gradient-descent, by Adam, 3"
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(12.4, "12 s"), (3.44, "3.4 s"), (0.056, "56 ms"), (0.00012, "0.12 ms")]
-)
-def test_durations_are_read_at_a_glance(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_no_photographs_are_too_few() -> None:

@@ -18,7 +18,7 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import DecoderSettings, Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import FeatureError, ImageError, PreimageWarning, SettingsError, WeightsError
+from preimage.errors import FeatureError, ImageError, PreimageWarning, RunError, SettingsError, WeightsError
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.files import read_json
@@ -112,10 +112,10 @@ def training_time(
     )
 
 
-def fit_of(name: str | Path) -> Fit | None:
+def fit_of(name: str | Path | Inverter) -> Fit | None:
     """How a run made its photographs square; None for what ships and for a file, which do not know."""
-    own = settings_of(name)
-    return own.photos.fit if own else None
+    run = run_of(name)
+    return run.settings.photos.fit if run else None
 
 
 def is_run(name: str | Path) -> bool:
@@ -123,9 +123,9 @@ def is_run(name: str | Path) -> bool:
     return is_path(name) and Path(name).is_dir()
 
 
-def settings_of(inverter: str | Path | Inverter) -> Settings | None:
-    """What a run was trained with; None for what ships, a file, and an inverter at hand."""
-    return None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(inverter).settings
+def run_of(inverter: str | Path | Inverter) -> Run | None:
+    """The run that a name leads to; None for what ships, a file, and an inverter at hand."""
+    return None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(inverter)
 
 
 def train(
@@ -232,11 +232,11 @@ def started_from(
 
 
 def photos_of(name: str | Path, representation: Representation) -> Photos | None:
-    """What an inverter was trained on, where it is a run's and they are still there."""
-    settings = settings_of(name)
+    """What an inverter was trained on, where it is a run's and they are still as they were."""
+    run = run_of(name)
     try:
-        return runs.training_photos(settings, representation)[0] if settings else None
-    except ImageError:
+        return runs.photos_of(run, representation)[0] if run else None
+    except (ImageError, FeatureError, RunError):
         return None
 
 
@@ -290,11 +290,11 @@ def evaluate(
     """An inverter beside its baselines and its control, on photographs it has not seen.
 
     `images` are by default those that a run was validated on. Baselines are fitted on `train_images`, by default those
-    it was trained on. Without any, the mean image and the
-    ridge regression kept with a shipped inverter serve, and the nearest neighbour is sought among the other evaluated
-    photographs. `fit` is by default as the run had it, else "crop". `limit` takes the first so many photographs;
-    `described` says in the table which photographs these are. `settings` are those of `load_inverter`; `loaded`
-    is what `load_contenders` gave, where it was called before. `baselines` are slow ones to add, on the first
+    it was trained on. Without any, the mean image and the ridge regression kept with a shipped inverter serve, and the
+    nearest neighbour is sought among the other evaluated photographs. `fit` is by default as the run had it, else
+    "crop". `limit` takes the first so many photographs; `described` says in the table which photographs these are.
+    `settings` are those of `load_inverter`; `loaded` is what `load_contenders` gave, where it was called before.
+    `baselines` are slow ones to add, on the first
     `baseline_limit` photographs: names such as "gradient-descent", or files that `fit_inverter` wrote.
 
     An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and the
@@ -308,67 +308,67 @@ def evaluate(
         kept = dict(loaded or load_contenders(inverter, **(settings or {})))
     main = next(iter(kept.values()))
     representation = main.representation
-    own = settings_of(inverter)
+    run = run_of(inverter)
+    own = run.settings if run else None
     if isinstance(representation, SavedFeatures):
         if baselines or train_images is not None:
             raise SettingsError(
                 f"the baselines of {representation.name} are those of its training: leave out others, and photographs "
                 "to fit them on"
             )
-        return evaluate_saved(kept, own, images, features, described, fit, device, limit, on_progress)
-    if features is not None:
-        raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
-    fit = fit or (own.photos.fit if own else "crop")
-    own_photos, held_out = at_hand(own, representation) if own else (None, None)
+        contenders, photos = saved_contenders(kept, run, images, features, fit, limit, device)
+    else:
+        if features is not None:
+            raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
+        fit = fit or (own.photos.fit if own else "crop")
+        photos, train_photos = judged_photos(representation, run, images, fit)
+        photos = photos.first(limit).load()
+        trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
+        if train_photos is not None:
+            runs.warn_seen(photos.among(train_photos), "were trained on")
+        if train_images is not None:
+            train_photos = Photos.open(train_images, representation.image_size, fit)
+            runs.warn_seen(photos.among(train_photos), "are those that baselines are fitted on")
+        if train_photos is not None:
+            train_photos = train_photos.load()
+            warn_left_out(train_photos.left_out)
+            words = (
+                f"{sources_in_words(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
+            )
+            usual = fit_baselines(representation, train_photos, words, device)
+            known = EncodedPhotos(representation, train_photos, device=device)
+        else:
+            words = f"the {len(photos)} evaluated photographs"
+            known = EncodedPhotos(representation, photos, device=device)
+            usual = kept_baselines(kept, trained_on, known)
+        given = slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
+        names = {main.name, *(one.inverter.name for one in given)}  # what was given takes the place of a usual one
+        contenders = [Contender(main, trained_on), *(one for one in usual if one.inverter.name not in names), *given]
     images = images or list(own.photos.validation if own else ())
-    if images:
-        photos = Photos.open(images, representation.image_size, fit)
-    elif held_out is not None:
-        photos = held_out
-    else:
-        raise SettingsError("name the photographs to evaluate on, by --images")
-    photos = photos.first(limit).load()
-    trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
-    train_photos = own_photos
-    if own_photos is not None:
-        warn_learnt_from(photos, own_photos, "the run was trained")
-    if train_images is not None:
-        train_photos = Photos.open(train_images, representation.image_size, fit)
-        warn_learnt_from(photos, train_photos, "baselines are fitted")
-    if train_photos is not None:
-        train_photos = train_photos.load()
-        warn_left_out(train_photos.left_out)
-        words = f"{sources_in_words(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
-        usual = fit_baselines(representation, train_photos, words, device)
-        known = EncodedPhotos(representation, train_photos, device=device)
-    else:
-        words = f"the {len(photos)} evaluated photographs"
-        known = EncodedPhotos(representation, photos, device=device)
-        usual = kept_baselines(kept, trained_on, known)
-    given = slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
-    names = {main.name, *(one.inverter.name for one in given)}  # what was given takes the place of a usual one
-    contenders = [Contender(main, trained_on), *(one for one in usual if one.inverter.name not in names), *given]
     described = described or sources_in_words(images) or HELD_OUT_IN_WORDS
     return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
 
 
-def warn_learnt_from(photos: Photos, train_photos: Photos, what: str) -> None:
-    """Warn where something is judged on photographs that it learnt from."""
-    if count := sum(photos.among(train_photos)):
-        warnings.warn(
-            f"{what} on {count} of these {len(photos)} photographs: on others errors are larger",
-            PreimageWarning,
-            stacklevel=3,
-        )
+def judged_photos(
+    representation: Representation, run: Run | None, images: list[str], fit: Fit
+) -> tuple[Photos, Photos | None]:
+    """What an inverter is judged on, by default what its run was validated on, and what the run was trained on."""
+    train_photos, held_out = at_hand(run, representation) if run else (None, None)
+    images = images or list(run.settings.photos.validation if run else ())
+    if images:
+        return Photos.open(images, representation.image_size, fit), train_photos
+    if held_out is None:
+        raise SettingsError("name the photographs to evaluate on, by --images")
+    return held_out, train_photos
 
 
-def at_hand(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None] | tuple[None, None]:
-    """A run's `training_photos`, if they are still where they were; warns where they are not."""
+def at_hand(run: Run, representation: Representation) -> tuple[Photos, Photos | None] | tuple[None, None]:
+    """The `photos_of` a run, if they are still as they were; warns where they are not."""
     try:
-        return runs.training_photos(settings, representation)
-    except ImageError as error:
+        return runs.photos_of(run, representation)
+    except (ImageError, FeatureError, RunError) as error:
         warnings.warn(
-            f"the photographs that the run was trained on are gone, so no baseline is fitted on them: {error}",
+            f"what the run was trained on is not there as it was, so no baseline is fitted on it: {error}",
             PreimageWarning,
             stacklevel=3,
         )
@@ -489,34 +489,28 @@ def fit_confidence(
     return main
 
 
-def evaluate_saved(
-    kept: dict[str, Inverter],
-    settings: Settings | None,
+def saved_contenders(
+    kept: Mapping[str, Inverter],
+    run: Run | None,
     images: list[str],
     features: str | Path | None,
-    described: str | None,
     fit: Fit | None,
-    device: str,
     limit: int | None,
-    on_progress: Callable[[int, int], None],
-) -> Evaluation:
-    """`evaluate` for an inverter of saved features, which has `settings` if it is a run."""
+    device: str,
+) -> tuple[list[Contender], Photos]:
+    """Who is judged by `evaluate` on what, for an inverter of saved features, which may be a run's."""
     main = next(iter(kept.values()))
     trained = main.representation
     assert isinstance(trained, SavedFeatures)
-    judged, photos, train_photos = judged_pairs(trained, settings, images, features, fit)
-    contenders = [Contender(main, "its training photographs")]
-    if settings is not None and train_photos is not None:
-        words = f"{sources_in_words(settings.photos.train)} ({len(train_photos)} photographs)"
+    judged, photos, train_photos = judged_pairs(trained, run, images, features, fit)
+    if run is not None and train_photos is not None:
+        train_photos = train_photos.load()
+        words = f"{sources_in_words(run.settings.photos.train)} ({len(train_photos)} photographs)"
         contenders = [Contender(main, words), *fit_baselines(trained, train_photos, words, device)]
     else:
-        contenders += [Contender(own, "its training photographs") for own in kept.values() if own is not main]
-    photos = photos.first(limit).load()
+        contenders = [Contender(own, "its training photographs") for own in kept.values()]
     contenders = [dataclasses.replace(one, inverter=reading(judged, one.inverter)) for one in contenders]
-    if settings is not None:
-        images = images or list(settings.photos.validation)
-    described = described or sources_in_words(images) or HELD_OUT_IN_WORDS
-    return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+    return contenders, photos.first(limit).load()
 
 
 def reading(representation: Representation, inverter: Inverter) -> Inverter:
@@ -527,20 +521,21 @@ def reading(representation: Representation, inverter: Inverter) -> Inverter:
 
 
 def judged_pairs(
-    trained: SavedFeatures, settings: Settings | None, images: list[str], features: str | Path | None, fit: Fit | None
+    trained: SavedFeatures, run: Run | None, images: list[str], features: str | Path | None, fit: Fit | None
 ) -> tuple[SavedFeatures, Photos, Photos | None]:
-    """What an inverter of saved features is judged on, as for `evaluate_saved`, and of a run what it was trained on."""
-    if settings is None and (features is None or not images):
+    """What an inverter of saved features is judged on, the photographs of it, and what its run was trained on."""
+    if run is None and (features is None or not images):
         raise SettingsError(
             f"{trained.name} has no encoder: give saved pairs, by `preimage evaluate` with --features and --images"
         )
     judged = trained if features is None else SavedFeatures(features, trained.image_size)
     check_like(judged, trained)
-    train_photos, held_out = runs.open_photos(settings, trained) if settings else (None, None)
-    if images:
-        fit = fit or (settings.photos.fit if settings else "crop")
-        photos = judged.match(Photos.open(images, trained.image_size, fit))
-        return judged, without(photos, train_photos) if train_photos else photos, train_photos
+    train_photos, held_out = at_hand(run, trained) if run else (None, None)
+    validated = run.settings.photos.validation if run and features is None else ()
+    if images or validated:
+        fit = fit or (run.settings.photos.fit if run else "crop")
+        photos = judged.match(Photos.open(images or validated, trained.image_size, fit))
+        return judged, without(photos, train_photos) if images and train_photos else photos, train_photos
     if features is not None or held_out is None:
         raise SettingsError("name the photographs that the features belong to, by --images")
     return judged, held_out, train_photos

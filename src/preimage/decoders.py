@@ -188,6 +188,7 @@ def paper_sift(_shape: Shape, _image_size: int) -> Table:
 
 def paper_map(shape: Shape, image_size: int) -> Table:
     """The paper's for AlexNet's convolutional layers: 192, 208 or 216 pixels for images of 227."""
+    check_is_map(shape)
     ups = tuple(UpConv(channels, 5) for channels in (256, 128, 64, 32, 3))
     return Table(((Conv(256), Conv(256), Conv(256)),), ups[-max(1, doublings(max(shape[1:]), image_size)) :])
 
@@ -254,10 +255,14 @@ def smooth(shape: Shape, image_size: int) -> Table:
     return Table(tuple(blurred(stream) for stream in far_and_near(shape)), blurred(joint))
 
 
-def far_and_near(shape: Shape) -> tuple[Stream, Stream]:
-    """Two streams: one to 4 x 4, where everything is in sight, one that keeps detail."""
+def check_is_map(shape: Shape) -> None:
     if len(shape) == 1:
         raise SettingsError("this decoder reads feature maps; 'compact' reads vectors")
+
+
+def far_and_near(shape: Shape) -> tuple[Stream, Stream]:
+    """Two streams: one to 4 x 4, where everything is in sight, one that keeps detail."""
+    check_is_map(shape)
     downs = max(1, math.ceil(math.log2(max(shape[1:]) / 4)))
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
     down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from preimage import zoo
 from preimage.api import evaluate, sample_files
-from preimage.config import settings_for
 from preimage.errors import PreimageError
 from preimage.evaluation import Evaluation, Row
 from preimage.files import replace_text
@@ -64,8 +63,9 @@ def show(
 
     shown = []
     for exhibit in exhibits(sample_files(), overrides=overrides, device=device, tell=leave_out):
-        settings = settings_for(exhibit.name, overrides)
-        evaluation = evaluate(exhibit.name, sample_files(), described=DESCRIBED, device=device, settings=settings)
+        evaluation = evaluate(
+            exhibit.name, sample_files(), described=DESCRIBED, device=device, loaded=exhibit.contenders
+        )
         shown.append(Shown(exhibit, evaluation, zoo.card(exhibit.name)))
     if not shown:
         raise PreimageError(f"nothing that ships can be shown here: {'; '.join(left_out) or 'nothing ships'}")

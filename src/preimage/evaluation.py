@@ -132,12 +132,12 @@ def evaluate(
         features: dict[int, Tensor] = {}  # by representation: an autoencoder reads features of its own
         for inverter in fast:
             if (key := id(inverter.representation)) not in features:
-                features[key] = inverter.representation.encode_photos(ids, batch)
+                features[key] = encoded(inverter.representation, ids, batch)
             records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
         if (perfect := main.perfect(batch)) is not None:
             records += measure(ids, FLOOR, batch, perfect, pairwise)
         following = stop % total  # after the last, the first
-        of_next = representation.encode_photos([all_ids[following]], photos.images([following]).to(device))
+        of_next = encoded(representation, [all_ids[following]], photos.images([following]).to(device))
         foreign = main.invert(torch.cat([features[id(representation)][1:], of_next]))
         records += measure(ids, CONTROL, batch, foreign, pairwise)
         on_progress(stop, work)
@@ -146,7 +146,7 @@ def evaluate(
         for start in range(0, limit, SLOW_BATCH):
             stop = min(start + SLOW_BATCH, limit)
             ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
-            reconstructions = inverter.invert(representation.encode_photos(ids, batch))
+            reconstructions = inverter.invert(encoded(representation, ids, batch))
             records += measure(ids, inverter.name, batch, reconstructions, pairwise)
             done += stop - start
             on_progress(done, work)
@@ -164,6 +164,11 @@ def evaluate(
         records,
         photos.left_out,
     )
+
+
+@torch.no_grad()  # an autoencoder's encoder is not frozen
+def encoded(representation: Representation, ids: Sequence[str], images: Tensor) -> Tensor:
+    return representation.encode_photos(ids, images)
 
 
 def measure(

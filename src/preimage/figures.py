@@ -1,4 +1,4 @@
-"""Pictures for people: sheets of images and curves, as PNG. Knows images and titles, nothing else of the project."""
+"""Pictures for people: sheets of images, and curves. Knows images and titles, nothing else of the project."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+JPEG_QUALITY = 90
 PNG = {"compress_type": zlib.Z_RLE}  # sheets of photographs in 40 % of the usual time, no larger; plots would double
 
 # All lengths are in dots, so that every pixel of a picture becomes the same whole number of dots.
@@ -57,6 +58,8 @@ TALL = 40  # characters of a label that fit along y, whatever else a plot must h
 def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (), wide: int = SIDE) -> None:
     """Columns of images (N, 3, H, W) in [0, 1], a title over each, one row per image with its caption on the left.
 
+    The suffix of `path` says whether as .png or .jpg.
+
     All pictures are shown as wide as each other, `wide` dots.
     """
     first = next(iter(columns.values()))
@@ -92,7 +95,8 @@ def sheet(columns: Mapping[str, Tensor], path: Path, captions: Sequence[str] = (
     page = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[no-untyped-call]
     for place, picture in pictures.items():  # as they are: matplotlib would resample them, and take twice the time
         page.paste(picture, place)
-    page.save(path, "PNG", dpi=(DOTS_PER_INCH, DOTS_PER_INCH), **PNG)
+    how: dict[str, Any] = {"quality": JPEG_QUALITY} if path.suffix in (".jpg", ".jpeg") else PNG
+    page.save(path, dpi=(DOTS_PER_INCH, DOTS_PER_INCH), **how)
 
 
 def scaled(image: Tensor, size: tuple[int, int]) -> Image.Image:
@@ -106,7 +110,7 @@ def letter_height(titles: Collection[str], wide: int) -> int:
     """Dots: legible with all columns on a page, unless the longest word of a title would leave its column."""
     words = [word for title in titles for word in title.split()]
     wanted = max(LETTERS * wide / SIDE, LEGIBLE * len(titles) * (wide + GAP))
-    return int(min(wanted, wide / LETTER_WIDTH / max(map(len, words))))
+    return int(min(wanted, wide / LETTER_WIDTH / max(map(len, words), default=1)))
 
 
 def wrapped(title: str, room: int, letters: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
+    """For `read_json`: infinite numbers stay what they are, which `plain.to_json` for other readers makes null."""
     replace_text(file, json.dumps(content, indent=2) + "\n")
 
 
@@ -31,19 +34,28 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def replace(file: Path, content: bytes) -> None:
-    """A pipe or a device is written to, and of a link what it points to: neither is replaced itself."""
+    """One content in the place of another."""
+    with replacing(file) as beside:
+        beside.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A file to write to in here, which takes the place of `file` when all has gone well.
+
+    A pipe or a device is written to, and of a link what it points to: neither is replaced itself.
+    """
     if file.exists() and not file.is_file():
-        file.write_bytes(content)
+        yield file
         return
     file = file.resolve()
     beside = file.with_name(file.name + ".new")
     try:
-        beside.write_bytes(content)
+        yield beside
         sync(beside)
         beside.replace(file)
-    except OSError:
+    finally:
         beside.unlink(missing_ok=True)
-        raise
 
 
 def sync(file: Path) -> None:

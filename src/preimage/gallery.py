@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from preimage import zoo
-from preimage.api import load_inverter
+from preimage.api import load_contenders
 from preimage.config import settings_for
 from preimage.errors import ImageError, PreimageError
 from preimage.evaluation import sheet_columns
@@ -23,11 +23,15 @@ class Exhibit:
     """Some photographs and what one inverter makes of their features, all (N, 3, S, S) at its own size."""
 
     name: str
-    inverter: Inverter
+    contenders: Mapping[str, Inverter]  # the inverter, and those kept with it
     ids: list[str]
     photographs: Tensor
     features: Tensor
     reconstructions: Tensor
+
+    @property
+    def inverter(self) -> Inverter:
+        return next(iter(self.contenders.values()))
 
     def draw(self, file: Path) -> None:
         """A sheet: photograph, what the representation sees where that can be drawn, reconstruction, difference."""
@@ -51,7 +55,8 @@ def exhibits(
     settings = {name: settings_for(name, overrides) for name in zoo.shipped()}  # a mistyped owner is told at once
     for name, own in settings.items():
         try:
-            inverter = load_inverter(name, **own)
+            contenders = load_contenders(name, **own)
+            inverter = next(iter(contenders.values()))
             photos = Photos.open(sources, inverter.representation.image_size).first(limit).load()
             warn_left_out(photos.left_out)
             ids, photographs = next(photos.batches(len(photos)))
@@ -61,7 +66,7 @@ def exhibits(
         except PreimageError as error:
             tell(f"{name} is left out: {error}")
             continue
-        yield Exhibit(name, inverter, ids, photographs, features.cpu(), inverter.invert(features).cpu())
+        yield Exhibit(name, contenders, ids, photographs, features.cpu(), inverter.invert(features).cpu())
 
 
 def draw_together(shown: list[Exhibit], file: Path) -> None:

@@ -442,6 +442,7 @@ class Photos:
         self.image_size = image_size
         self.fit: Fit = fit
         self.left_out: dict[str, str] = {}
+        self._readable = False  # whether each has been decoded once
         self._memory: npt.NDArray[np.uint8] | None = None  # (M, S, S, 3), shared with every subset
         self._rows = np.arange(len(self.photos))  # of the photographs, in memory
 
@@ -499,8 +500,10 @@ class Photos:
             raise ImageError("there are no photographs to read")
         if memory_limit is None:
             memory_limit = total_memory() // 3
-        size = len(self) * self.image_size**2 * 3
-        memory = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8) if size <= memory_limit else None
+        fits = len(self) * self.image_size**2 * 3 <= memory_limit
+        if self._readable and not fits:
+            return self
+        memory = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8) if fits else None
 
         def read(index: int) -> str | None:
             try:
@@ -520,7 +523,7 @@ class Photos:
         if not good:
             raise ImageError(f"none of the {len(self)} photographs can be read; the first: {problems[0]}")
         self.photos, self._rows = [self.photos[index] for index in good], np.array(good)
-        self._memory = memory
+        self._memory, self._readable = memory, True
         return self
 
     def on_gpu(self, device: torch.device) -> Tensor | None:
@@ -535,6 +538,7 @@ class Photos:
         chosen = list(indices)
         part = Photos([self.photos[index] for index in chosen], self.image_size, self.fit)
         part.left_out = dict(self.left_out)
+        part._readable = self._readable
         if self._memory is not None:
             part._memory, part._rows = self._memory, self._rows[chosen]
         return part
@@ -605,6 +609,11 @@ class Augmentation:
     @property
     def changes_pictures(self) -> bool:
         return self.flip or self.min_scale < 1
+
+    @property
+    def recurs(self) -> bool:
+        """Whether what is seen of a photograph in one pass comes again in others."""
+        return self.variants > 0 or self.min_scale == 1
 
     def view(self, size: int, generator: np.random.Generator) -> View:
         """What is seen of a photograph of `size` pixels; draws from `generator` whether or not it uses the draws."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from preimage.files import replacing
 from preimage.images import Fit, Photos
 from preimage.interfaces import Batch, Representation, ignore
 from preimage.representations.saved import IMAGE_SIZE, SavedFeatures
@@ -50,9 +51,8 @@ def save_features(pairs: EncodedPhotos, file: Path, on_batch: Callable[[Batch], 
     """
     representation, photos = pairs.representation, pairs.photos
     described = file.with_name(file.name + ".json")
-    new, new_described = (each.with_name(each.name + ".new") for each in (file, described))
     shape: tuple[int, ...] = ()
-    try:
+    with replacing(described) as new_described, replacing(file) as new:
         with new.open("wb") as stream:  # not a memory map: on a full disk, writing to one kills the process
             for batch in pairs:
                 on_batch(batch)
@@ -70,9 +70,5 @@ def save_features(pairs: EncodedPhotos, file: Path, on_batch: Callable[[Batch], 
             "fit": photos.fit,
         }
         new_described.write_text(json.dumps(content, indent=2) + "\n")
-        new.replace(file)
-        new_described.replace(described)
-    finally:
-        new.unlink(missing_ok=True)
-        new_described.unlink(missing_ok=True)
+        described.unlink(missing_ok=True)  # the ids of before would not be those of the rows that come first
     return described

@@ -65,6 +65,15 @@ def plus_minus(mean: float, sem: float | None, digits: int = 3, sign: str = "") 
     return f"{mean:{sign}.{digits}f}{error}"
 
 
+def duration(seconds: float) -> str:
+    """A time in words: `0.12 ms`, `56 ms`, `3.4 s`, `90 s`, `12 min`, `3.4 h`."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def to_json(content: Any) -> str:
     """Indented JSON that every reader takes: what is no finite number is null."""
     return json.dumps(finite(content), indent=2, allow_nan=False)

@@ -18,7 +18,7 @@ def check_seed(seed: int) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """In here PyTorch draws from `seed`, on the CPU and on `device`; afterwards it goes on as if nothing had been."""
+    """In here PyTorch draws from `seed`, on the CPU and a CUDA `device`; afterwards it goes on as if nothing was."""
     gpus = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(gpus):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs for good

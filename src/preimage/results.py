@@ -22,7 +22,7 @@ from preimage.interfaces import ignore
 from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
 from preimage.networks import NETWORKS
 from preimage.pages import render, span
-from preimage.plain import plus_minus
+from preimage.plain import duration, plus_minus
 from preimage.representations import get_representation
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
@@ -74,7 +74,7 @@ def write(
         evaluated=span(card["evaluation"]["n"] for card in cards.values()),
         pairwise=span(round(card["evaluation"]["pairwise_distance"]) for card in cards.values()),
         widths=span(card["decoder"]["width"] for card in cards.values()),
-        hours=hours(sum(map(seconds_of, parts))),
+        hours=duration(sum(map(seconds_of, parts))),
         hardware=list(dict.fromkeys(part["made_with"]["device"] for part in parts)),
     )
     replace_text(output, page)
@@ -192,7 +192,7 @@ def cost(name: str, card: Mapping[str, Any]) -> dict[str, str]:
         "photographs": f"{card['photos']['n']:,}",
         "steps": " + ".join(f"{part['training']['steps']:,}" for part in parts),
         "seen": f"{sum(map(photographs_seen, parts)):,}",
-        "time": hours(sum(map(seconds_of, parts))),
+        "time": duration(sum(map(seconds_of, parts))),
         "pace": f"{training['images_per_second']:.0f}" if "images_per_second" in training else "",
         "waiting": f"{100 * training['waiting']:.0f} %" if "waiting" in training else "",
         "device": ", then ".join(dict.fromkeys(map(device_of, parts))),
@@ -216,10 +216,6 @@ def seconds_of(card: Mapping[str, Any]) -> float:
 
 def device_of(card: Mapping[str, Any]) -> str:
     return f"{card['made_with']['device']}, {card['made_with']['precision']}"
-
-
-def hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 2 * 3600 else f"{seconds / 60:.0f} min"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -360,8 +360,8 @@ def _train(
     inverter.prepare(EncodedPhotos(representation, photos, batch_size, str(accelerator.device)))
     if start is not None:
         take_weights(inverter, start.inverter)
-        if start.photos and validation and (seen := sum(validation.among(start.photos))):
-            warn_seen(seen, f"were trained on by {start.origin['inverter']}")
+        if start.photos and validation:
+            warn_seen(validation.among(start.photos), f"were trained on by {start.origin['inverter']}")
 
     share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
     stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
@@ -378,7 +378,8 @@ def _train(
     state = training.start(network, settings.training)
     seconds_before = 0.0
     if resuming:
-        check_same(run, representation, photos, validation)
+        check_same_encoder(run, representation)
+        check_same_photos(run, photos, validation)
         unpack(run.load_tensors(), state, run.step)
         seconds_before = run.checkpoint["seconds"]
     plan = Plan(
@@ -525,8 +526,7 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
                 f"{twice[0]} is a photograph to train on and another one for validation, and the features have one row "
                 "of that name: give photographs names that tell them apart"
             )
-    if any(seen):
-        warn_seen(sum(seen), "are trained on too")
+    warn_seen(seen, "are trained on too")
     if len(validation) < 2:
         raise RunError("validation needs at least two photographs: errors are relative to the distance between them")
     return photos, validation
@@ -543,13 +543,26 @@ def training_photos(settings: Settings, representation: Representation) -> tuple
     return photos, None
 
 
+def photos_of(run: Run, representation: Representation) -> tuple[Photos, Photos | None]:
+    """The `training_photos` of a run that was begun; raises `RunError` where they are others by now."""
+    photos, held_out = training_photos(run.settings, representation)
+    check_same_photos(run, photos, held_out)
+    return photos, held_out
+
+
 def opened(places: Sequence[str], settings: Settings, representation: Representation) -> Photos:
     found = Photos.open(places, representation.image_size, settings.photos.fit)
     return representation.match(found) if isinstance(representation, SavedFeatures) else found
 
 
-def warn_seen(count: int, how: str) -> None:
-    warnings.warn(f"{count} validation photographs {how}: name others", PreimageWarning, stacklevel=3)
+def warn_seen(seen: Sequence[bool], how: str) -> None:
+    """Warn where something is judged on photographs that it learnt from: those that are `seen`."""
+    if count := sum(seen):
+        warnings.warn(
+            f"{count} of {len(seen)} photographs to measure on {how}: on others errors are larger",
+            PreimageWarning,
+            stacklevel=3,
+        )
 
 
 def split(photos: Photos, share: float, seed: int) -> tuple[Photos, Photos]:
@@ -587,7 +600,7 @@ def load_inverter(folder: str | Path, **given: Any) -> UpConv:
     run = Run.open(folder)
     settings = run.settings
     representation = cached(get_known(**{**settings.representation, **given}))
-    check_same(run, representation)
+    check_same_encoder(run, representation)
     inverter = make_inverter(settings, representation)
     tensors = run.load_tensors()
     if run.step != settings.training.steps:
@@ -623,8 +636,11 @@ def examples(
     stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int, memory: FeatureMemory | None = None
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """(what the network reads, images) by step, on the training device; features are computed there, in float32."""
+    representation = inverter.representation
+    if not stream.augmentation.recurs:  # features would be kept on disk for nothing
+        representation = representation.uncached
     for step, images in enumerate(stream.batches_on(device, first_step), first_step):
-        batch = inverter.representation.batch(stream.ids(step), images)
+        batch = representation.batch(stream.ids(step), images)
         if memory is not None:
             batch = dataclasses.replace(batch, ids=stream.versions(step), encode=memory.features)
         yield inverter.inputs(batch), images
@@ -704,16 +720,19 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
 
 
-def check_same(
-    run: Run, representation: Representation, photos: Photos | None = None, validation: Photos | None = None
-) -> None:
-    """The encoder of a run must be the one it was trained on; resumed, its photographs must be the same too."""
-    before = run.provenance
-    if representation.fingerprint != before["representation_fingerprint"]:
+def check_same_encoder(run: Run, representation: Representation) -> None:
+    """Raise `RunError` unless the encoder is the one that a run was trained on."""
+    then, now = run.provenance["representation_fingerprint"], representation.fingerprint
+    if now != then:
         raise RunError(
             f"{run.folder} was trained on another {representation.name!r}: its weights, settings or version have "
-            f"changed since (fingerprint {before['representation_fingerprint']} then, {representation.fingerprint} now)"
+            f"changed since (fingerprint {then} then, {now} now)"
         )
+
+
+def check_same_photos(run: Run, photos: Photos, validation: Photos | None) -> None:
+    """Raise `RunError` unless photographs are those that a run was begun with."""
+    before = run.provenance
     for kind, key, now in (
         ("training", "photos_fingerprint", photos),
         ("validation", "validation_fingerprint", validation),

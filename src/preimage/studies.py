@@ -21,12 +21,13 @@ from preimage.api import (
     card_of,
     described,
     evaluate,
+    fit_of,
     is_path,
     is_run,
     judged_pairs,
     kept_baselines,
     load_contenders,
-    settings_of,
+    run_of,
     slow_baselines,
 )
 from preimage.config import WEIGHTS_KEYS, settings_for, split_override
@@ -106,12 +107,11 @@ class Trial:
     def opened(self, name: str | Path | Inverter) -> Photos:
         """All photographs at an inverter's size; of a run on saved features those that `evaluate` takes."""
         representation = self.inverter(name).representation
-        own = settings_of(name)
         if isinstance(representation, SavedFeatures):
-            return judged_pairs(representation, own, source_list(self.images), None, self.fit)[1]
+            return judged_pairs(representation, run_of(name), source_list(self.images), None, self.fit)[1]
         if not self.images:
             raise SettingsError("name the photographs, by --images")
-        return Photos.open(self.images, representation.image_size, self.fit or (own.photos.fit if own else "crop"))
+        return Photos.open(self.images, representation.image_size, self.fit or fit_of(name) or "crop")
 
     def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""
@@ -300,7 +300,7 @@ def write_report(
     for title, together in findings.items():
         shown = [report.finding_block(folder / file_name(title) / finding.analysis) for finding in together]
         sections.append(report.Section(f"{title}, of the same encoder", shown))
-    photographs = ", ".join(source_list(trial.images)) or "held out by the run"
+    photographs = sources_in_words(source_list(trial.images)) or "held out by the run"
     made = f"Made by Preimage {version('preimage')}, torch {torch.__version__}. Photographs: {photographs}."
     report.write_page(f"What {', '.join(called)} keep{'s' if len(inverters) == 1 else ''}", made, sections, file)
     return file
@@ -341,7 +341,7 @@ def of_run(path: Path) -> dict[str, Any]:
         "photographs": f"{provenance['photos']} ({sources_in_words(settings.photos.train)})",
         "started_from": provenance.get("started_from", {}).get("inverter", ""),
         "encoder": "trained too, as an autoencoder" if settings.autoencoder else "",
-        "validation": ", ".join(settings.photos.validation) or "none",
+        "validation": sources_in_words(settings.photos.validation) or "none",
         "hours": round(run.checkpoint["seconds"] / 3600, 2),
         "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision")},
     }

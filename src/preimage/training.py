@@ -129,14 +129,15 @@ class Progress:
 def make_accelerator(device: str | None = None) -> Accelerator:
     """accelerate's view of this process: its device and its rank. `device` is "cpu", "cuda" or "mps".
 
-    Raises `SettingsError` where there is no such device.
+    By default the fastest there is. Raises `SettingsError` where there is no such device.
     """
     try:
         wanted = torch.device(device).type if device else None
     except RuntimeError as error:
         raise SettingsError(f"there is no device {device!r}; name cpu, cuda or mps") from error
     accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
-    if wanted not in (None, accelerator.device.type) and accelerator.num_processes == 1:
+    expected = wanted or fastest_device()
+    if expected != accelerator.device.type and accelerator.num_processes == 1:
         PartialState._reset_state()  # accelerate keeps the first device a process has used; another was asked for
         AcceleratorState._reset_state()
         accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision="no")
@@ -145,6 +146,18 @@ def make_accelerator(device: str | None = None) -> Accelerator:
     if device and ":" in device and wanted != "cpu":
         raise SettingsError(f"name {wanted!r} without a number, and choose the GPU by CUDA_VISIBLE_DEVICES")
     return accelerator
+
+
+def steps_of(settings: TrainingSettings) -> int:
+    """The steps of a `fit`, 1000 if none are given; raises `SettingsError` for other budgets."""
+    if settings.epochs is not None or settings.minutes is not None:
+        raise SettingsError("fit counts steps: give steps, or train into a run folder by preimage.train")
+    return settings.steps or 1000
+
+
+def fastest_device() -> str:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found else "cpu"
 
 
 def start(decoder: nn.Module, settings: TrainingSettings) -> TrainingState:

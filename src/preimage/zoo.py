@@ -131,6 +131,7 @@ def export(
     inverter = runs.load_inverter(run, **(settings or {}))
     representation, origin = inverter.representation, Run.open(run)
     train_photos, validation = runs.open_photos(origin.settings, representation)
+    runs.check_same_photos(origin, train_photos, validation)
     words = f"the {len(train_photos)} training photographs"
     baselines = fit_baselines(representation, train_photos, words, device)
     # The nearest neighbour is the photographs themselves; ridge regression reads features, and the file is loaded with

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from preimage import api, runs, training, zoo
+from preimage import api, cache, runs, training, zoo
 from preimage.config import load_preset, make_settings
 from preimage.errors import BusyError, DivergedError, PreimageError, PreimageWarning, RunError, SettingsError
 from preimage.files import write_json
@@ -168,7 +168,7 @@ def test_a_changed_byte_in_a_checkpoint_is_noticed(finished: Path, tmp_path: Pat
 def test_training_starts_where_another_ended(finished: Path, crops: Path, tmp_path: Path) -> None:
     few = ("training.steps=4", "training.learning_rate=1e-6", "training.evaluate_every=1")
     first = Run(finished).validations[-1]["nre"]
-    with pytest.warns(PreimageWarning, match="64 validation photographs were trained on by .*finished: name others"):
+    with pytest.warns(PreimageWarning, match="64 of 64 .* were trained on by .*finished: on others"):
         further = train_tiny(crops, tmp_path / "further", *few, start_from=finished)
     assert [one["nre"] for one in further.validations] == pytest.approx([first] * 4, abs=1e-3)
     assert further.settings.decoder == Run(finished).settings.decoder
@@ -206,12 +206,36 @@ def test_what_a_run_held_out_is_not_what_it_was_trained_on(crops: Path, tmp_path
         assert found.n == 16
         assert found.images == "held out from the run's photographs"
         assert next(row.nre for row in found.rows if row.inverter == "nearest") > 0.1
-    with pytest.warns(PreimageWarning, match=r"1\d validation photographs were trained on by .*first: name others"):
+    with pytest.warns(PreimageWarning, match=r"1\d of 1\d .* were trained on by .*first: on others"):
         train("other", 1, first.folder)
-    with pytest.warns(PreimageWarning, match="the run was trained on 48 of these 64 photographs"):
+    with pytest.warns(PreimageWarning, match="48 of 64 photographs to measure on were trained on"):
         api.evaluate(first.folder, crops)
-    with pytest.warns(PreimageWarning, match="baselines are fitted on 16 of these 16 photographs"):
+    with pytest.warns(PreimageWarning, match="16 of 16 .* are those that baselines are fitted on"):
         api.evaluate(first.folder, train_images=crops)
+
+
+def test_what_a_run_held_out_of_other_photographs_is_not_known(crops: Path, tmp_path: Path) -> None:
+    """Drawn again from fewer photographs, most of what is held out would have been trained on."""
+    photos = shutil.copytree(crops, tmp_path / "photos")
+    overrides = [*TINY, "training.steps=1", "photos.held_out=0.25"]
+    run = api.train("hog", photos, tmp_path / "run", overrides=overrides, device="cpu").folder
+    next(iter(sorted(photos.iterdir()))).unlink()
+    changed = "photographs of .* have changed since it began"
+    with pytest.warns(PreimageWarning, match=changed), pytest.raises(SettingsError, match="name the photographs"):
+        api.evaluate(run)
+    with pytest.warns(PreimageWarning, match=changed):
+        assert api.evaluate(run, crops, limit=4).n == 4  # others are as good as ever
+    with pytest.raises(RunError, match="have changed since it began"):
+        zoo.export(run, tmp_path / "file.safetensors", licence="none")
+
+
+def test_features_of_crops_that_never_recur_are_not_kept(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "FOLDER", tmp_path / "kept")
+    monkeypatch.setattr(HOG, "costly", True)
+    train_tiny(crops, tmp_path / "run", "training.steps=2", "augmentation.variants=0")
+    assert len(list((tmp_path / "kept").rglob("*.npz"))) == 64  # those of the validation photographs
 
 
 def test_training_starts_only_from_a_network_that_fits(finished: Path, crops: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from preimage.errors import FeatureError, NotFittedError, WeightsError
@@ -115,3 +117,23 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         load_inverters(text)
     with pytest.raises(WeightsError, match="missing"):
         load_inverters(tmp_path / "nothing.safetensors")
+
+
+def test_a_file_that_lacks_a_tensor_is_refused(pairs: EncodedPhotos, tmp_path: Path) -> None:
+    file = tmp_path / "file.safetensors"
+    save_inverters([fit(make("mean-image"), pairs)], file)
+    with safe_open(file, framework="pt") as content:
+        described, tensors = content.metadata(), {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    for lost in [name for name in tensors if name.startswith("mean-image.")]:
+        save_file({name: value for name, value in tensors.items() if name != lost}, file, described)
+        with pytest.raises(WeightsError, match="is damaged: it lacks"):
+            load_inverters(file)
+
+
+def test_what_is_kept_in_float16_is_not_written_wider(pairs: EncodedPhotos, tmp_path: Path) -> None:
+    nearest = fit(make("nearest"), pairs)
+    save_inverters([nearest], tmp_path / "file.safetensors")
+    kept = {f"nearest.{name}": value.dtype for name, value in nearest.state().items()}
+    with safe_open(tmp_path / "file.safetensors", framework="pt") as content:
+        assert {name: content.get_tensor(name).dtype for name in kept} == kept
+    assert torch.float16 in kept.values()

@@ -18,6 +18,7 @@ from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, err
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
 from preimage.metrics import distance, mean_pairwise_distance, paired_difference
+from preimage.plain import duration
 
 # What is slow or must be fitted first is measured only where it is given: how to give it.
 TO_GIVE = {
@@ -171,9 +172,3 @@ def in_words(table: Sequence[Record], clock: str, device: torch.device) -> str:
     ]
     how = f"n = {first['n']}, the same photographs for all; {CLOCKS[clock]}, one at a time on {where}"
     return f"{'; '.join(words)} ({how})."
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3.4 s`, `56 ms`, `0.12 ms`."""
-    value, unit = (seconds, "s") if seconds >= 1 else (1000 * seconds, "ms")
-    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"

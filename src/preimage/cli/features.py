@@ -191,6 +191,8 @@ def invert(
         raise SettingsError("--size native and --fit are about photographs: leave them out where --features are given")
     if size not in ("own", "native"):
         raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
+    if size == "native" and fit is not None:
+        raise SettingsError("--size native takes photographs as they are: leave out --fit")
     called = labels([*representation, *map(Path, run)] or ["hog"])
     if size == "native" and len(called) > 1:
         raise SettingsError("--size native takes one inverter at a time")

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from preimage.errors import PreimageWarning, SettingsError
-from preimage.plain import plus_minus, to_json
+from preimage.plain import duration, plus_minus, to_json
 
 if TYPE_CHECKING:
     from preimage.evaluation import Evaluation
@@ -53,7 +53,7 @@ Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set repr
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 NAMED = "Change a setting, of all or of one name or network (NAME:KEY=VALUE); repeatable."
 NamedOverrides = Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default a GPU where there is one.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default cuda where there is one.")]
 FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
@@ -193,9 +193,9 @@ def stepwise() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
-def duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+def speaks_for_all() -> bool:
+    """Whether this is the first of the processes that train together, if there are several."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def make_reporter(bar: Progress) -> Reporter:

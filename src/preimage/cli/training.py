@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from preimage.cli.terminal import (
     progress_bar,
     representation_of,
     representation_settings,
+    speaks_for_all,
     stepwise,
     stop_on_signals,
     to_file,
@@ -104,8 +104,8 @@ def train(
                 result = api.train_saved(features, images, run, **options)
             else:
                 result = api.train(str(preset), images, run, **options)
-    if int(os.environ.get("RANK", 0)) != 0:
-        return  # one process speaks for all
+    if not speaks_for_all():
+        return
     total = result.settings.training.steps
     if result.step != total:
         note(f"stopped at step {result.step} of {total}; go on with: preimage train --resume {result.folder}")

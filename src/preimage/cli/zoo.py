@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from preimage.cli.terminal import (
     ImagesOption,
     NamedOverrides,
     app,
-    duration,
     make_reporter,
     note,
     out,
@@ -27,12 +25,13 @@ from preimage.cli.terminal import (
     plain_table,
     print_evaluation,
     progress_bar,
+    speaks_for_all,
     stop_on_signals,
     to_file,
     to_folder,
 )
 from preimage.errors import SettingsError
-from preimage.plain import plus_minus, to_json
+from preimage.plain import duration, plus_minus, to_json
 
 if TYPE_CHECKING:
     from preimage.zoo_training import Standing
@@ -116,7 +115,7 @@ def zoo_train(
             on_begin=lambda name, action: note(f"{name}: {ACTIONS[action]}"),
             should_stop=stop,
         )
-    if int(os.environ.get("RANK", 0)) != 0:
+    if not speaks_for_all():
         return
     out.print(standings_table(standings))
     failed = [one for one in standings if one.state == "failed"]

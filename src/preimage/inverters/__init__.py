@@ -9,10 +9,11 @@ a reader who says that the file is trusted gets its inverters.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,13 +72,13 @@ def check_file_name(file: str | Path) -> None:
 
 
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write fitted inverters of one representation; floating-point tensors are stored as `dtype`, if not vectors.
+    """Write fitted inverters of one representation; of wider floating-point tensors matrices and more become `dtype`.
 
     Vectors are small, and some (the features' means and deviations) go beyond what float16 can hold.
     """
     representation = inverters[0].origin
     tensors = {
-        name: value.to(dtype if value.is_floating_point() and value.ndim > 1 else value.dtype)
+        name: value.to(dtype) if wider(value, dtype) and value.ndim > 1 else value
         for inverter in inverters
         for name, value in with_confidence(inverter).items()
     }
@@ -98,6 +99,10 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
         tensors |= {"probe.positions": probe.positions, "probe.features": probe.features}
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     replace(Path(file), save(tensors, metadata={"preimage": json.dumps(asdict(description))}))
+
+
+def wider(value: Tensor, dtype: torch.dtype) -> bool:
+    return value.is_floating_point() and value.element_size() > dtype.itemsize
 
 
 def portable(representation: Representation) -> dict[str, Any]:
@@ -131,14 +136,25 @@ def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) 
     if representation.fingerprint != description.fingerprint:
         tell_difference(probe_difference(file, representation), file, representation)
     representation = cached(representation)
-    inverters = {
-        name: make_inverter(name, representation, own).restore(beginning_with(f"{name}.", tensors))
-        for name, own in description.inverters.items()
-    }
-    for name, own in description.confidence.items():
-        learnt = beginning_with(f"confidence.{name}.", tensors)
-        inverters[name].confidence = Confidence(inverters[name], **own).restore(learnt)
+    with complete(file):
+        inverters = {
+            name: make_inverter(name, representation, own).restore(beginning_with(f"{name}.", tensors))
+            for name, own in description.inverters.items()
+        }
+        for name, own in description.confidence.items():
+            learnt = beginning_with(f"confidence.{name}.", tensors)
+            made = build(Confidence, {"inverter": inverters[name], **own}, "confidence")
+            inverters[name].confidence = made.restore(learnt)
     return inverters
+
+
+@contextlib.contextmanager
+def complete(file: str | Path) -> Iterator[None]:
+    """What is looked for in here and missing was missing in the file: `WeightsError`."""
+    try:
+        yield
+    except KeyError as error:
+        raise WeightsError(f"{file} is damaged: it lacks {error}") from error
 
 
 def read_inverters(file: str | Path) -> tuple[Description, dict[str, Tensor]]:
@@ -175,7 +191,8 @@ def probe_difference(file: str | Path, representation: Representation) -> float 
     kept = description.probe
     if kept.get("version") != VERSION:
         return None
-    probe = Probe(tuple(kept["feature_shape"]), tensors["probe.positions"], tensors["probe.features"])
+    with complete(file):
+        probe = Probe(tuple(kept["feature_shape"]), tensors["probe.positions"], tensors["probe.features"])
     return probe.difference(representation)
 
 

@@ -91,7 +91,7 @@ class Confidence:
         settings: TrainingSettings | None = None,
         on_progress: Callable[[int, int], None] = ignore,
     ) -> Self:
-        """Learn from pairs as they come, over and over; the budget of `settings` is its `steps`.
+        """Learn from pairs as they come, over and over; the budget of `settings` is its `steps`, and no other.
 
         Photographs the inverter itself was trained on are reconstructed better than new ones; where the difference is
         not small, fit on others.
@@ -119,7 +119,7 @@ class Confidence:
         state = training.start(self.network.train(), settings)
         if state.average is not None:
             state.average.to(device)
-        steps = settings.steps or 1000
+        steps = training.steps_of(settings)
         halved = training.resolve_precision(settings.precision, device) == "bfloat16"
         for step, examples in enumerate(islice(batches, steps)):
             with seeded(step, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):

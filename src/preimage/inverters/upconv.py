@@ -90,14 +90,14 @@ class UpConv(Inverter):
     def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
         """Train on pairs as they come, over and over; `preimage.train` adds shuffling, augmentation, a run folder.
 
-        The budget of `settings` is its `steps`, 1000 if it has none.
+        The budget of `settings` is its `steps`, 1000 if it has none; others are refused.
         """
         settings = settings or TrainingSettings()
         self.prepare(pairs)
         batches = ((self.inputs(batch), batch.images) for batch in repeated(pairs))
         state = training.start(self.network, settings)
         accelerator = training.make_accelerator(next(self.network.parameters()).device.type)
-        training.train(state, batches, settings.steps or 1000, settings, accelerator, places=self.places)
+        training.train(state, batches, training.steps_of(settings), settings, accelerator, places=self.places)
         return self.use(state.best)
 
     @torch.inference_mode()

@@ -92,7 +92,7 @@ def load_network(name: str, weights: str | None = None) -> nn.Module:
 
 @lru_cache(maxsize=4)
 def load_kept(name: str, stamp: Stamp) -> nn.Module:
-    return NETWORKS[name].load([file for file, _ in stamp]).eval().requires_grad_(False)
+    return NETWORKS[name].load([file for file, *_ in stamp]).eval().requires_grad_(False)
 
 
 @torch.inference_mode(False)  # what moves within it may not be used where gradients are wanted

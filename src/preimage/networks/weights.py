@@ -108,12 +108,13 @@ def download(url: str, part: Path, on_progress: Callable[[int, int], None]) -> N
         raise OSError(f"the connection ended after {have} of {total} bytes")
 
 
-Stamp = tuple[tuple[Path, int], ...]  # files, and when they were written last; 0 for one that is not there
+Stamp = tuple[tuple[Path, int, int], ...]  # files, when they were written last, and bytes; 0 for one that is not there
 
 
 def stamp_of(files: Iterable[Path]) -> Stamp:
     """What tells one state of files from another, as a key under which what was read of them is kept."""
-    return tuple((file, file.stat().st_mtime_ns if file.exists() else 0) for file in files)
+    states = [(file, file.stat() if file.exists() else None) for file in files]
+    return tuple((file, state.st_mtime_ns if state else 0, state.st_size if state else 0) for file, state in states)
 
 
 def file_hash(file: Path, algorithm: str = "sha256") -> str:

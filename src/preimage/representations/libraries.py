@@ -19,18 +19,18 @@ from torch import nn
 
 from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError
 from preimage.networks.preprocessing import Preprocessing
+from preimage.networks.weights import Stamp, stamp_of
 from preimage.randomness import seeded
 from preimage.representations.foreign import attempt
 from preimage.representations.modules import (
     Kept,
     Loaded,
     ModuleDoor,
-    Stamp,
     WeightsSeen,
+    files_of,
     load_weights,
     preprocessing_of,
     unaltered,
-    weights_stamp,
 )
 
 
@@ -53,7 +53,7 @@ class LibraryDoor(ModuleDoor):
                 f"{self.name} needs weights: --set weights={self.wanted} for those on this disk, --set pretrained=true "
                 f"to let {self.library} download its own, or --set random=true for none"
             )
-        module = unaltered(load_kept, type(self), self.address, self.weights, self.pretrained, self.stamp)
+        module = unaltered(load_kept, type(self), self.address, self.weights, self.pretrained, stamp_of(self.files))
         where = self.weights or ("random weights" if self.random else "its published weights")
         return Loaded(self.part(module), self.preprocessing_in(module), f"{self.library}, {where}")
 
@@ -63,8 +63,9 @@ class LibraryDoor(ModuleDoor):
         return "FILE"
 
     @property
-    def stamp(self) -> Stamp:
-        return weights_stamp(self.weights)
+    def files(self) -> list[Path]:
+        """What `weights` names, checked; none where it names nothing."""
+        return files_of(self.weights)
 
     @classmethod
     @abstractmethod
@@ -219,14 +220,13 @@ class HuggingFace(LibraryDoor):
         return "FOLDER"
 
     @property
-    def stamp(self) -> Stamp:
+    def files(self) -> list[Path]:
         if not self.weights:
-            return None
+            return []
         folder = Path(self.weights).expanduser()
         if not (folder / "config.json").is_file():
             raise WeightsError(f"{self.weights} is no folder of transformers: there is no config.json in it")
-        states = [file.stat() for file in folder.iterdir()]
-        return (max(state.st_mtime_ns for state in states), sum(state.st_size for state in states))
+        return sorted(folder.iterdir())
 
     @classmethod
     def build(cls, address: str, weights: str, pretrained: bool) -> nn.Module:

@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from preimage.errors import FeatureError, SettingsError, UnknownNameError, WeightsError
 from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
-from preimage.networks.weights import fingerprint, load_into, read_weights, values_hash
+from preimage.networks.weights import Stamp, fingerprint, load_into, read_weights, stamp_of, values_hash
 from preimage.randomness import seeded
 from preimage.representations.foreign import Fed, Layout, attempt
 from preimage.representations.network import check_frozen, check_layer, layer_output
-
-Stamp = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class TorchModule(ModuleDoor):
 
     def load(self) -> Loaded:
         factory = import_object(self.address, self.door)
-        module = unaltered(load_module, factory, self.name, self.weights, weights_stamp(self.weights))
+        module = unaltered(load_module, factory, self.name, self.weights, stamp_of(files_of(self.weights)))
         return Loaded(module, preprocessing_of(module), self.weights or "your module")
 
 
@@ -222,14 +220,14 @@ def writes(value: Tensor) -> int:
     return 0 if value.is_inference() else value._version
 
 
-def weights_stamp(weights: str) -> Stamp:
-    """Time and size of a weights file; None where none is named."""
+def files_of(weights: str) -> list[Path]:
+    """A file of weights, or none where none is named; raises `WeightsError` if it is not there."""
     if not weights:
-        return None
+        return []
     file = Path(weights).expanduser()
     if not file.is_file():
         raise WeightsError(f"there is no weights file {weights}")
-    return (file.stat().st_mtime_ns, file.stat().st_size)
+    return [file]
 
 
 def call_factory(factory: Any, name: str) -> Any:

@@ -179,7 +179,7 @@ def load_graph(file: Path, stamp: Stamp) -> Graph:
         raise SettingsError(f"{file}: expected one input, images with four axes of {', '.join(TYPES)}; it takes {told}")
     shape = tuple(length if isinstance(length, int) and length > 0 else None for length in inputs[0].shape)
     outputs = [entry.name for entry in session.get_outputs()]
-    digests = [file_hash(one) for one, _ in stamp]
+    digests = [file_hash(one) for one, *_ in stamp]
     digest = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
     return Graph(session, inputs[0].name, TYPES[inputs[0].type], shape, outputs, digest)
 

@@ -17,7 +17,7 @@ import tokenize
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,7 @@ class Table:
     ids: list[str] | None = None
     ids_from: str = ""
     encoder: str = ""  # the fingerprint of what computed them, where `preimage encode` did
+    fit: str = ""  # and how it made photographs square
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -101,13 +102,12 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
         source = source[None]
     check_form(source, path)
     ids_from = path.name
-    beside, encoder = ids_beside(path)
-    if ids is None and beside is not None:
-        ids, ids_from = beside
+    facts = facts_beside(path)
     if ids is None:
-        return Table(path, source, encoder=encoder)
-    check_ids(ids, len_of(source), ids_from, path)
-    return Table(path, source, ids, ids_from, encoder)
+        ids, ids_from = ids_beside(path, facts)
+    if ids is not None:
+        check_ids(ids, len_of(source), ids_from, path)
+    return Table(path, source, ids, ids_from, str(facts.get("fingerprint", "")), str(facts.get("fit", "")))
 
 
 def len_of(source: Rows) -> int:
@@ -303,27 +303,28 @@ def as_texts(values: Iterable[Any]) -> list[str]:
     return [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values]
 
 
-def ids_beside(path: Path) -> tuple[tuple[list[str], str] | None, str]:
-    """(ids and the name of the file they are in) or None, and the fingerprint of the encoder, else empty."""
-    found: tuple[list[str], str] | None = None
-    encoder = ""
+def facts_beside(path: Path) -> dict[str, Any]:
+    """What FILE.json says of the features, as `preimage encode` writes it; a list there is that of the ids."""
     described = path.with_name(path.name + ".json")
-    if described.is_file():
-        try:
-            content = json.loads(described.read_text())
-        except ValueError as error:
-            raise FeatureError(f"{described} is damaged: {error}; remove it, or encode again") from error
-        ids = content.get("ids") if isinstance(content, dict) else content
-        if isinstance(ids, list):
-            found = as_texts(ids), described.name
-        encoder = str(content.get("fingerprint", "")) if isinstance(content, dict) else ""
+    if not described.is_file():
+        return {}
+    try:
+        content = json.loads(described.read_text())
+    except ValueError as error:
+        raise FeatureError(f"{described} is damaged: {error}; remove it, or encode again") from error
+    return content if isinstance(content, dict) else {"ids": content}
+
+
+def ids_beside(path: Path, facts: Mapping[str, Any]) -> tuple[list[str] | None, str]:
+    """The ids of rows, from a list beside the file or from its `facts`, and what they come from."""
     for lines in (path.with_name(path.name + ".ids.txt"), path.with_suffix(".ids.txt")):
         if lines.is_file():
             try:
-                return (lines.read_text(encoding="utf-8-sig").splitlines(), lines.name), encoder
+                return lines.read_text(encoding="utf-8-sig").splitlines(), lines.name
             except UnicodeDecodeError as error:
                 raise FeatureError(f"{lines} is no UTF-8 text: {error}") from error
-    return found, encoder
+    ids = facts.get("ids")
+    return (as_texts(ids), f"{path.name}.json") if isinstance(ids, list) else (None, "")
 
 
 # --- rows and photographs ---------------------------------------------------------------------------------------------
@@ -492,7 +493,17 @@ class SavedFeatures(Representation):
 
     def match(self, photos: Photos) -> Photos:
         """The photographs that have features, to be asked for from now on; the others are in their `left_out`."""
+        if self.table.fit not in ("", photos.fit):
+            raise FeatureError(
+                f"{self.file} was encoded from photographs with --fit {self.table.fit}, and here they are read with "
+                f"--fit {photos.fit}: give the same"
+            )
         found = match(self.table, photos.ids)
+        if self.table.ids is None and self.rows and found.rows.keys() != self.rows.keys():
+            raise FeatureError(
+                f"{self.file} has no ids, and its rows belong, in their order, to other photographs already: list the "
+                f"photographs' ids in {self.file}.ids.txt, a line for each row"
+            )
         check_finite(self.table, found.rows)
         self.rows |= found.rows
         self.matched_by = found.how
