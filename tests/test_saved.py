@@ -36,7 +36,7 @@ from preimage.pairs import EncodedPhotos, save_features, saved_pairs
 from preimage.representations import SavedFeatures, get_representation
 from preimage.representations import saved as saved_module
 from preimage.representations.saved import match, open_table
-from preimage.runs import load_inverter
+from preimage.runs import Run, load_inverter
 from preimage.training import TrainingSettings
 
 Array = npt.NDArray[np.float32]
@@ -593,12 +593,15 @@ def test_a_training_opens_its_features_once(
 
 
 def test_a_run_of_saved_pairs_can_be_stopped_and_resumed(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
-    from preimage import runs
-
     np.save(tmp_path / "f.npy", thumbnails)
     overrides = ["representation.image_size=32", "training.steps=6", "training.batch_size=8", "decoder.width=0.05"]
     preimage.api.train_saved(
         tmp_path / "f.npy", crops, tmp_path / "run", overrides=overrides, device="cpu", should_stop=lambda: True
     )
-    assert runs.Run.open(tmp_path / "run").step == 1
-    assert runs.resume(tmp_path / "run", device="cpu").step == 6
+    assert Run.open(tmp_path / "run").step == 1
+    np.save(tmp_path / "others.npy", 2 * thumbnails)
+    (tmp_path / "f.npy").rename(tmp_path / "moved.npy")
+    with pytest.raises(FeatureError, match="has changed"):
+        preimage.api.resume(tmp_path / "run", features=tmp_path / "others.npy", device="cpu")
+    assert preimage.api.resume(tmp_path / "run", features=tmp_path / "moved.npy", device="cpu").step == 6
+    assert preimage.api.evaluate(tmp_path / "run").n == 6

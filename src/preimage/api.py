@@ -188,19 +188,24 @@ def resume(
     images: Sources = (),
     validation: Sources = (),
     weights: str | None = None,
+    features: str | Path | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Run:
     """Go on with a run where its checkpoint stands.
 
-    `images`, `validation` and `weights` say where its photographs and its network's weights lie by now.
+    `images`, `validation`, `weights` and `features` say where its photographs, its network's weights and its saved
+    features lie by now.
     """
     settings = Run.open(run).settings
-    if weights is not None:
-        settings = from_anywhere(
-            dataclasses.replace(settings, representation={**settings.representation, "weights": weights})
-        )
+    if features is not None and "sha256" not in settings.representation:
+        raise SettingsError(f"{run} encodes photographs itself: leave out the saved features")
+    moved = {
+        **({} if weights is None else {"weights": weights}),
+        **({} if features is None else {"file": str(Path(features).expanduser().absolute())}),
+    }
+    settings = from_anywhere(dataclasses.replace(settings, representation={**settings.representation, **moved}))
     photos = dataclasses.replace(
         settings.photos,
         train=tuple(absolute(images)) or settings.photos.train,

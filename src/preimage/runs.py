@@ -56,7 +56,7 @@ from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
 from preimage.plain import build
 from preimage.representations import SavedFeatures, get_known
-from preimage.training import Progress, TrainingState
+from preimage.training import Progress, TrainingSettings, TrainingState
 
 DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
@@ -343,62 +343,38 @@ def _train(
     should_stop: Callable[[], bool],
     start: Start | None = None,
 ) -> Run:
+    """From settings to a finished run, or to the checkpoint at which it is stopped; the caller holds the folder."""
     resuming = run.settings_file.exists() and run.checkpoint_file.exists()
     representation = settings.get_representation()
-    on_gpu = accelerator.device.type == "cuda"  # where most features are computed faster than read from disk
-    if isinstance(representation, SavedFeatures):  # already on disk; the run keeps the hash of their file
+    if isinstance(representation, SavedFeatures):  # the run keeps the hash of their file
         settings = dataclasses.replace(
             settings, representation={"name": representation.name, **representation.settings}
         )
-    else:
-        representation = cached(representation, (settings.augmentation.variants > 0 and not on_gpu) or None)
-    photos, validation = open_photos(settings, representation)
-
-    inverter = make_inverter(settings, representation)
-    network = inverter.network.to(accelerator.device)
-    batch_size = settings.training.batch_size
-    inverter.prepare(EncodedPhotos(representation, photos, batch_size, str(accelerator.device)))
+    material = prepared(settings, representation, accelerator)
+    inverter, validation = material.inverter, material.validation
     if start is not None:
         take_weights(inverter, start.inverter)
         if start.photos and validation:
             warn_seen(validation.among(start.photos), f"were trained on by {start.origin['inverter']}")
 
-    share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
-    stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
-    memory = None
-    if representation.costly and settings.augmentation.variants and on_gpu:
-        memory = FeatureMemory(representation.uncached.encode, accelerator.device)
-    trial = examples(stream, inverter, accelerator.device, 0, memory)
-    own_pace = training.seconds_per_step(network, trial, settings.training, accelerator, places=inverter.places)
+    trial = material.examples(accelerator.device, 0)
+    own_pace = training.seconds_per_step(
+        inverter.network, trial, settings.training, accelerator, places=inverter.places
+    )
     pace = max(gather_object([own_pace]))  # all processes must come to the same number of steps
-    settings = with_steps(settings, len(photos), pace)
+    settings = with_steps(settings, len(material.photos), pace)
     steps = settings.training.steps
     assert steps is not None
-
-    state = training.start(network, settings.training)
-    seconds_before = 0.0
+    state, seconds_before = training.start(inverter.network, settings.training), 0.0
     if resuming:
         check_same_encoder(run, representation)
-        check_same_photos(run, photos, validation)
+        check_same_photos(run, material.photos, validation)
         unpack(run.load_tensors(), state, run.step)
         seconds_before = run.checkpoint["seconds"]
-    plan = Plan(
-        photos=len(photos),
-        validation_photos=len(validation) if validation else 0,
-        left_out=photos.left_out | (validation.left_out if validation else {}),
-        device=accelerator.device.type,
-        precision=training.resolve_precision(settings.training.precision, accelerator.device),
-        cost=cost(network, inverter.input_shape),
-        memory=memory_needed(network, next(trial)[0]),
-        batch_size=batch_size,
-        steps=steps,
-        first_step=state.step,
-        seconds_per_step=pace,
-        matched_by=getattr(representation, "matched_by", ""),
-    )
+    plan = planned(material, settings.training, accelerator, next(trial)[0], state.step, pace)
     trial.close()  # with the photographs and features that it holds
     if accelerator.is_main_process:
-        made_with = provenance(representation, photos, validation, plan, accelerator)
+        made_with = provenance(material, plan, accelerator)
         if start is not None:
             made_with["started_from"] = {**start.origin, "weights": fingerprint(start.inverter.network)}
             run.save_checkpoint(state, 0.0)  # before the run is one: it never goes on without these weights
@@ -408,7 +384,7 @@ def _train(
     diary = Diary(run, inverter, validation, accelerator, reporter, seconds_before)
     training.train(
         state,
-        examples(stream, inverter, accelerator.device, state.step, memory),
+        material.examples(accelerator.device, state.step),
         steps,
         settings.training,
         accelerator,
@@ -419,9 +395,68 @@ def _train(
         should_stop=should_stop,
     )
     if state.step == steps and accelerator.is_main_process:
-        finish(run, inverter.use(state.best), photos, validation, str(accelerator.device))
+        finish(run, inverter.use(state.best), material.photos, validation, str(accelerator.device))
     accelerator.wait_for_everyone()
     return run
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training works on: an inverter that knows the scale of what it reads, and photographs."""
+
+    inverter: UpConv
+    photos: Photos
+    validation: Photos | None
+    stream: TrainingStream
+    memory: FeatureMemory | None  # where features are kept beside the photographs on a GPU
+
+    def examples(self, device: torch.device, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        return examples(self.stream, self.inverter, device, first_step, self.memory)
+
+
+def prepared(settings: Settings, representation: Representation, accelerator: Accelerator) -> Material:
+    """Photographs opened, features cached where that pays, the inverter on its device and prepared."""
+    on_gpu = accelerator.device.type == "cuda"  # where most features are computed faster than read from disk
+    if not isinstance(representation, SavedFeatures):  # they are on disk already
+        representation = cached(representation, (settings.augmentation.variants > 0 and not on_gpu) or None)
+    photos, validation = open_photos(settings, representation)
+    inverter = make_inverter(settings, representation)
+    inverter.network.to(accelerator.device)
+    batch_size = settings.training.batch_size
+    inverter.prepare(EncodedPhotos(representation, photos, batch_size, str(accelerator.device)))
+    share = {"rank": accelerator.process_index, "num_ranks": accelerator.num_processes}
+    stream = TrainingStream(photos, batch_size, settings.seed, settings.augmentation, **share)
+    memory = None
+    if representation.costly and settings.augmentation.variants and on_gpu:
+        memory = FeatureMemory(representation.uncached.encode, accelerator.device)
+    return Material(inverter, photos, validation, stream, memory)
+
+
+def planned(
+    material: Material,
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    inputs: Tensor,
+    first_step: int,
+    pace: float,
+) -> Plan:
+    """What is told before a training begins; `inputs` are what the network reads in one step."""
+    inverter, photos, validation = material.inverter, material.photos, material.validation
+    assert settings.steps is not None
+    return Plan(
+        photos=len(photos),
+        validation_photos=len(validation) if validation else 0,
+        left_out=photos.left_out | (validation.left_out if validation else {}),
+        device=accelerator.device.type,
+        precision=training.resolve_precision(settings.precision, accelerator.device),
+        cost=cost(inverter.network, inverter.input_shape),
+        memory=memory_needed(inverter.network, inputs),
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        first_step=first_step,
+        seconds_per_step=pace,
+        matched_by=getattr(inverter.representation, "matched_by", ""),
+    )
 
 
 class Diary:
@@ -691,10 +726,9 @@ def memory_needed(network: nn.Module, inputs: Tensor) -> int:
     return 5 * weights + len(inputs) * (kept(2) - kept(1))
 
 
-def provenance(
-    representation: Representation, photos: Photos, validation: Photos | None, plan: Plan, accelerator: Accelerator
-) -> dict[str, Any]:
+def provenance(material: Material, plan: Plan, accelerator: Accelerator) -> dict[str, Any]:
     """What a run was made with, as plain values."""
+    validation = material.validation
     return {
         "preimage": version("preimage"),
         "torch": torch.__version__,
@@ -704,8 +738,8 @@ def provenance(
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
         "precision": plan.precision,
-        "representation_fingerprint": representation.fingerprint,
-        "photos_fingerprint": photos.fingerprint,
+        "representation_fingerprint": material.inverter.origin.fingerprint,
+        "photos_fingerprint": material.photos.fingerprint,
         "photos": plan.photos,
         "left_out": plan.left_out,
         "validation_photos": plan.validation_photos,

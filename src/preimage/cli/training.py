@@ -77,14 +77,13 @@ def train(
         budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
         if resume is not None:
             given = plain_settings(settings, "representation")
-            if any([preset, features, run, start_from, seed, *budgets.values(), given.keys() - {"weights"}]):
+            if any([preset, run, start_from, seed, *budgets.values(), given.keys() - {"weights"}]):
                 raise SettingsError(
-                    "--resume goes on with a run's own settings: it takes no others, but --images, --val and --set "
-                    "weights=FILE where its photographs or its network's weights have moved"
+                    "--resume goes on with a run's own settings: it takes no others, but --images, --val, --features "
+                    "and --set weights=FILE where its photographs, features or network's weights have moved"
                 )
-            result = api.resume(
-                resume, images=images, validation=val, **given, device=device, reporter=reporter, should_stop=stop
-            )
+            where: dict[str, Any] = {"images": images, "validation": val, "features": features, **given}
+            result = api.resume(resume, **where, device=device, reporter=reporter, should_stop=stop)
         else:
             if (preset is None) == (features is None) or not images or run is None:
                 raise SettingsError(
