@@ -5,7 +5,8 @@
         --minutes-per-decoder 30 --runs runs/decoders --markdown docs/decoders.md
 
 Without --images nothing is trained. `--sizes shipped` is the size of the preset: the paper's decoder gets the width at
-which it has as many parameters; `full` is width 1 for both.
+which it has as many parameters; `full` is width 1 for both. `longer` is the size of the preset again, in a table of its
+own: for pairs that a short training does not decide.
 
 *Equal compute* is equal time of training steps. The seconds of a step (forward, backward, Adam, average) are measured
 for both decoders in turns, on noise; minutes over seconds is the number of steps, over which the learning rate ends at
@@ -53,12 +54,13 @@ from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
 from preimage.plain import plus_minus
 from preimage.runs import Run
-from rivals import SIZES, Candidate, candidates, noise, stepper
+from rivals import Candidate, candidates, noise, stepper
 from timing import clock_of, in_turns
 
 QUICK = ["hog", "lbp", "efficientnet_lite0.stage5", "efficientnet_lite0.pool"]  # where nothing is trained
 PAGE = Path(__file__).with_name("decoders.md.jinja")
 
+TABLES = ("shipped", "longer", "full")  # by size; "longer" is "shipped" once more
 RECORDS = "records.jsonl"
 KEY = ("representation", "size", "decoder", "width")  # of the records of one decoder
 
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument("--images", nargs="+", default=[], help="training photographs")
     parser.add_argument("--val", nargs="+", default=[], help="photographs the decoders are compared on")
     parser.add_argument("--representations", nargs="+", help="by default all with weights at hand; without --images 4")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["shipped"])
+    parser.add_argument("--sizes", nargs="+", choices=TABLES, default=["shipped"])
     parser.add_argument("--minutes-per-decoder", type=float, default=30, help="processor time of training steps")
     parser.add_argument("--set", nargs="+", default=[], help="settings, as `preimage zoo train --set` takes them")
     parser.add_argument("--seed", type=int, default=0)
@@ -345,11 +347,17 @@ def render(records: list[Record]) -> str:
     paired = [find(records, "paired", **key_of_pair(pair)) for pair in pairs]
     verdicts = [verdict(pair, found) for pair, found in zip(pairs, paired, strict=True) if found]
     return environment.from_string(PAGE.read_text()).render(
-        sizes=[size_of(records, costs, verdicts, size) for size in SIZES],
+        sizes=[size_of(records, costs, verdicts, size) for size in TABLES],
         minutes=sorted({record["minutes"] for record in records if record["kind"] == "conditions"}),
         defaults=defaults(),
-        won=grouped((one["winner"], one["representation"]) for one in verdicts if one["size"] == "shipped"),
+        won=grouped((one["winner"], one["representation"]) for one in decided(verdicts)),
     )
+
+
+def decided(verdicts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The verdicts at the size of the presets: that of the longer training, where there is one."""
+    found = {(one["representation"], one["size"]): one for one in verdicts}
+    return [found.get((name, "longer"), one) for (name, size), one in found.items() if size == "shipped"]
 
 
 def size_of(
@@ -371,7 +379,9 @@ def size_of(
         "trainers": sorted({record["device"] for record in trained}),
         "conditions": [(pace, paced_by(pace, own)) for pace in paces] if trained else [],
         "verdicts": compared,
-        "untried": [name for name in zoo.PLANNED if name not in {one["representation"] for one in compared}],
+        "untried": [
+            name for name in zoo.PLANNED if size != "longer" and name not in {one["representation"] for one in compared}
+        ],
     }
 
 

@@ -23,7 +23,7 @@ SIZES = ("shipped", "full")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A decoder for a representation at a size: "full" is width 1, "shipped" has as many parameters as the preset's."""
+    """A decoder for a representation at a size: "full" is width 1, any other as many parameters as the preset's."""
 
     representation: str
     size: str

@@ -280,7 +280,7 @@ def test_the_permutation_test_knows_right_from_wrong_pairings() -> None:
 
 def test_wilson_agrees_with_published_values() -> None:
     """81 of 263: Newcombe 1998, table I."""
-    share, low, high = leakage.wilson(torch.tensor([1.0] * 81 + [0.0] * 182))
+    share, low, high = leakage.share_with_interval(torch.tensor([1.0] * 81 + [0.0] * 182))
     assert (round(share, 4), round(low, 4), round(high, 4)) == (0.3080, 0.2553, 0.3662)
 
 

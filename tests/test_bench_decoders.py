@@ -141,6 +141,19 @@ def test_the_page_says_who_won(crops: Path, compared: Path) -> None:
     assert "0.002 minutes" in page
 
 
+def test_a_longer_training_decides(crops: Path, compared: Path) -> None:
+    records = bench_decoders.Bench(options(crops), compared).records
+    longer = [record | {"size": "longer"} for record in records]
+    for record in [*records, *longer]:
+        if record["kind"] == "paired":
+            record |= {"difference": 0.1 if record["size"] == "shipped" else -0.1, "sem": 0.01}
+    assert "- paper-hog wins for hog." in bench_decoders.render(records)
+    page = bench_decoders.render([*records, *longer])
+    assert "- multiscale wins for hog." in page
+    assert "- paper-hog wins" not in page
+    assert page.count("+0.1000") == page.count("-0.1000") == 1
+
+
 def test_without_trainings_the_page_has_costs_only(crops: Path, compared: Path) -> None:
     records = bench_decoders.Bench(options(crops), compared).records
     page = bench_decoders.render([record for record in records if record["kind"] == "cost"])

@@ -181,12 +181,13 @@ def judge_features(
         defences = fit_defences(sample_of(material), settings.seed)
     teller = Teller(on_progress)
     teller.total = work_of(len(material.train), sizes, defences, settings)
+    attack = Attack(settings, teller, device)
 
     built = {}
     for name in ATTACKERS:
         teller.begin(name)
-        attacker = learn(name, material.pairs(), settings, settings.seed, teller, device)
-        built[name] = rebuild(attacker, material.test_features, device)
+        attacker = attack.learn(name, material.pairs(), settings.seed)
+        built[name] = attack.rebuild(attacker, material.test_features)
         if name != MEAN and best_of(material, built) == name:
             best = attacker
     rows = [judge(name, built, material, settings) for name in ATTACKERS]
@@ -198,12 +199,12 @@ def judge_features(
         "rows": rows,
         "best": chosen,
         "above_chance_p": min(1.0, LEARNING * min(row["p"] for row in rows if row["attacker"] != MEAN)),
-        "shuffled": shuffled_control(material, built[MEAN], settings, teller, device),
+        "shuffled": shuffled_control(material, built[MEAN], attack),
         "other_image": {"attacker": chosen}
-        | errors_of(rebuild(best, others_of(material, settings.seed), device), material),
+        | errors_of(attack.rebuild(best, others_of(material, settings.seed)), material),
         "classes": class_leakage(built[chosen], material, settings),
-        "curve": learning_curve(material, sizes, settings, teller, device),
-        "defences": attack_defences(material, defences, rows, built[MEAN][:1], settings, teller, device),
+        "curve": learning_curve(material, sizes, attack),
+        "defences": attack_defences(material, defences, rows, built[MEAN][:1], attack),
         **material.facts,
         "settings": asdict(settings),
         "pairwise_distance": material.pairwise,
@@ -321,21 +322,34 @@ def sample_of(material: Material, count: int = 2000) -> Tensor:
 # --- attackers --------------------------------------------------------------------------------------------------------
 
 
-def learn(name: str, pairs: EncodedPhotos, settings: AuditSettings, seed: int, teller: Teller, device: str) -> Inverter:
-    """An attacker that has learnt from these pairs."""
-    if name == NETWORK:
-        return train_network(pairs, settings, seed, teller, device)
-    kinds: dict[str, type[Ridge | Nearest | MeanImage]] = {RIDGE: Ridge, NEAREST: Nearest, MEAN: MeanImage}
-    attacker: Inverter = kinds[name](pairs.representation).fit(pairs)
-    teller.advance(WORK[name])
-    return attacker
+@dataclass(frozen=True)
+class Attack:
+    """How attackers learn and rebuild, and who is told of it."""
+
+    settings: AuditSettings
+    teller: Teller
+    device: str
+
+    def learn(self, name: str, pairs: EncodedPhotos, seed: int) -> Inverter:
+        """An attacker that has learnt from these pairs."""
+        pairs = replace(pairs, device=self.device)
+        if name == NETWORK:
+            return train_network(pairs, self.settings, seed, self.teller)
+        kinds: dict[str, type[Ridge | Nearest | MeanImage]] = {RIDGE: Ridge, NEAREST: Nearest, MEAN: MeanImage}
+        attacker: Inverter = kinds[name](pairs.representation).fit(pairs)
+        self.teller.advance(WORK[name])
+        return attacker
+
+    def rebuild(self, attacker: Inverter, features: Tensor) -> Tensor:
+        """Reconstructions (k, 3, S, S) on the CPU."""
+        return torch.cat([attacker.invert(part.to(self.device)).cpu() for part in torch.split(features, 64)])
 
 
 def network_steps(pairs: int, settings: AuditSettings) -> int:
     return min(settings.steps, PASSES * max(1, pairs // 32))
 
 
-def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, teller: Teller, device: str) -> UpConv:
+def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, teller: Teller) -> UpConv:
     """The up-convolutional network, stopped where it did best on a tenth of the pairs, which it does not learn from."""
     photos, held_out = split(pairs.photos, 0.1, seed)
     representation, steps = pairs.representation, network_steps(len(pairs), settings)
@@ -348,15 +362,15 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
         checkpoint_every=steps,
     )
     attacker = UpConv(representation, "compact", settings.width, seed)
-    accelerator = training.make_accelerator(device)
+    accelerator = training.make_accelerator(pairs.device)
     stream = TrainingStream(photos, plan.batch_size, seed, Augmentation(flip=False, min_scale=1.0))
-    attacker.prepare(EncodedPhotos(representation, photos))
+    attacker.prepare(replace(pairs, photos=photos))
     least = torch.inf
     kept: dict[str, Tensor] = {}
 
     def look(state: TrainingState) -> None:
         nonlocal least, kept
-        error = mean_error(attacker.use(state.best), EncodedPhotos(representation, held_out, device=device))
+        error = mean_error(attacker.use(state.best), replace(pairs, photos=held_out))
         if error < least:
             least, kept = error, {name: value.clone() for name, value in state.best.state_dict().items()}
 
@@ -373,11 +387,6 @@ def mean_error(attacker: Inverter, pairs: EncodedPhotos) -> float:
     """Mean distance between photographs and reconstructions."""
     distances = [distance(batch.images, attacker.invert(batch.features)) for batch in pairs]
     return float(torch.cat(distances).mean())
-
-
-def rebuild(attacker: Inverter, features: Tensor, device: str) -> Tensor:
-    """Reconstructions (k, 3, S, S) on the CPU."""
-    return torch.cat([attacker.invert(part.to(device)).cpu() for part in torch.split(features, 64)])
 
 
 # --- what came out ----------------------------------------------------------------------------------------------------
@@ -400,8 +409,8 @@ def judge(name: str, built: dict[str, Tensor], material: Material, settings: Aud
     """Everything about one attacker."""
     own, mean = built[name], built[MEAN][:1]
     alike = leakage.likeness(own, material.test_images, mean)
-    top1, top1_low, top1_high = leakage.wilson(leakage.hits(alike))
-    rate, rate_low, rate_high = leakage.wilson(leakage.true_matches(alike, settings.false_match_rate))
+    top1, top1_low, top1_high = leakage.share_with_interval(leakage.hits(alike))
+    rate, rate_low, rate_high = leakage.share_with_interval(leakage.true_matches(alike, settings.false_match_rate))
     colour, colour_sem = mean_and_sem(leakage.colour_errors(material.test_images, own).tolist())
     return {
         "attacker": name,
@@ -426,18 +435,18 @@ def others_of(material: Material, seed: int) -> Tensor:
     return material.test_features[partners(len(material.test_ids), seed)]
 
 
-def shuffled_control(material: Material, mean: Tensor, settings: AuditSettings, teller: Teller, device: str) -> Row:
+def shuffled_control(material: Material, mean: Tensor, attack: Attack) -> Row:
     """The network and ridge regression, learnt from shuffled pairs: the better one must do no better than the mean.
 
     `difference` is that from the mean image's NRE, photograph by photograph.
     """
-    teller.begin("control: shuffled pairs")
-    wrong = material.shuffled(settings.seed)
+    attack.teller.begin("control: shuffled pairs")
+    seed = attack.settings.seed
+    wrong = material.shuffled(seed)
     guessed = distance(material.test_images, mean)
     results = []
     for name in (NETWORK, RIDGE):
-        attacker = learn(name, wrong.pairs(), settings, settings.seed, teller, device)
-        own = rebuild(attacker, material.test_features, device)
+        own = attack.rebuild(attack.learn(name, wrong.pairs(), seed), material.test_features)
         further = (distance(material.test_images, own) - guessed) / material.pairwise
         difference, sem = mean_and_sem(further.tolist())
         results.append({"attacker": name, **errors_of(own, material), "difference": difference, "difference_sem": sem})
@@ -456,7 +465,7 @@ def class_leakage(reconstructions: Tensor, material: Material, settings: AuditSe
     results = {}
     for words, images in {"reconstructions": reconstructions, "photographs": material.test_images}.items():
         right = leakage.class_accuracy(images[places], labels, settings.seed)
-        results[words] = dict(zip(("accuracy", "low", "high"), leakage.wilson(right), strict=True))
+        results[words] = dict(zip(("accuracy", "low", "high"), leakage.share_with_interval(right), strict=True))
     largest = max(labels.count(label) for label in set(labels)) / len(labels)
     return {"available": True, "n": len(labels), "classes": len(set(labels)), "chance": largest, **results}
 
@@ -467,18 +476,17 @@ def curve_sizes(pairs: int, count: int) -> list[int]:
     return sorted({round(size) for size in np.geomspace(least, pairs, count)})
 
 
-def learning_curve(
-    material: Material, sizes: Sequence[int], settings: AuditSettings, teller: Teller, device: str
-) -> list[Row]:
+def learning_curve(material: Material, sizes: Sequence[int], attack: Attack) -> list[Row]:
     """Errors by the number of pairs an attacker has. `nre_sem` is over photographs and over seeds, added up."""
     rows: list[Row] = []
+    settings = attack.settings
     for size in sizes:
         for name in ATTACKERS:
-            teller.begin(f"learning curve: {name}, {size} pairs")
+            attack.teller.begin(f"learning curve: {name}, {size} pairs")
             results = []
             for seed in range(settings.seed, settings.seed + settings.seeds):
-                attacker = learn(name, material.pairs(size, seed), settings, seed, teller, device)
-                results.append(errors_of(rebuild(attacker, material.test_features, device), material))
+                attacker = attack.learn(name, material.pairs(size, seed), seed)
+                results.append(errors_of(attack.rebuild(attacker, material.test_features), material))
             row: Row = {"n_train": size, "attacker": name, "seeds": settings.seeds}
             for measure in ("nre", "ssim"):
                 row[measure], between = mean_and_sem([one[measure] for one in results])
@@ -489,13 +497,7 @@ def learning_curve(
 
 
 def attack_defences(
-    material: Material,
-    defences: Sequence[Defence],
-    rows: Sequence[Row],
-    mean: Tensor,
-    settings: AuditSettings,
-    teller: Teller,
-    device: str,
+    material: Material, defences: Sequence[Defence], rows: Sequence[Row], mean: Tensor, attack: Attack
 ) -> list[Row]:
     """What defended features still give away to attackers that learn from defended pairs, and what they still serve."""
     if not defences:
@@ -517,9 +519,9 @@ def attack_defences(
         changed = material.defended(defence)
         kept = neighbours_kept(material.test_features, changed.test_features)
         for name in attackers_of(defence):
-            teller.begin(f"{defence.name}, {defence.words}: {name}")
-            attacker = learn(name, changed.pairs(), settings, settings.seed, teller, device)
-            own = rebuild(attacker, changed.test_features, device)
+            attack.teller.begin(f"{defence.name}, {defence.words}: {name}")
+            attacker = attack.learn(name, changed.pairs(), attack.settings.seed)
+            own = attack.rebuild(attacker, changed.test_features)
             top1 = float(leakage.hits(leakage.likeness(own, material.test_images, mean)).mean())
             table.append(
                 {

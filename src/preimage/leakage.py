@@ -55,7 +55,7 @@ def true_matches(alike: Tensor, false_match_rate: float) -> Tensor:
     return (alike.diagonal() > threshold).double()
 
 
-def wilson(shares: Tensor) -> tuple[float, float, float]:
+def share_with_interval(shares: Tensor) -> tuple[float, float, float]:
     """A proportion with its 95 % interval (Wilson 1927): mean, low, high."""
     share = float(shares.double().mean())
     return share, *metrics.wilson(share, len(shares))
