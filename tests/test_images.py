@@ -406,7 +406,7 @@ def test_the_first_photographs_are_those_that_there_are(folder: Path) -> None:
 
 def test_memory_is_what_a_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [tmp_path / name for name in ("missing", "unlimited", "limit")]
-    monkeypatch.setattr(images, "CONTAINER_LIMITS", files)
+    monkeypatch.setattr("preimage.images.photos.CONTAINER_LIMITS", files)
     files[1].write_text("max\n")
     machine = images.total_memory()
     files[2].write_text("1048576\n")

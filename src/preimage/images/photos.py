@@ -1,0 +1,176 @@
+"""Photographs decoded to one size, kept in memory where they fit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import torch
+from torch import Tensor
+
+from preimage.errors import ImageError, PreimageWarning
+from preimage.images.pictures import Fit, Pixels, decode, resize, to_tensor
+from preimage.images.sources import Photo, Sources, find_photos
+
+
+class Photos:
+    """Photographs decoded to one size, `image_size` x `image_size`, kept in memory where they fit.
+
+    What is no picture or cannot be read is left out when `load` meets it and told in `left_out` (name -> why); a file
+    that the user named raises `ImageError` instead, and so does any without `load`.
+    """
+
+    def __init__(self, photos: Sequence[Photo], image_size: int, fit: Fit = "crop") -> None:
+        self.photos = list(photos)
+        self.image_size = image_size
+        self.fit: Fit = fit
+        self.left_out: dict[str, str] = {}
+        self._readable = False  # whether each has been decoded once
+        self._memory: npt.NDArray[np.uint8] | None = None  # (M, S, S, 3), shared with every subset
+        self._rows = np.arange(len(self.photos))  # of the photographs, in memory
+
+    @classmethod
+    def open(cls, sources: Sources, image_size: int, fit: Fit = "crop") -> Photos:
+        """The photographs of folders, files, globs, shards ...: see `find_photos`."""
+        found = find_photos(sources)
+        photos = cls(found.photos, image_size, fit)
+        photos.left_out = found.left_out
+        return photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @property
+    def ids(self) -> list[str]:
+        return [photo.id for photo in self.photos]
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """(file, where in it) of each: the same for the same photograph, whatever the path to its file."""
+        origins = [photo.origin for photo in self.photos]
+        files = {file: str(Path(file).resolve()) for file in {file for file, _ in origins}}  # a shard holds thousands
+        return [(files[file], where) for file, where in origins]
+
+    def among(self, others: Photos) -> list[bool]:
+        """Of each photograph, whether it is one of `others` too, by its place."""
+        known = set(others.places)
+        return [place in known for place in self.places]
+
+    @property
+    def labels(self) -> list[int | None]:
+        return [photo.label for photo in self.photos]
+
+    @property
+    def fingerprint(self) -> str:
+        """Which photographs, in which order, at which size; the pixels themselves are not read."""
+        content = "\n".join([f"{self.image_size} {self.fit}", *self.ids])
+        return f"{zlib.crc32(content.encode(errors='surrogateescape')):08x}-{len(self)}"
+
+    def pixels(self, index: int) -> Pixels:
+        """One photograph (image_size, image_size, 3)."""
+        if self._memory is not None:
+            picture: Pixels = self._memory[self._rows[index]]
+            return picture
+        photo = self.photos[index]
+        image = decode(photo.read(), photo.id, at_least=self.image_size)
+        return resize(image, self.image_size, self.fit)
+
+    def load(self, memory_limit: int | None = None) -> Photos:
+        """Decode all once, keep them if they fit in `memory_limit` bytes (by default a third of what there is)."""
+        if self._memory is not None:
+            return self
+        if not self.photos:
+            raise ImageError("there are no photographs to read")
+        if memory_limit is None:
+            memory_limit = total_memory() // 3
+        fits = len(self) * self.image_size**2 * 3 <= memory_limit
+        if self._readable and not fits:
+            return self
+        memory = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8) if fits else None
+
+        def read(index: int) -> str | None:
+            try:
+                picture = self.pixels(index)
+            except ImageError as error:
+                if self.photos[index].named:
+                    raise
+                return str(error)
+            if memory is not None:
+                memory[index] = picture
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            problems = list(pool.map(read, range(len(self))))
+        good = [index for index, problem in enumerate(problems) if problem is None]
+        self.left_out |= {self.photos[i].id: problem for i, problem in enumerate(problems) if problem is not None}
+        if not good:
+            raise ImageError(f"none of the {len(self)} photographs can be read; the first: {problems[0]}")
+        self.photos, self._rows = [self.photos[index] for index in good], np.array(good)
+        self._memory, self._readable = memory, True
+        return self
+
+    def on_gpu(self, device: torch.device) -> Tensor | None:
+        """All pixels (N, S, S, 3) in the memory of a GPU; None where they are not loaded or would take half of it."""
+        torch.cuda.empty_cache()  # or what another training, or the trial of this one, has left would not be free
+        if self._memory is None or len(self) * self._memory[0].nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return None
+        return torch.from_numpy(self._memory[self._rows]).to(device)
+
+    def subset(self, indices: Iterable[int]) -> Photos:
+        """Some of the photographs, in the given order; the pixels in memory are the same."""
+        chosen = list(indices)
+        part = Photos([self.photos[index] for index in chosen], self.image_size, self.fit)
+        part.left_out = dict(self.left_out)
+        part._readable = self._readable
+        if self._memory is not None:
+            part._memory, part._rows = self._memory, self._rows[chosen]
+        return part
+
+    def first(self, count: int | None) -> Photos:
+        """So many photographs from the beginning; all if there are no more, or for None."""
+        return self.subset(range(len(self))[:count])
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Images (N, 3, S, S) in [0, 1] of some photographs."""
+        if self._memory is not None:
+            return to_tensor(self._memory[self._rows[indices]])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return to_tensor(list(pool.map(self.pixels, indices)))
+
+    def batches(self, batch_size: int = 32) -> Iterator[tuple[list[str], Tensor]]:
+        """(ids, images (N, 3, S, S) in [0, 1]) in order; the last batch may be smaller."""
+        ids = self.ids
+        for start in range(0, len(self), batch_size):
+            yield ids[start : start + batch_size], self.images(range(start, min(start + batch_size, len(self))))
+
+
+LEFT_OUT_TOLD = 5  # names in a warning
+
+
+def warn_left_out(left_out: Mapping[str, str]) -> None:
+    """Warn of photographs and other files that were left out (name -> why); of the same ones once."""
+    if left_out:
+        told = "; ".join(f"{name}: {why}" for name, why in islice(left_out.items(), LEFT_OUT_TOLD))
+        more = f"; and {len(left_out) - LEFT_OUT_TOLD} more" if len(left_out) > LEFT_OUT_TOLD else ""
+        warnings.warn(f"left out {told}{more}", PreimageWarning, stacklevel=1)  # here: Python repeats none of one place
+
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroups v2, v1
+
+
+def total_memory() -> int:
+    """Bytes of memory: the machine's, or what a container may use of it."""
+    limits = [int(psutil.virtual_memory().total)]
+    for file in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # there is no container; "max": it has no limit
+            limits.append(int(Path(file).read_text()))
+    return min(limits)
