@@ -235,9 +235,12 @@ def mean_in_words(row: Record, value: str, digits: int = 2, sign: str = "") -> s
     return plus_minus(float(row[value]), float(row[f"{value}_sem"]), digits, sign)
 
 
-def points(table: Sequence[Record], value: str) -> list[Point]:
-    """A point for each row of `summarise`: its place, the mean and its standard error."""
-    return [(float(place), float(row[value]), float(row[f"{value}_sem"])) for place, row in enumerate(table)]
+def points(table: Sequence[Record], value: str, x: str | None = None) -> list[Point]:
+    """A point for each row of `summarise`: its `x`, by default its place; the mean and its standard error."""
+    return [
+        (float(row[x] if x else place), float(row[value]), float(row[f"{value}_sem"]))
+        for place, row in enumerate(table)
+    ]
 
 
 def errors_by(key: str, records: Iterable[Record]) -> dict[str, dict[str, float]]:

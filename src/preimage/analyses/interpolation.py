@@ -11,7 +11,7 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.errors import SettingsError
-from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance
 
@@ -53,10 +53,14 @@ class Interpolation(Analysis):
                 for name, value in zip(names, off.tolist(), strict=True)
             ]
         table = summarise(records, ["share"], ["off_overlay"])
-        points = [(float(row["share"]), float(row["off_overlay"]), float(row["off_overlay_sem"])) for row in table]
         middle = table[len(table) // 2]
         y_label = "distance from the overlay / distance of the ends"
-        plot = Plot(self.question, "share of the second photograph", y_label, {"reconstruction": points})
+        plot = Plot(
+            self.question,
+            "share of the second photograph",
+            y_label,
+            {"reconstruction": points(table, "off_overlay", "share")},
+        )
         columns = {f"{share:.0%}": own[:SHOWN].cpu() for share, own in zip(shares, pictures, strict=True)}
         originals = images[: 2 * pairs].cpu()
         columns = {"first": originals[0::2][:SHOWN], **columns, "second": originals[1::2][:SHOWN]}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from preimage.analyses.retention import CONTROL, KEPT, anothers, reconstructed
 from preimage.errors import ImageError, SettingsError
-from preimage.findings import Analysis, Finding, Plot, Point, Record, mean_in_words, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, mean_in_words, points, summarise
 from preimage.images import grey
 from preimage.interfaces import Inverter
 
@@ -68,11 +68,9 @@ class Place(Analysis):
         return Finding(self.name, self.question, answer(table), table, records, [self.plot(table)])
 
     def plot(self, table: Sequence[Record]) -> Plot:
-        series: dict[str, list[Point]] = {}
-        for row in table:
-            point = (float(row["shift"]), float(row["pixel_error"]), float(row["pixel_error_sem"]))
-            if row["condition"] != CONTROL:  # which is tens of pixels off: it would flatten the others
-                series.setdefault(str(row["condition"]), []).append(point)
+        shown = [KEPT, GUESS, ESTIMATOR]  # the control is tens of pixels off: it would flatten the others
+        rows = {condition: [row for row in table if row["condition"] == condition] for condition in shown}
+        series = {condition: points(own, "pixel_error", "shift") for condition, own in rows.items()}
         return Plot(self.question, "true shift, pixels", "error of the estimated shift, pixels", series)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from preimage.analyses.perturbation import SHOWN, encoded
 from preimage.errors import SettingsError
 from preimage.evaluation import Contender
-from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, errors_by, mean_in_words, summarise
+from preimage.findings import Analysis, Finding, Plot, Record, Sheet, errors_by, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
 from preimage.metrics import distance, mean_pairwise_distance, paired_difference
@@ -63,11 +63,9 @@ class TradeOff(Analysis):
         fitted_on = dict(zip(contenders, [OWN, *(rival.fitted_on for rival in rivals)], strict=True))
         for record in records:
             record["fitted_on"] = fitted_on[str(record["inverter"])]
-        points: dict[str, list[Point]] = {
-            str(row["inverter"]): [(float(row[clock]), float(row["nre"]), float(row["nre_sem"]))] for row in table
-        }
+        series = {str(row["inverter"]): points([row], "nre", clock) for row in table}
         x_label = f"{CLOCKS[clock]} for one image (logarithmic; lower is better)"
-        plot = Plot(self.question, x_label, "NRE (lower is better)", points, log=True)
+        plot = Plot(self.question, x_label, "NRE (lower is better)", series, log=True)
         shown = {"photograph": chosen[:SHOWN].cpu()}
         for row, (title, own) in zip(table, pictures.items(), strict=True):
             shown[f"{title}\n{duration(float(row[clock]))}"] = own[:SHOWN]
