@@ -21,6 +21,7 @@ from preimage.errors import (
     SettingsError,
     UnknownNameError,
     WeightsError,
+    WeightsWarning,
 )
 from preimage.images import Photos
 from preimage.interfaces import Representation
@@ -280,6 +281,49 @@ def test_weights_of_a_checkpoint_are_found(tmp_path: Path) -> None:
     torch.save({"model": 3}, tmp_path / "odd.pth")
     with pytest.raises(WeightsError, match="is no state dict of tensors: it holds model"):
         get_representation("torch:encoders:small", weights=str(tmp_path / "odd.pth"))
+
+
+def weights_file(file: Path, **parts: dict[str, Tensor] | int) -> str:
+    torch.save(parts, file)
+    return str(file)
+
+
+def test_a_file_without_the_layers_behind_serves_those_before(tmp_path: Path) -> None:
+    body = {name: value for name, value in encoders.Small().state_dict().items() if name.startswith("body.")}
+    head = {"head.mlp.0.weight": torch.ones(3, 3)}  # a projection of its own, as self-supervised training has it
+    file = weights_file(tmp_path / "f.pth", **body, **head)
+    with pytest.warns(WeightsWarning, match=r"lacks head\.1.* and has head\.mlp\.0\.weight beside it"):
+        encoder = get_representation("torch:encoders:small", weights=file, layer="body")
+    assert encoder.encode(torch.rand(2, 3, 32, 32)).shape == (2, 24, 8, 8)
+    with pytest.raises(WeightsError, match=r"lacks head\.1\.weight, .* which the output of .*small needs"):
+        get_representation("torch:encoders:small", weights=file).encode(torch.rand(2, 3, 32, 32))
+
+
+def test_of_several_networks_in_a_checkpoint_one_is_chosen(tmp_path: Path) -> None:
+    own = encoders.Small().state_dict()
+    query, key = ({f"module.encoder_{which}.{name}": value for name, value in own.items()} for which in "qk")
+    key["module.encoder_k.body.0.bias"] = torch.ones(24)
+    file = weights_file(tmp_path / "moco.pth", state_dict=query | key, epoch=3)
+    with pytest.raises(WeightsError, match=r"--set prefix=encoder_q or prefix=encoder_k"):
+        get_representation("torch:encoders:small", weights=file)
+    encoder = get_representation("torch:encoders:small", weights=file, prefix="encoder_k")
+    assert torch.equal(encoder.module.body[0].bias, key["module.encoder_k.body.0.bias"])  # type: ignore[attr-defined]
+    with pytest.raises(WeightsError, match=r"nothing of this network under 'teacher', but under encoder_q"):
+        get_representation("torch:encoders:small", weights=file, prefix="teacher")
+    nested = {"student": {"backbone": encoders.Small().state_dict()}, "epoch": 3, "optimizer": {"state": {0: {}}}}
+    only = weights_file(tmp_path / "dino.pth", **nested)
+    assert get_representation("torch:encoders:small", weights=only).feature_shape == (64,)
+
+
+def test_more_layers_than_a_network_has_are_another_network(tmp_path: Path) -> None:
+    deeper = encoders.Small().state_dict() | {"body.4.weight": torch.ones(3)}
+    with pytest.raises(WeightsError, match=r"another architecture: body\.4\.weight is not part of Small"):
+        get_representation("torch:encoders:small", weights=weights_file(tmp_path / "f.pth", **deeper))
+
+
+def test_a_prefix_is_one_of_names_in_a_file() -> None:
+    with pytest.raises(SettingsError, match="give weights=FILE too"):
+        get_representation("torch:encoders:small", prefix="teacher")
 
 
 def test_a_module_whose_weights_change_is_noticed(images: Tensor) -> None:

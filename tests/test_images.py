@@ -358,6 +358,17 @@ def test_a_damaged_photo_is_left_out_and_told(folder: Path) -> None:
         Photos.open([folder / "b.png", folder / "broken.jpg"], 64).load()
 
 
+def test_the_first_are_the_first_that_can_be_read(folder: Path) -> None:
+    (folder / "a.png").write_bytes(b"no picture")
+    (folder / "c.png").write_bytes(b"nor this")
+    everything = Photos.open(folder, 64).load()
+    for limit in range(1, len(everything) + 2):
+        few = Photos.open(folder, 64).load(limit)
+        assert few.ids == everything.ids[:limit]
+        assert torch.equal(few.images(range(len(few))), everything.images(range(len(few))))
+    assert "a.png" in Photos.open(folder, 64).load(1).left_out
+
+
 def test_photos_too_many_for_memory_are_read_when_needed(folder: Path) -> None:
     kept, reread = Photos.open(folder, 64).load(), Photos.open(folder, 64).load(memory_limit=10)
     shutil.rmtree(folder / "inner")

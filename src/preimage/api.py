@@ -27,6 +27,7 @@ from preimage.images import (
     Photos,
     Sources,
     absolute,
+    check_places,
     source_list,
     sources_in_words,
     warn_left_out,
@@ -307,13 +308,16 @@ def evaluate(
     """
     images, baselines = source_list(images), list(baselines)
     train_images = None if train_images is None else source_list(train_images)
+    check_places([*images, *(train_images or ())])
+    run = run_of(inverter)
+    if not images and run is None:
+        raise SettingsError("name the photographs to evaluate on, by --images")
     if isinstance(inverter, Inverter):
         kept = {inverter.name: inverter}
     else:
         kept = dict(loaded or load_contenders(inverter, **(settings or {})))
     main = next(iter(kept.values()))
     representation = main.representation
-    run = run_of(inverter)
     own = run.settings if run else None
     if isinstance(representation, SavedFeatures):
         if baselines or train_images is not None:
@@ -327,7 +331,7 @@ def evaluate(
             raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
         fit = fit or (own.photos.fit if own else "crop")
         photos, train_photos = judged_photos(representation, run, images, fit)
-        photos = photos.first(limit).load()
+        photos = photos.load(limit)
         trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
         if train_photos is not None:
             runs.warn_seen(photos.among(train_photos), "were trained on")
@@ -515,7 +519,7 @@ def saved_contenders(
     else:
         contenders = [Contender(own, "its training photographs") for own in kept.values()]
     contenders = [dataclasses.replace(one, inverter=reading(judged, one.inverter)) for one in contenders]
-    return contenders, photos.first(limit).load()
+    return contenders, photos.load(limit)
 
 
 def reading(representation: Representation, inverter: Inverter) -> Inverter:

@@ -54,6 +54,10 @@ def replacing(file: Path) -> Iterator[Path]:
         yield beside
         sync(beside)
         beside.replace(file)
+    except OSError as error:
+        if error.filename == str(beside):
+            error.filename = str(file)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

@@ -17,11 +17,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from preimage.errors import PreimageError, RunError
+from preimage.errors import ImageError, PreimageError, RunError
 from preimage.evaluation import Contender
 from preimage.figures import bars, curve, sheet
 from preimage.files import replace_text
-from preimage.interfaces import Inverter
+from preimage.interfaces import Inverter, check_images
 from preimage.metrics import mean_and_sem
 from preimage.plain import plus_minus, to_csv, to_json
 
@@ -78,9 +78,9 @@ class Finding:
     sheets: list[Sheet] = field(default_factory=list)
     reason: str = ""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write everything under `folder`/NAME."""
-        own = folder / self.analysis
+        own = Path(folder) / self.analysis
         own.mkdir(parents=True, exist_ok=True)
         replace_text(own / "records.csv", to_csv(self.records))
         content = {
@@ -106,9 +106,9 @@ class Finding:
         redraw(own)
 
 
-def redraw(folder: Path) -> list[Path]:
+def redraw(folder: str | Path) -> list[Path]:
     """Draw the plots of a saved finding from its numbers; returns the files."""
-    files = []
+    folder, files = Path(folder), []
     for place, described in enumerate(read_finding(folder)["plots"]):
         file = folder / f"plot-{place}.png"
         Plot(**described).draw(file)
@@ -116,10 +116,10 @@ def redraw(folder: Path) -> list[Path]:
     return files
 
 
-def read_finding(folder: Path) -> dict[str, Any]:
+def read_finding(folder: str | Path) -> dict[str, Any]:
     """The content of a saved finding; raises `RunError` where there is none."""
     try:
-        content: dict[str, Any] = json.loads((folder / "finding.json").read_text())
+        content: dict[str, Any] = json.loads((Path(folder) / "finding.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise RunError(f"{folder} holds no finding that can be read: {error}") from error
     return content
@@ -150,8 +150,16 @@ class Analysis(ABC):
     def __call__(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         """`analyse` where it applies, else a finding that says why not.
 
-        Whatever a reader could mend is a reason: it must not cost the answers to all other questions.
+        Raises `ImageError` for what are no images of the inverter's size, an id each. Whatever else a reader could mend
+        is a reason: it must not cost the answers to all other questions.
         """
+        check_images(images)
+        size = inverter.representation.image_size
+        if tuple(images.shape[2:]) != (size, size) or len(ids) != len(images):
+            raise ImageError(
+                f"expected images of {size} x {size} pixels, and an id for each, got {len(ids)} ids and images of "
+                f"shape {tuple(images.shape)}"
+            )
         try:
             reason = self.unavailable(inverter)
             return Finding(self.name, self.question, reason=reason) if reason else self.analyse(inverter, ids, images)

@@ -57,7 +57,7 @@ def exhibits(
         try:
             contenders = load_contenders(name, **own)
             inverter = next(iter(contenders.values()))
-            photos = Photos.open(sources, inverter.representation.image_size).first(limit).load()
+            photos = Photos.open(sources, inverter.representation.image_size).load(limit)
             warn_left_out(photos.left_out)
             ids, photographs = next(photos.batches(len(photos)))
             features = inverter.representation.encode(photographs.to(device))

@@ -74,6 +74,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+TOLD = 5  # names of many
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return ", ".join(names[:TOLD]) + more
+
+
 def to_json(content: Any) -> str:
     """Indented JSON that every reader takes: what is no finite number is null."""
     return json.dumps(finite(content), indent=2, allow_nan=False)

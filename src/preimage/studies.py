@@ -36,7 +36,7 @@ from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, points, summarise
-from preimage.images import Fit, Photos, Sources, source_list, sources_in_words, warn_left_out
+from preimage.images import Fit, Photos, Sources, check_places, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, ignore
 from preimage.inverters import GradientDescent, MeanImage
 from preimage.metrics import mean_and_sem, paired_difference
@@ -74,6 +74,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", source_list(self.images))
+        check_places(self.images)
         for name in self.baselines:
             if not is_path(name) and name != GradientDescent.name:
                 raise SettingsError(
@@ -115,7 +116,7 @@ class Trial:
 
     def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""
-        photos = self.opened(name).first(self.limit).load()
+        photos = self.opened(name).load(self.limit)
         warn_left_out(photos.left_out)
         return photos
 
@@ -212,7 +213,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
         trial.on_progress(title, place, len(inverters))
         inverter, photos = trial.inverter(name), opened[title]
         photos = photos.subset(index for index, own in enumerate(photos.ids) if own in shared)
-        photos = photos.first(trial.limit).load()
+        photos = photos.load(trial.limit)
         warn_left_out(photos.left_out)
         pairs = EncodedPhotos(inverter.representation, photos)
         mean = trial.load(name).get(MeanImage.name)

@@ -181,7 +181,7 @@ def invert(
     """
     from preimage import api
     from preimage.config import overrides_for, settings_for
-    from preimage.images import Photos
+    from preimage.images import Photos, check_places
     from preimage.inverters import MeanImage
     from preimage.studies import labels
 
@@ -199,6 +199,9 @@ def invert(
     encoders = [api.described(name)["name"] for name in called.values()]
     if idle := [one for one in settings if not any(overrides_for(encoder, [one]) for encoder in encoders)]:
         raise SettingsError(f"{idle[0]} is no setting of {' or '.join(encoders)}")
+    check_fit(fit)
+    device = pick_device(device)
+    check_places(images or [])
     loaded = [
         api.load_contenders(name, **settings_for(encoder, settings))
         for name, encoder in zip(called.values(), encoders, strict=True)
@@ -206,7 +209,7 @@ def invert(
     inverters = dict(zip(called, (next(iter(kept.values())) for kept in loaded), strict=True))
     if features is not None:
         for title, inverter in inverters.items():
-            invert_features(inverter, title, features, output, pick_device(device))
+            invert_features(inverter, title, features, output, device)
         return
     assert images is not None
     mean = None
@@ -215,12 +218,12 @@ def invert(
         batches = [native]
     else:
         mean = loaded[0].get(MeanImage.name)
-        fits = [check_fit(fit) or api.fit_of(name) or "crop" for name in called.values()]
+        fits = [fit or api.fit_of(name) or "crop" for name in called.values()]
         sizes = [inverter.representation.image_size for inverter in inverters.values()]
         photos = [Photos.open(images, *how).load() for how in zip(sizes, fits, strict=True)]
         tell_left_out(photos[0].left_out)
         ids, batches = photos[0].ids, [each.batches(16) for each in photos]
-    invert_photos(inverters, mean, batches, file_names(ids), output, pick_device(device))
+    invert_photos(inverters, mean, batches, file_names(ids), output, device)
 
 
 def invert_photos(

@@ -19,7 +19,7 @@ from preimage.images.pictures import (
     to_tensor,
     whole,
 )
-from preimage.images.sources import Sources, absolute, find_photos, source_list, sources_in_words
+from preimage.images.sources import Sources, absolute, check_places, find_photos, source_list, sources_in_words
 from preimage.images.stream import Augmentation, TrainingStream, views_of
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Sources",
     "TrainingStream",
     "absolute",
+    "check_places",
     "decode",
     "find_photos",
     "grey",

@@ -84,39 +84,58 @@ class Photos:
         image = decode(photo.read(), photo.id, at_least=self.image_size)
         return resize(image, self.image_size, self.fit)
 
-    def load(self, memory_limit: int | None = None) -> Photos:
-        """Decode all once, keep them if they fit in `memory_limit` bytes (by default a third of what there is)."""
+    def load(self, limit: int | None = None, memory_limit: int | None = None) -> Photos:
+        """Decode all once, or the first `limit` that can be read; keep them if they fit in `memory_limit` bytes.
+
+        That is by default a third of what there is.
+        """
         if self._memory is not None:
-            return self
+            return self.first(limit)
         if not self.photos:
             raise ImageError("there are no photographs to read")
         if memory_limit is None:
             memory_limit = total_memory() // 3
-        fits = len(self) * self.image_size**2 * 3 <= memory_limit
-        if self._readable and not fits:
-            return self
-        memory = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8) if fits else None
+        wanted = len(self) if limit is None else min(limit, len(self))
+        keep = wanted * self.image_size**2 * 3 <= memory_limit
+        if self._readable and not keep:
+            return self.first(limit)
+        good: list[int] = []
+        bad: dict[int, str] = {}
+        kept: list[npt.NDArray[np.uint8]] = []
+        position = 0
+        while len(good) < wanted and position < len(self):  # once, unless some cannot be read
+            block = range(position, min(len(self), position + wanted - len(good)))
+            problems, pixels = self.decoded(block, keep)
+            bad |= {index: problem for index, problem in zip(block, problems, strict=True) if problem}
+            good += [index for index in block if index not in bad]
+            kept.append(pixels)
+            position = block.stop
+        self.left_out |= {self.photos[index].id: problem for index, problem in bad.items()}
+        if not good:
+            raise ImageError(f"none of the {len(self)} photographs can be read; the first: {bad[0]}")
+        self.photos, self._rows = [self.photos[index] for index in good], np.array(good)
+        self._readable = True
+        if keep:
+            self._memory = kept[0] if len(kept) == 1 else np.concatenate(kept)
+        return self
 
-        def read(index: int) -> str | None:
+    def decoded(self, block: range, keep: bool) -> tuple[list[str], npt.NDArray[np.uint8]]:
+        """Why photographs cannot be read, empty where they can, and their pixels if they are kept."""
+        pixels = np.empty((len(block) if keep else 0, self.image_size, self.image_size, 3), np.uint8)
+
+        def read(index: int) -> str:
             try:
                 picture = self.pixels(index)
             except ImageError as error:
                 if self.photos[index].named:
                     raise
                 return str(error)
-            if memory is not None:
-                memory[index] = picture
-            return None
+            if keep:
+                pixels[index - block.start] = picture
+            return ""
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            problems = list(pool.map(read, range(len(self))))
-        good = [index for index, problem in enumerate(problems) if problem is None]
-        self.left_out |= {self.photos[i].id: problem for i, problem in enumerate(problems) if problem is not None}
-        if not good:
-            raise ImageError(f"none of the {len(self)} photographs can be read; the first: {problems[0]}")
-        self.photos, self._rows = [self.photos[index] for index in good], np.array(good)
-        self._memory, self._readable = memory, True
-        return self
+            return list(pool.map(read, block)), pixels
 
     def on_gpu(self, device: torch.device) -> Tensor | None:
         """All pixels (N, S, S, 3) in the memory of a GPU; None where they are not loaded or would take half of it."""

@@ -132,6 +132,14 @@ def sources_in_words(sources: Sequence[str]) -> str:
     return ", ".join(near) if len(near) <= SOURCES_SHOWN else f"{near[0]} and {len(near) - 1} more"
 
 
+def check_places(sources: Sources) -> None:
+    """Raise `ImageError` for a place that is not there: before the work, and without looking into any."""
+    for source in source_list(sources):
+        for place in expand(source):
+            if not place.startswith("hub:") and not Path(place).exists():
+                raise ImageError(f"there is no file or folder {place}")
+
+
 def find_photos(sources: Sources) -> Found:
     """Photographs from folders, files, globs, tar shards, parquet files, or `hub:NAME[:SPLIT]` (downloads).
 

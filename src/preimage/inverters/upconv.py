@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preimage import training
-from preimage.decoders import build_decoder, load_weights, output_size
+from preimage.decoders import build_decoder, load_weights
 from preimage.errors import NotFittedError
 from preimage.interfaces import Batch, Inverter, Pairs, Representation, check_features
 from preimage.training import TrainingSettings
@@ -115,8 +115,9 @@ class UpConv(Inverter):
     @torch.inference_mode()
     def perfect(self, images: Tensor) -> Tensor | None:
         """The images scaled to the size the decoder works at, and back."""
-        size = output_size(self.decoder, self.representation.feature_shape)
-        if size == tuple(images.shape[2:]):
+        features = images.new_zeros(1, *self.representation.feature_shape)
+        size = self.decoder.to(images.device).eval()(features).shape[2:]
+        if size == images.shape[2:]:
             return None
         scaled = F.interpolate(images, size, mode="bilinear", antialias=True)
         return F.interpolate(scaled, images.shape[2:], mode="bilinear")

@@ -175,6 +175,8 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
             f"{file} is no state dict: expected tensors by name, got {describe(content)}; save it by "
             "torch.save(module.state_dict(), FILE)"
         )
+    if any(isinstance(value, Mapping) for value in content.values()):  # a checkpoint of several networks
+        content = tensors_in(content)
     strange = [
         str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
@@ -184,6 +186,17 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
             "torch.save(module.state_dict(), FILE)"
         )
     return dict(content)
+
+
+def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Of dictionaries within dictionaries, the tensors: `student.conv1.weight`."""
+    found: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": tensor for inner, tensor in tensors_in(value).items()}
+        elif isinstance(value, Tensor):
+            found[str(name)] = value
+    return found
 
 
 def describe(value: Any) -> str:

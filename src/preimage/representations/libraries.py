@@ -13,7 +13,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
@@ -34,6 +34,14 @@ from preimage.representations.modules import (
 )
 
 
+class Origin(NamedTuple):
+    """Where weights come from: a file, of which what lies under a prefix, or a folder; or the library itself."""
+
+    weights: str
+    prefix: str
+    pretrained: bool
+
+
 @dataclass(frozen=True, eq=False)
 class LibraryDoor(ModuleDoor):
     """A network of a library by its name there, with weights from one of three places."""
@@ -43,6 +51,7 @@ class LibraryDoor(ModuleDoor):
 
     library: ClassVar[str]  # as it is imported
     extra: ClassVar[str]  # as pip installs it: preimage[extra]
+    wanted: ClassVar[str] = "FILE"  # what `weights` names: a state dict, or a FOLDER that the library reads
 
     def load(self) -> Loaded:
         places = [bool(self.weights), self.pretrained, self.random]
@@ -53,14 +62,12 @@ class LibraryDoor(ModuleDoor):
                 f"{self.name} needs weights: --set weights={self.wanted} for those on this disk, --set pretrained=true "
                 f"to let {self.library} download its own, or --set random=true for none"
             )
-        module = unaltered(load_kept, type(self), self.address, self.weights, self.pretrained, stamp_of(self.files))
+        if self.prefix and self.wanted != "FILE":
+            raise SettingsError(f"{self.name} reads its weights from a folder, by itself: leave out prefix")
+        origin = Origin(self.weights, self.prefix, self.pretrained)
+        module = unaltered(load_kept, type(self), self.address, origin, stamp_of(self.files))
         where = self.weights or ("random weights" if self.random else "its published weights")
         return Loaded(self.part(module), self.preprocessing_in(module), f"{self.library}, {where}")
-
-    @property
-    def wanted(self) -> str:
-        """What `weights` names."""
-        return "FILE"
 
     @property
     def files(self) -> list[Path]:
@@ -69,8 +76,8 @@ class LibraryDoor(ModuleDoor):
 
     @classmethod
     @abstractmethod
-    def build(cls, address: str, weights: str, pretrained: bool) -> nn.Module:
-        """The library's network: random if neither `weights` nor `pretrained`."""
+    def build(cls, address: str, origin: Origin) -> nn.Module:
+        """The library's network; its weights are random unless they are its own or in a folder."""
 
     def part(self, module: nn.Module) -> nn.Module:
         """What of the network reads images."""
@@ -82,10 +89,12 @@ class LibraryDoor(ModuleDoor):
 
 
 @lru_cache(maxsize=2)
-def load_kept(door: type[LibraryDoor], address: str, weights: str, pretrained: bool, stamp: Stamp) -> Kept:  # noqa: ARG001
+def load_kept(door: type[LibraryDoor], address: str, origin: Origin, stamp: Stamp) -> Kept:  # noqa: ARG001 (the key's)
     """A network of a library; kept, because settings are read more often than networks should be loaded."""
     with seeded(0):  # random weights are the same every time
-        module = attempt(lambda: door.build(address, weights, pretrained), f"{door.door}:{address}", SettingsError)
+        module = attempt(lambda: door.build(address, origin), f"{door.door}:{address}", SettingsError)
+    if origin.weights and door.wanted == "FILE":
+        load_weights(module, origin.weights, origin.prefix)
     return Kept(module, WeightsSeen(module))
 
 
@@ -109,13 +118,11 @@ class Timm(LibraryDoor):
     extra: ClassVar[str] = "timm"
 
     @classmethod
-    def build(cls, address: str, weights: str, pretrained: bool) -> nn.Module:
+    def build(cls, address: str, origin: Origin) -> nn.Module:
         timm = import_library(cls)
         if not timm.is_model(address):
             raise UnknownNameError("network of timm", address, timm.list_models())
-        module: nn.Module = timm.create_model(address, pretrained=pretrained)
-        if weights:
-            load_weights(module, weights)
+        module: nn.Module = timm.create_model(address, pretrained=origin.pretrained)
         return module
 
     def preprocessing_in(self, module: nn.Module) -> Preprocessing | None:
@@ -131,16 +138,14 @@ class Torchvision(LibraryDoor):
     extra: ClassVar[str] = "torchvision"
 
     @classmethod
-    def build(cls, address: str, weights: str, pretrained: bool) -> nn.Module:
+    def build(cls, address: str, origin: Origin) -> nn.Module:
         models = import_library(cls, ".models")
         if address not in models.list_models():
             raise UnknownNameError("network of torchvision", address, models.list_models())
-        told = {"weights": "DEFAULT" if pretrained else None}
+        told = {"weights": "DEFAULT" if origin.pretrained else None}
         if "weights_backbone" in inspect.signature(models.get_model_builder(address)).parameters:
             told["weights_backbone"] = None  # by default it would be downloaded even for a network without weights
         module: nn.Module = models.get_model(address, **told)
-        if weights:
-            load_weights(module, weights)
         return module
 
     def preprocessing_in(self, module: nn.Module) -> Preprocessing | None:  # noqa: ARG002 (the library knows by name)
@@ -166,22 +171,20 @@ class OpenCLIP(LibraryDoor):
     extra: ClassVar[str] = "open-clip"
 
     @classmethod
-    def build(cls, address: str, weights: str, pretrained: bool) -> nn.Module:
+    def build(cls, address: str, origin: Origin) -> nn.Module:
         open_clip = import_library(cls)
         name, _, tag = address.partition("/")
         if name not in open_clip.list_models():
             raise UnknownNameError("network of open_clip", name, open_clip.list_models())
         tags = open_clip.list_pretrained_tags_by_model(name)
-        if (pretrained or tag) and tag not in tags:
+        if (origin.pretrained or tag) and tag not in tags:
             raise UnknownNameError(f"set of weights of {name} (open_clip:{name}/TAG)", tag, tags)
-        if not pretrained and "hf_model_name" in open_clip.get_model_config(name).get("text_cfg", {}):
+        if not origin.pretrained and "hf_model_name" in open_clip.get_model_config(name).get("text_cfg", {}):
             raise SettingsError(
                 f"the text tower of open_clip:{name} comes from the Hugging Face hub, so this network can only be made "
                 "with pretrained=true, which downloads"
             )
-        module: nn.Module = open_clip.create_model(name, pretrained=tag if pretrained else None)
-        if weights:
-            load_weights(module, weights)
+        module: nn.Module = open_clip.create_model(name, pretrained=tag if origin.pretrained else None)
         return module
 
     def part(self, module: nn.Module) -> nn.Module:
@@ -207,6 +210,7 @@ class HuggingFace(LibraryDoor):
     door: ClassVar[str] = "hf"
     library: ClassVar[str] = "transformers"
     extra: ClassVar[str] = "hf"
+    wanted: ClassVar[str] = "FOLDER"
 
     def __post_init__(self) -> None:
         if not self.weights and not self.random and not self.pretrained and Path(self.address).is_dir():
@@ -214,10 +218,6 @@ class HuggingFace(LibraryDoor):
         if self.output is None and self.layer == "":
             object.__setattr__(self, "output", "last_hidden_state")
         super().__post_init__()
-
-    @property
-    def wanted(self) -> str:
-        return "FOLDER"
 
     @property
     def files(self) -> list[Path]:
@@ -229,10 +229,10 @@ class HuggingFace(LibraryDoor):
         return sorted(folder.iterdir())
 
     @classmethod
-    def build(cls, address: str, weights: str, pretrained: bool) -> nn.Module:
+    def build(cls, address: str, origin: Origin) -> nn.Module:
         transformers = import_library(cls)
-        folder = Path(weights).expanduser() if weights else None
-        if pretrained:
+        folder = Path(origin.weights).expanduser() if origin.weights else None
+        if origin.pretrained:
             folder = download(address)
         if folder is not None:
             module: nn.Module = transformers.AutoModel.from_pretrained(folder, local_files_only=True)

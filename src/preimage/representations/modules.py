@@ -6,8 +6,11 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
+import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,10 +20,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from preimage.errors import FeatureError, SettingsError, UnknownNameError, WeightsError
+from preimage.errors import FeatureError, SettingsError, UnknownNameError, WeightsError, WeightsWarning
 from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import Stamp, fingerprint, load_into, read_weights, stamp_of, values_hash
+from preimage.plain import listed
 from preimage.randomness import seeded
 from preimage.representations.foreign import Fed, Layout, attempt
 from preimage.representations.network import check_frozen, check_layer, layer_output
@@ -40,11 +44,13 @@ class ModuleDoor(Fed):
     """A `layer` of a torch module, by its path such as `blocks.6`; without one, what the module returns.
 
     The module is put in eval mode and frozen. `layout` is that of its maps: Swin's, for one, are `nhwc`. `weights` is a
-    state dict on this disk (.pth, .safetensors, .npz). Gradients reach the images.
+    state dict on this disk (.pth, .safetensors, .npz), where `prefix` says under which name it has the module if it has
+    several. It may lack what comes behind the layer. Gradients reach the images.
     """
 
     layer: str | int = ""
     weights: str = ""
+    prefix: str = ""
     layout: Layout = "nchw"
 
     differentiable: ClassVar[bool] = True
@@ -54,6 +60,8 @@ class ModuleDoor(Fed):
         """The module and what is known of it; raises `PreimageError` with the way on."""
 
     def __post_init__(self) -> None:
+        if self.prefix and not self.weights:
+            raise SettingsError(f"prefix={self.prefix} is one of names in a file: give weights=FILE too")
         super().__post_init__()
         check_layer(self.module, self.path)
 
@@ -103,6 +111,18 @@ class ModuleDoor(Fed):
             f"{self.name} fails on images {tuple(images.shape)}",
         )
 
+    def check_finite(self, features: Tensor) -> None:
+        try:
+            super().check_finite(features)
+        except FeatureError as error:
+            if not (lacking := lacking_in(self.module)):
+                raise
+            where = f"layer {self.path!r}" if self.path else "the output"
+            raise WeightsError(
+                f"{self.weights} lacks {listed(lacking)}, which {where} of {self.name} needs: name a layer before by "
+                "--set layer=..., or another file"
+            ) from error
+
     def smooth(self) -> Callable[[Tensor], Tensor]:
         return lambda images: self.read(self.compute(images), images)
 
@@ -137,7 +157,8 @@ class TorchModule(ModuleDoor):
 
     def load(self) -> Loaded:
         factory = import_object(self.address, self.door)
-        module = unaltered(load_module, factory, self.name, self.weights, stamp_of(files_of(self.weights)))
+        stamp = stamp_of(files_of(self.weights))
+        module = unaltered(load_module, factory, self.name, self.weights, self.prefix, stamp)
         return Loaded(module, preprocessing_of(module), self.weights or "your module")
 
 
@@ -149,13 +170,13 @@ class Kept(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def load_module(factory: Any, name: str, weights: str, stamp: Stamp) -> Kept:  # noqa: ARG001 (part of the key)
+def load_module(factory: Any, name: str, weights: str, prefix: str, stamp: Stamp) -> Kept:  # noqa: ARG001 (the key's)
     """The module of a factory with the weights of a file; `stamp` tells one state of the file from another."""
     module = factory if isinstance(factory, nn.Module) else call_factory(factory, name)
     if not isinstance(module, nn.Module):
         raise SettingsError(f"{name} gave {type(module).__name__}, expected a torch.nn.Module")
     if weights:
-        load_weights(module, weights)
+        load_weights(module, weights, prefix)
     return Kept(module, WeightsSeen(module))
 
 
@@ -254,10 +275,63 @@ def required_arguments(factory: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in given]
 
 
-def load_weights(module: nn.Module, weights: str) -> None:
-    """Fill a module from a file."""
+def load_weights(module: nn.Module, weights: str, prefix: str = "") -> None:
+    """Fill a module from a file; warns of what either has and the other not, where that may be a head of its own.
+
+    What the file lacks becomes NaN, so that nothing it is needed for can be taken for a feature. Raises `WeightsError`
+    where the file holds another architecture.
+    """
     file = Path(weights).expanduser()
-    load_into(module, read_weights(file), file)
+    own = module.state_dict()
+    state = under(prefix, read_weights(file), own, file)
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    lacking = [name for name in own if name not in fitting and own[name].is_floating_point()]
+    left = [name for name in state if name not in fitting]
+    parts = {part for name in fitting for part in parents(name)}
+    if len(fitting) < len(own) / 2 or any(parts & {deepest(name, own)} for name in left):
+        load_into(module, state, file)
+    for name in lacking:
+        fitting[name] = torch.full_like(own[name], math.nan)
+    module.load_state_dict({**own, **fitting})
+    if lacking or left:
+        words = [f"lacks {listed(lacking)}"] * bool(lacking) + [f"has {listed(left)} beside it"] * bool(left)
+        warnings.warn(f"of this network {file} {' and '.join(words)}", WeightsWarning, stacklevel=2)
+
+
+def under(prefix: str, state: dict[str, Tensor], own: Collection[str], file: Path) -> dict[str, Tensor]:
+    """The part of a file that is a module's: what lies under `prefix`, by default where most names are its `own`."""
+    found = Counter(
+        ".".join(parts[:place])
+        for parts in (name.split(".") for name in state)
+        for place in range(len(parts))
+        if ".".join(parts[place:]) in own
+    )
+    most = [one for one, count in found.items() if count == max(found.values())]
+    if prefix and prefix not in found:
+        raise WeightsError(f"{file} has nothing of this network under {prefix!r}, but under {listed(most)}")
+    if not prefix and "" not in most:
+        if len(most) > 1:
+            raise WeightsError(f"{file} holds several such networks: choose by --set prefix={' or prefix='.join(most)}")
+        prefix = next(iter(most), "")
+    start = f"{prefix}." if prefix else ""
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def parents(name: str) -> list[str]:
+    """`layer3.0.weight` -> `layer3`, `layer3.0`."""
+    parts = name.split(".")[:-1]
+    return [".".join(parts[: place + 1]) for place in range(len(parts))]
+
+
+def deepest(name: str, own: Iterable[str]) -> str:
+    """The innermost part of a module that would hold a tensor of this name; empty where that is the module itself."""
+    known = {part for one in own for part in parents(one)}
+    return next((part for part in reversed(parents(name)) if part in known), "")
+
+
+def lacking_in(module: nn.Module) -> list[str]:
+    """The weights of a module that its file lacked."""
+    return [name for name, value in weights_of(module).items() if value.is_floating_point() and value.isnan().all()]
 
 
 def preprocessing_of(module: nn.Module) -> Preprocessing | None:

@@ -33,13 +33,13 @@ from preimage.errors import FeatureError, ImageError, SettingsError
 from preimage.images import SUFFIXES, Photos
 from preimage.interfaces import Representation
 from preimage.networks.weights import file_hash
+from preimage.plain import listed
 
 PREFIX = "saved:"
 ID_NAMES = ("ids", "id", "name", "names", "path", "paths", "file", "filename", "image_id")
 FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vectors", "vector")
 IMAGE_SIZE = 128  # pixels, unless another is asked for
 CHUNK_BYTES = 1 << 25  # read at a time when a whole file is looked through
-TOLD = 5  # names in a message
 DAMAGE = (  # what readers raise for a file that is damaged or something else
     OSError, ValueError, EOFError, KeyError, NotImplementedError, SafetensorError, zipfile.BadZipFile, zlib.error,
     tokenize.TokenError,
@@ -436,12 +436,6 @@ def grouped(ids: Iterable[str], key: Key) -> dict[str, list[str]]:
     for own in ids:
         groups.setdefault(key(own), []).append(own)
     return groups
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-    return ", ".join(names[:TOLD]) + more
 
 
 # --- as a representation ----------------------------------------------------------------------------------------------
