@@ -18,7 +18,15 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import DecoderSettings, Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
-from preimage.errors import FeatureError, ImageError, PreimageWarning, RunError, SettingsError, WeightsError
+from preimage.errors import (
+    FeatureError,
+    ImageError,
+    PreimageWarning,
+    RunError,
+    SettingsError,
+    UnknownNameError,
+    WeightsError,
+)
 from preimage.evaluation import Contender, Evaluation, fit_baselines
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.files import read_json
@@ -35,6 +43,7 @@ from preimage.images import (
 from preimage.interfaces import Inverter, Representation, ignore, never
 from preimage.inverters import (
     INVERTERS,
+    Autoencoder,
     Confidence,
     GradientDescent,
     MeanImage,
@@ -459,10 +468,15 @@ def fit_inverter(
     return made
 
 
+TRAINED = {UpConv.name, Autoencoder.name}
+
+
 def quick_inverter(name: str, representation: Representation, settings: Mapping[str, Any] | None = None) -> Inverter:
     """An inverter by name that is fitted without training."""
-    if name == UpConv.name:
+    if name in TRAINED:
         raise SettingsError(f"{name} is a network: train it by `preimage train {representation.name}`")
+    if name not in INVERTERS:
+        raise UnknownNameError("inverter that is fitted", name, INVERTERS.keys() - TRAINED)
     return make_inverter(name, representation, settings)
 
 

@@ -568,7 +568,7 @@ def summary(content: dict[str, Any]) -> list[str]:
     if not gives_away:
         first = (
             f"With {pairs}, none of the attackers tried here could tell one photograph's features from another's "
-            f"(p = {content['above_chance_p']:.2g}). That is not proof that nothing can be rebuilt."
+            f"(p = {content['above_chance_p']:.2g}, not below {ALPHA}). That is not proof that nothing can be rebuilt."
         )
     elif saved <= 0:
         first = (

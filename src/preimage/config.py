@@ -18,7 +18,7 @@ from preimage.interfaces import Representation
 from preimage.networks import NETWORKS, needs_weights
 from preimage.plain import build
 from preimage.randomness import check_seed
-from preimage.representations import REPRESENTATIONS, get_representation
+from preimage.representations import REPRESENTATIONS, get_representation, overview
 from preimage.training import TrainingSettings
 
 
@@ -87,6 +87,11 @@ def preset_names() -> list[str]:
 
 def load_preset(name: str) -> dict[str, Any]:
     """The tables of a preset as nested dicts; a representation without one has the default settings."""
+    if not isinstance(name, str):
+        raise SettingsError(
+            f"runs are trained by name, so that they can be resumed, got {type(name).__name__}: name a function that "
+            "makes it (torch:my_module:make), or train without a run folder, UpConv(representation).fit(pairs)"
+        )
     network, dot, layer = name.partition(".")
     file = SAME_SHAPES.get(network, network) + dot + layer
     if file in preset_names():
@@ -94,7 +99,7 @@ def load_preset(name: str) -> dict[str, Any]:
         tables["representation"]["name"] = name
         return tables
     if name not in REPRESENTATIONS and ":" not in name:  # a door has settings of its own, which say what is wrong
-        raise UnknownNameError("preset or representation", name, {*preset_names(), *REPRESENTATIONS})
+        raise UnknownNameError("preset or representation", name, {*preset_names(), *REPRESENTATIONS}, overview())
     return {"representation": {"name": name}, "training": {}}
 
 

@@ -15,18 +15,20 @@ class PreimageError(Exception):
 class UnknownNameError(PreimageError):
     """A name that is in no table; suggests what it may mean and lists the choices, unless they are very many.
 
-    A network's name may mean any of its layers, that of a run the path to it.
+    A network's name may mean any of its layers, that of a run the path to it. `overview` is listed instead of choices.
     """
 
     listed = 150
 
-    def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, choices: Iterable[str], overview: Iterable[str] = ()) -> None:
         available = sorted(choices)
         alike = [choice for choice in available if choice.lower() == name.lower() or choice.endswith(f"/{name}")]
         nearest = alike or [choice for choice in available if choice.startswith(f"{name}.")]
         nearest = nearest or get_close_matches(name, available, n=1)
         suggestion = f" Did you mean {', '.join(map(repr, nearest))}?" if nearest else ""
-        if len(available) > self.listed:
+        if overview:
+            listing = ", ".join(overview)
+        elif len(available) > self.listed:
             near = get_close_matches(name, available, n=8, cutoff=0.3) or available[:8]
             listing = f"{', '.join(near)}, and {len(available) - len(near)} more"
         else:

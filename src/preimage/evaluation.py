@@ -19,7 +19,7 @@ from preimage.inverters.linear import MeanImage, Ridge
 from preimage.inverters.retrieval import Nearest
 from preimage.metrics import METRICS, mean_and_sem, mean_pairwise_distance_of, paired_difference
 from preimage.pairs import EncodedPhotos
-from preimage.plain import plus_minus, to_csv
+from preimage.plain import aligned, plus_minus, to_csv
 
 FLOOR = "decoder-size"  # the photograph itself, scaled to the size the first inverter works at and back
 SLOW_BATCH = 4  # photographs between two signs of life from a slow inverter
@@ -68,6 +68,27 @@ class Evaluation:
     rows: list[Row]
     records: list[Record]
     left_out: dict[str, str]  # photographs that could not be read, and other files: name -> why
+
+    def __str__(self) -> str:
+        """The table, what its rows were fitted on, and how the first compares with slow ones."""
+        cells = [["inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n"]]
+        for row in self.rows:
+            measures = (row.nre, row.nre_sem, 3), (row.psnr, row.psnr_sem, 2), (row.ssim, row.ssim_sem, 3)
+            cells.append([row.inverter, *(plus_minus(*measure) for measure in measures), str(row.n)])
+        fitted: dict[str, list[str]] = {}
+        for row in self.rows:
+            own = row.inverter in (CONTROL, FLOOR)
+            fitted.setdefault(row.fitted_on if own else f"fitted on {row.fitted_on}", []).append(row.inverter)
+        return "\n".join(
+            [
+                f"{self.representation}: {self.n} photographs at {self.image_size} pixels, {self.images}",
+                aligned(cells),
+                f"± standard error; NRE is relative to N = {self.pairwise_distance:.1f}, the mean distance of two of "
+                "them",
+                *(f"{', '.join(names)}: {words}" for words, names in fitted.items()),
+                *paired_in_words(self),
+            ]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All but the records and what was left out, as plain values."""

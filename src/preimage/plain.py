@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 
 from preimage.errors import SettingsError, UnknownNameError
 
+PLAIN = (str, int, float, bool, tuple, list, dict, Literal, Any)
 Made = TypeVar("Made")
 
 
@@ -25,13 +26,22 @@ def build(make: Callable[..., Made], values: Mapping[str, Any], where: str) -> M
     arguments = {}
     for key, value in values.items():
         if key not in hints:
-            raise UnknownNameError(f"setting of {where}", key, hints)
+            raise UnknownNameError(f"setting of {where}", key, (name for name, hint in hints.items() if is_plain(hint)))
         arguments[key] = convert(value, hints[key], f"{where}.{key}")
     try:
         inspect.signature(make).bind(**arguments)
     except TypeError as error:
         raise SettingsError(f"{where}: {error}") from error
     return make(**arguments)
+
+
+def is_plain(hint: Any) -> bool:
+    """Whether a plain value can be what is annotated so: a function or an object of ours cannot."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+    if options:
+        return any(is_plain(option) for option in options)
+    kind = get_origin(hint) or hint
+    return kind in PLAIN or dataclasses.is_dataclass(kind)
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
@@ -81,6 +91,13 @@ def listed(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
     return ", ".join(names[:TOLD]) + more
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text, one column under the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def to_json(content: Any) -> str:

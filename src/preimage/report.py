@@ -23,6 +23,7 @@ COLUMNS = {
     "psnr": "PSNR, dB ↑",
     "ssim": "SSIM ↑",
     "other_image_nre": "NRE of another photograph's features",
+    "mean_image_nre": "NRE of the mean image",
     "difference": "NRE less the first one's",
     "seconds": "seconds an image, median",
     "cpu_seconds": "processor seconds an image, median",
@@ -239,7 +240,7 @@ def with_error(value: float, error: float) -> str:
         return number(value)
     if error == 0:
         return f"{number(value)} ± 0"
-    places = max(0, 1 - magnitude(error))
+    places = min(6, max(0, 1 - magnitude(error)))
     return f"{fixed(value, places)} ± {fixed(error, places)}"
 
 

@@ -98,6 +98,8 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """An existing run folder; raises `RunError` where there is none."""
         run = cls(Path(folder))
+        if not run.folder.exists():
+            raise RunError(f"there is no run {folder}: no such folder")
         if not run.settings_file.is_file():
             raise RunError(f"{folder} is not a run: it has no settings.json")
         return run

@@ -119,15 +119,12 @@ def check(
     from preimage.contract import PROMISES, broken_promises
 
     broken = broken_promises(representation_of(representation, settings + as_override(layer)))
+    reasons = list(broken.values())
+    if reasons and reasons.count(reasons[0]) > 1:  # it cannot be asked at all
+        raise FeatureError(reasons[0])
     table = plain_table("", "", "promise")
-    told: set[str] = set()
     for promise in PROMISES:
-        if promise not in broken:
-            table.add_row("kept", promise)
-            continue
-        found = broken[promise]
-        table.add_row("broken", f"{promise}: {'the same' if found in told else found}")
-        told.add(found)
+        table.add_row(*(("broken", f"{promise}: {broken[promise]}") if promise in broken else ("kept", promise)))
     out.print(table)
     if broken:
         sys.exit(1)
@@ -191,7 +188,7 @@ def invert(
         raise SettingsError("--size native and --fit are about photographs: leave them out where --features are given")
     if size not in ("own", "native"):
         raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
-    if size == "native" and fit is not None:
+    if size == "native" and check_fit(fit) is not None:
         raise SettingsError("--size native takes photographs as they are: leave out --fit")
     called = labels([*representation, *map(Path, run)] or ["hog"])
     if size == "native" and len(called) > 1:
@@ -199,7 +196,6 @@ def invert(
     encoders = [api.described(name)["name"] for name in called.values()]
     if idle := [one for one in settings if not any(overrides_for(encoder, [one]) for encoder in encoders)]:
         raise SettingsError(f"{idle[0]} is no setting of {' or '.join(encoders)}")
-    check_fit(fit)
     device = pick_device(device)
     check_places(images or [])
     loaded = [
@@ -218,7 +214,7 @@ def invert(
         batches = [native]
     else:
         mean = loaded[0].get(MeanImage.name)
-        fits = [fit or api.fit_of(name) or "crop" for name in called.values()]
+        fits = [check_fit(fit) or api.fit_of(name) or "crop" for name in called.values()]
         sizes = [inverter.representation.image_size for inverter in inverters.values()]
         photos = [Photos.open(images, *how).load() for how in zip(sizes, fits, strict=True)]
         tell_left_out(photos[0].left_out)
@@ -305,18 +301,12 @@ def invert_features(inverter: Inverter, title: str, file: Path, output: Path, de
     import torch
 
     from preimage.images import save_image
-    from preimage.representations.saved import SavedFeatures, check_finite, open_table
+    from preimage.representations.saved import check_encoder, check_finite, open_table
     from preimage.studies import file_name
 
     representation = inverter.representation
     table = open_table(file, representation.feature_shape)
-    own_encoder = representation.encoder if isinstance(representation, SavedFeatures) else representation.fingerprint
-    if table.encoder and own_encoder and table.encoder != own_encoder:
-        raise FeatureError(
-            f"{file} was made by an encoder with fingerprint {table.encoder}, but the inverter reads "
-            f"{ {'name': representation.name, **representation.settings} }, fingerprint {own_encoder}: encode again "
-            "with the inverter's settings"
-        )
+    check_encoder(table, representation)
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
     check_finite(table, {own: row for row, own in enumerate(ids)})
     names = file_names(ids)

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +37,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=("Shows what a visual representation keeps: turns features back into pictures and measures the result."),
 )
+
+
+def tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"preimage {version('preimage')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Tell the version, and end.")
+    ] = False,
+) -> None: ...
+
+
 LEFT_OUT_TOLD = 20  # names that are told one by one
 
 out = Console(emoji=False, markup=False)  # torch:a:b is a name, and a folder may be called [old]
@@ -53,6 +70,7 @@ Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set repr
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 NAMED = "Change a setting, of all or of one name or network (NAME:KEY=VALUE); repeatable."
 NamedOverrides = Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)]
+DEVICES = ("cpu", "cuda", "mps")
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default cuda where there is one.")]
 FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
 FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
@@ -290,7 +308,8 @@ def pick_device(device: str | None) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        reason = "" if device.partition(":")[0] in DEVICES else f"; name one of {', '.join(DEVICES)}"
+        raise SettingsError(f"device {device!r} cannot be used here{reason}") from error
     return device
 
 
@@ -308,34 +327,8 @@ def as_argument(folder: Path) -> str:
 
 
 def print_evaluation(result: Evaluation, as_json: bool = False) -> None:
-    from preimage.evaluation import CONTROL, FLOOR, paired_in_words
-
     tell_left_out(result.left_out)
-    if as_json:
-        print(to_json(result.to_json()))
-        return
-    table = plain_table("", "inverter", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n")
-    for row in result.rows:
-        table.add_row(
-            row.inverter,
-            plus_minus(row.nre, row.nre_sem),
-            plus_minus(row.psnr, row.psnr_sem, 2),  # of copies `inf`
-            plus_minus(row.ssim, row.ssim_sem),
-            str(row.n),
-        )
-    out.print(f"{result.representation}: {result.n} photographs at {result.image_size} pixels, {result.images}")
-    out.print(table)
-    out.print(
-        f"± standard error; NRE is relative to N = {result.pairwise_distance:.1f}, the mean distance of two of them"
-    )
-    fitted: dict[str, list[str]] = {}
-    for row in result.rows:
-        fitted.setdefault(row.fitted_on, []).append(row.inverter)
-    for words, names in fitted.items():
-        fit_to_say = names[0] not in (CONTROL, FLOOR)
-        out.print(f"{', '.join(names)}: {'fitted on ' if fit_to_say else ''}{words}")
-    for words in paired_in_words(result):
-        out.print(words)
+    print(to_json(result.to_json()) if as_json else result)
 
 
 def stop_on_signals() -> Callable[[], bool]:

@@ -85,10 +85,12 @@ def train(
             where: dict[str, Any] = {"images": images, "validation": val, "features": features, **given}
             result = api.resume(resume, **where, device=device, reporter=reporter, should_stop=stop)
         else:
-            if (preset is None) == (features is None) or not images or run is None:
-                raise SettingsError(
-                    "to train, name a preset, --images and --run; or --features, --images and --run; or --resume a run"
-                )
+            if preset is not None and features is not None:
+                raise SettingsError(f"name either a preset ({preset}) or --features, not both")
+            given = {"a preset (hog) or --features": preset or features, "--images": images, "--run": run}
+            if missing := [name for name, value in given.items() if not value]:
+                raise SettingsError(f"to train, name {', '.join(missing)} too; or --resume a run")
+            assert run is not None
             overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
             options: dict[str, Any] = {
                 "validation": val,

@@ -168,6 +168,8 @@ def read_inverters(file: str | Path) -> tuple[Description, dict[str, Tensor]]:
 
 def read_description(file: str | Path) -> Description:
     """What a file of inverters says of itself; its tensors stay where they are. Raises `WeightsError`."""
+    if not Path(file).is_file():
+        raise WeightsError(f"there is no file {file}")
     try:
         with safe_open(file, framework="pt") as content:
             kept = json.loads((content.metadata() or {}).get("preimage", "null"))

@@ -68,8 +68,14 @@ def get_known(name: str, **settings: Any) -> Representation:
     if ":" in name:
         return open_door(name, settings)
     if name not in REPRESENTATIONS:
-        raise UnknownNameError("representation", name, REPRESENTATIONS)
+        raise UnknownNameError("representation", name, REPRESENTATIONS, overview())
     return build(REPRESENTATIONS[name], settings, name)
+
+
+def overview() -> list[str]:
+    """What can be named, layers and addresses left open."""
+    networks = (f"{name.partition('.')[0]}.LAYER" if "." in name else name for name in REPRESENTATIONS)
+    return [*dict.fromkeys(networks), *(f"{door}:..." for door in DOORS)]
 
 
 def open_door(name: str, settings: dict[str, Any]) -> Representation:
@@ -95,5 +101,6 @@ __all__ = [
     "get_known",
     "get_representation",
     "is_door",
+    "overview",
     "runs_code",
 ]

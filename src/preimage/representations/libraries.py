@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import nn
 
 from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError
@@ -102,10 +103,15 @@ def import_library(door: type[LibraryDoor], part: str = "") -> Any:
     """A library or a part of it; raises `PreimageError` with the pip command where it cannot be imported."""
     try:
         return importlib.import_module(door.library + part)
+    except ModuleNotFoundError as error:
+        raise PreimageError(
+            f"{door.door}: needs {door.library}, which cannot be imported here ({error}): "
+            f"pip install 'preimage[{door.extra}]'"
+        ) from error
     except Exception as error:  # torchvision raises RuntimeError beside a torch built otherwise
         raise PreimageError(
-            f"{door.door}: needs {door.library}, which cannot be imported here ({type(error).__name__}: {error}): "
-            f"pip install 'preimage[{door.extra}]'"
+            f"{door.door}: {door.library} is installed, but fails to be imported beside torch {torch.__version__} "
+            f"({type(error).__name__}: {error}): install both for the same torch and the same device (CPU or CUDA)"
         ) from error
 
 

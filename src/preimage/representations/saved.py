@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -66,6 +66,7 @@ class Table:
     ids: list[str] | None = None
     ids_from: str = ""
     encoder: str = ""  # the fingerprint of what computed them, where `preimage encode` did
+    made_by: Mapping[str, Any] = field(default_factory=dict)  # its name and settings
     fit: str = ""  # and how it made photographs square
 
     @property
@@ -107,7 +108,11 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
         ids, ids_from = ids_beside(path, facts)
     if ids is not None:
         check_ids(ids, len_of(source), ids_from, path)
-    return Table(path, source, ids, ids_from, str(facts.get("fingerprint", "")), str(facts.get("fit", "")))
+    made_by = facts.get("representation")
+    return Table(
+        path, source, ids, ids_from, str(facts.get("fingerprint", "")), made_by if isinstance(made_by, dict) else {},
+        str(facts.get("fit", "")),
+    )  # fmt: skip
 
 
 def len_of(source: Rows) -> int:
@@ -539,6 +544,19 @@ class SavedFeatures(Representation):
         """Of the file's content, wherever it lies."""
         content = json.dumps([self.version, self.sha256, list(self.shape), self.image_size])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def check_encoder(table: Table, representation: Representation) -> None:
+    """Raise `FeatureError` where it is known that a file's features are not those of a representation."""
+    saved = isinstance(representation, SavedFeatures)
+    own = representation.encoder if isinstance(representation, SavedFeatures) else representation.fingerprint
+    if not table.encoder or not own or table.encoder == own:
+        return
+    made_by, wanted = table.made_by, {"name": representation.name, **representation.settings}
+    other = [] if saved else [key for key, value in wanted.items() if made_by.get(key, value) != value]
+    words = ", ".join(f"{key}={made_by[key]} instead of {wanted[key]}" for key in other)
+    words = words or f"other weights or settings (fingerprint {table.encoder} instead of {own})"
+    raise FeatureError(f"{table.file} was encoded with {words}: encode again as the inverter reads it")
 
 
 def check_finite(table: Table, rows: dict[str, int]) -> None:
