@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -299,20 +300,20 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["encode", "x.jpg", "-r", "hogg", "-o", "x.npy"], "Did you mean 'hog'"),
         (["encode", "nowhere.jpg", "-o", "x.npy"], "there is no file or folder nowhere.jpg"),
         (["encode", __file__, "-o", "x.npy"], "is not a picture"),
-        (["invert", "x.jpg", "-r", "hogg"], "no shipped inverter is called 'hogg'"),
-        (["invert", "x.jpg", "-r", "efficientnet_lite0"], "_lite0.stage3', 'efficientnet_lite0.stage5'?"),
+        (["invert", SAMPLES[0], "-r", "hogg"], "no shipped inverter is called 'hogg'"),
+        (["invert", SAMPLES[0], "-r", "efficientnet_lite0"], "_lite0.stage3', 'efficientnet_lite0.stage5'?"),
         (["train", "hog", "--output", "embedding"], "No such option: --output"),
-        (["invert", "x.jpg", "--run", "runs/nothing"], "is not a run"),
-        (["invert", "x.jpg", "-r", "caffenet.conv3"], "preimage train caffenet.conv3"),
+        (["invert", SAMPLES[0], "--run", "runs/nothing"], "there is no run runs/nothing"),
+        (["invert", SAMPLES[0], "-r", "caffenet.conv3"], "preimage train caffenet.conv3"),
         (["invert"], "either photographs or --features"),
         (["train", "hogg", "--images", "x", "--run", "r"], "Did you mean 'hog'"),
-        (["train", "hog"], "name a preset, --images and --run"),
+        (["train", "hog"], "to train, name --images, --run too"),
         (["train", "hog", "--images", "nowhere/*.tar", "--run", "r"], "nowhere/*.tar"),
         (["train", "hog", "--images", "x", "--run", "r", "--set", "training.stepz=3"], "Did you mean 'steps'"),
         (["train", "hog", "--images", "x", "--run", "r", "--steps", "3", "--minutes", "1"], "one budget"),
-        (["train", "--resume", "runs/nothing"], "is not a run"),
-        (["evaluate", "./runs/nothing", "--images", "x"], "is not a run"),
-        (["evaluate", "hogg", "--images", "x"], "no shipped inverter is called 'hogg'"),
+        (["train", "--resume", "runs/nothing"], "there is no run runs/nothing"),
+        (["evaluate", "./runs/nothing", "--images", SAMPLES[0]], "there is no run ./runs/nothing"),
+        (["evaluate", "hogg", "--images", SAMPLES[0]], "no shipped inverter is called 'hogg'"),
         (["train", "hog", "--images", "x", "--run", "r", "--device", "gpu"], "gpu"),
         (["train", "hog", "--images", "x", "--run", "r", "--seed", "-1"], "seed is from 0"),
         (["train", "hog", "--images", "x", "--run", "r", "--minutes", "inf"], "minutes is positive and finite"),
@@ -324,13 +325,13 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["audit", "--features", "x.npy", "--images", ".", "--seed", "-1"], "seed is from 0 to 2^63 - 1, got -1"),
         (["audit", "--features", "x.npy", "--images", ".", "--steps", "0"], "steps is positive, got 0"),
         (["reproduce", "--images", "x", "--run", "hog"], "--run takes NAME=PATH, got 'hog'"),
-        (["reproduce", "--images", "x", "--run", "hogg=./r"], "Did you mean 'hog'"),
+        (["reproduce", "--images", SAMPLES[0], "--run", "hogg=./r"], "Did you mean 'hog'"),
         (["reproduce", "--images", "x", "--autoencoder", "hog="], "--autoencoder takes NAME=PATH, got 'hog='"),
         (["evaluate", "hog", "--images", "[/old] x"], "nothing matches [/old] x"),
         (["export", "x", "-o", "x.npz"], "written to a .safetensors file, not x.npz"),
-        (["analyse", "code", "hog", "--images", "x", "--set", "cell_sizes=1"], "Did you mean 'cell_size'"),
-        (["report", "hog", "--images", "x", "--set", "hogg:cell_size=4"], "Did you mean 'hog'"),
-        (["compare", "hog", "--images", "x", "--set", "decoder.width=1"], "only settings of the representation"),
+        (["analyse", "code", "hog", "--images", SAMPLES[0], "--set", "cell_sizes=1"], "Did you mean 'cell_size'"),
+        (["report", "hog", "--images", SAMPLES[0], "--set", "hogg:cell_size=4"], "Did you mean 'hog'"),
+        (["compare", "hog", "--images", SAMPLES[0], "--set", "decoder.width=1"], "only settings of the representation"),
         (
             ["confidence", "hog", "--images", "x", "-o", "a.safetensors", "--set", "cell_sizes=1"],
             "Did you mean 'cell_size'",
@@ -342,9 +343,27 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "-r", "tork:a:b", "--images", "x", "--run", "r"], "Did you mean 'torch'"),
         (["encode", "cat.jpg", "-r", "HOG", "-o", "cat.npy"], "Did you mean 'hog'"),
         (["train", "hog", "--images", "https://example.org/a.tar", "--run", "r"], "is an address"),
-        (["invert", "cat.jpg", "--run", "nothere.safetensors"], "is missing"),
+        (["invert", "cat.jpg", "--run", "nothere.safetensors"], "there is no file nothere.safetensors"),
+        (["invert", "nothere.jpg"], "there is no file or folder nothere.jpg"),
+        (["evaluate", "hog", "--images", SAMPLES[0], "--device", "gpu"], "name one of cpu, cuda, mps"),
+        (["train", "hog", "--images", "x"], "to train, name --run too"),
+        (["train", "--run", "r"], "to train, name a preset (hog) or --features, --images too"),
+        (["train", "hog", "--features", "x.npy", "--images", "x", "--run", "r"], "either a preset (hog) or --features"),
+        (["layers", "hog"], "hog is no torch module"),
+        (["fit", "upconv", "--images", "x", "-o", "a.safetensors"], "train it by"),
+        (
+            ["fit", "ridgee", "--images", "x", "-o", "a.safetensors"],
+            "'ridge'? Available: gradient-descent",
+        ),
+        (
+            ["fit", "gradient-descent", "--images", "x", "-o", "a.safetensors", "--set", "step=5"],
+            "Available: iterations, method, seed",
+        ),
         (["compare", "hog", "hog", "--images", SAMPLES[0]], "hog is named twice"),
-        (["evaluate", "hog", "--images", "x", "--set", "cell_size=16"], "with cell_size=8, not with cell_size=16"),
+        (
+            ["evaluate", "hog", "--images", SAMPLES[0], "--set", "cell_size=16"],
+            "cell_size=8, not with cell_size=16",
+        ),
     ],
 )
 def test_mistakes_get_a_message_and_exit_code_2(
@@ -365,6 +384,17 @@ def test_with_its_weights_the_time_is_told_too(cat: Path, shared_alexnet: str, t
     given = ["--set", f"weights={shared_alexnet}"]
     message = preimage("invert", cat, "-r", "bvlc_alexnet.prob", *given, "-o", tmp_path, check=2).stderr
     assert re.search(r"1,000 steps of 64 photographs take\s+about \d+ min", message)
+
+
+def test_the_version_is_told() -> None:
+    assert preimage("--version").stdout.split() == ["preimage", version("preimage")]
+
+
+def test_features_of_another_encoder_are_refused_with_what_is_different(cat: Path, tmp_path: Path) -> None:
+    preimage("encode", cat, "--set", "cell_size=16", "-o", tmp_path / "f.npy")
+    given = ["--features", tmp_path / "f.npy", "-o", tmp_path / "out"]
+    assert "cell_size=16 instead of 8" in preimage("invert", *given, "-r", "hog", check=2).stderr
+    assert "name=hog instead of lbp" in preimage("invert", *given, "-r", "lbp", check=2).stderr
 
 
 def test_an_image_without_a_keypoint_is_told(tmp_path: Path) -> None:

@@ -6,15 +6,21 @@ import json
 import re
 import shlex
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from command import nothing_stays_imported
 from command import preimage as command
-from preimage.images import save_image
+from preimage import load_inverter
+from preimage.api import sample_files
+from preimage.findings import redraw
+from preimage.images import Photos, save_image
 
 DOCS = Path(__file__).parents[1] / "docs"
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,9 +42,9 @@ def blocks(guide: str, language: str = "") -> list[str]:
     return [code for own, code in FENCED.findall((DOCS / guide).read_text()) if own == language]
 
 
-def follow(guide: str) -> dict[str, Any]:
+def follow(guide: str, **given: Any) -> dict[str, Any]:
     """Run a guide's blocks of Python one after the other in the current folder; what they have defined."""
-    names: dict[str, Any] = {"__name__": "guide"}
+    names: dict[str, Any] = {"__name__": "guide", **given}
     for block in blocks(guide, "python"):
         exec(compile(block, guide, "exec"), names)
     return names
@@ -98,3 +104,21 @@ def test_embeddings_are_audited_as_the_guide_says(folder: Path, monkeypatch: pyt
     assert any("60 training and 12 test pairs" in text for text in printed)  # with pairs of one's own
     assert len(list(Path("out").glob("*.png"))) == 12
     assert follow("audit.md")["ridge"].name == "ridge"
+
+
+def test_questions_are_asked_as_the_guides_say(folder: Path, samples: Photos) -> None:
+    ids, images = next(samples.batches(4))
+    follow("retention.md", ids=ids, images=images)
+    assert [file.name for file in redraw("out/detail")] == ["plot-0.png"]
+    with tarfile.open(folder / "photos" / "val.tar", "w") as shard:
+        for file in sample_files():
+            shard.add(file, file.name)
+    follow("analyses.md", ids=ids, images=images, inverter=load_inverter("hog"))
+    assert {file.name for file in (folder / "analyses" / "hog").iterdir()} == {"code", "interpolation"}
+
+
+def test_a_layer_of_a_module_at_hand_is_encoded_as_the_guide_says() -> None:
+    network = nn.ModuleDict({"blocks": nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(7)))})
+    network.forward = network["blocks"].forward  # type: ignore[method-assign]
+    found = follow("representations.md", my_network=network.eval(), images=torch.rand(2, 3, 224, 224))
+    assert found["features"].shape == (2, 3, 224, 224)

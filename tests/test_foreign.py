@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import encoders
+from preimage import api
 from preimage.cache import CachedRepresentation, cached
 from preimage.contract import PROMISES
 from preimage.errors import (
@@ -319,6 +320,16 @@ def test_more_layers_than_a_network_has_are_another_network(tmp_path: Path) -> N
     deeper = encoders.Small().state_dict() | {"body.4.weight": torch.ones(3)}
     with pytest.raises(WeightsError, match=r"another architecture: body\.4\.weight is not part of Small"):
         get_representation("torch:encoders:small", weights=weights_file(tmp_path / "f.pth", **deeper))
+
+
+def test_the_layers_of_a_module_are_listed_with_their_shapes() -> None:
+    body = dict.fromkeys((f"body.{place}" for place in range(4)), "24 x 8 x 8")
+    assert api.layers("torch:encoders:small") == {
+        **body, "body": "24 x 8 x 8", "head.0": "1536", "head.1": "64", "head": "64"
+    }  # fmt: skip
+    assert api.layers("torch:encoders:Outputs", image_size=32)["patches"] == "16 x 4 x 4"
+    with pytest.raises(SettingsError, match="hog is no torch module"):
+        api.layers("hog")
 
 
 def test_a_prefix_is_one_of_names_in_a_file() -> None:

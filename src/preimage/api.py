@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from preimage import runs, zoo
 from preimage.analyses import ANALYSES
@@ -59,7 +60,9 @@ from preimage.inverters import (
 from preimage.inverters.confidence import DEFAULT as CONFIDENCE
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
-from preimage.representations import DOORS, REPRESENTATIONS, SavedFeatures, get_representation, is_door
+from preimage.representations import DOORS, REPRESENTATIONS, ModuleLayer, SavedFeatures, get_representation, is_door
+from preimage.representations.modules import ModuleDoor
+from preimage.representations.network import outputs_of
 from preimage.representations.saved import PREFIX
 from preimage.runs import HELD_OUT_IN_WORDS, Reporter, Run, Start
 from preimage.training import BUDGETS
@@ -593,6 +596,23 @@ def sample_files() -> list[Path]:
 def sample_photos(image_size: int = 256) -> Photos:
     """The sample photographs, decoded to `image_size` pixels."""
     return Photos.open(sample_files(), image_size)
+
+
+def layers(name: str, **settings: Any) -> dict[str, str]:
+    """The layers of an encoder that is a torch module, and the shape of what each puts out for one image, in words.
+
+    `settings` are those of `get_representation`. Raises `SettingsError` for other encoders.
+    """
+    representation = get_representation(name, **settings)
+    if not isinstance(representation, ModuleLayer | ModuleDoor):
+        raise SettingsError(f"{name} is no torch module: it has no layers to choose from")
+    size = representation.image_size
+    found = outputs_of(representation.module, representation.preprocessing(torch.zeros(1, 3, size, size)))
+    return {
+        path: " x ".join(map(str, one.shape[1:])) if isinstance(one, Tensor) else type(one).__name__
+        for path, one in found.items()
+        if path
+    }
 
 
 def catalogue() -> dict[str, Any]:

@@ -30,6 +30,7 @@ from preimage.cli.terminal import (
     plain_table,
     progress_bar,
     representation_of,
+    representation_settings,
     tell_left_out,
     to_file,
     to_folder,
@@ -128,6 +129,20 @@ def check(
     out.print(table)
     if broken:
         sys.exit(1)
+
+
+@app.command()
+def layers(
+    representation: Annotated[str, typer.Argument(help="timm:NAME, torch:MODULE:FACTORY, ..., or network.layer.")],
+    settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+) -> None:
+    """The layers of an encoder that is a torch module, for --layer, and the shape of what each puts out."""
+    from preimage import api
+
+    table = plain_table("", "layer", "output")
+    for path, output in api.layers(representation, **representation_settings(settings)).items():
+        table.add_row(path, output)
+    out.print(table)
 
 
 @app.command()

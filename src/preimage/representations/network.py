@@ -159,6 +159,24 @@ def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
     return found[0]
 
 
+@torch.no_grad()
+def outputs_of(module: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """What every part of a module puts out, by its path, in the order in which they are done; those that are used."""
+    found: dict[str, Any] = {}
+
+    def keeper(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            found[path] = output
+
+        return keep
+
+    with contextlib.ExitStack() as hooks:
+        for path, part in module.named_modules():
+            hooks.enter_context(part.register_forward_hook(keeper(path)))
+        module(inputs)
+    return found
+
+
 def network_layer(network: str, layer: str) -> Callable[..., KnownLayer]:
     """What makes the representation of a layer of a network known by name, with the network's own preprocessing."""
     known = NETWORKS[network]
