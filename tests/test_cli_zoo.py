@@ -16,6 +16,7 @@ import pytest
 from command import preimage
 from conftest import TINY_ZOO
 from preimage import cli
+from preimage.api import sample_files
 from preimage.errors import WeightsWarning
 
 SETTINGS = [argument for setting in TINY_ZOO for argument in ("--set", setting)]
@@ -79,8 +80,11 @@ def test_cards_are_listed() -> None:
         (["zoo", "check", "--set", "training.steps=1"], "only settings of the representation"),
         (["results", "--sheets", "x"], "go together"),
         (["invert", "x.jpg", "-r", "hog", "--set", "weights=x.npz"], "weights=x.npz is no setting of hog"),
-        (["invert", "x.jpg", "-r", "hog", "--set", "cell_size=16"], "with cell_size=8, not with cell_size=16"),
-        (["evaluate", "hog", "--images", "x", "--set", "cell_sise=16"], "Did you mean 'cell_size'"),
+        (
+            ["invert", str(sample_files()[0]), "-r", "hog", "--set", "cell_size=16"],
+            "with cell_size=8, not with cell_size=16",
+        ),
+        (["evaluate", "hog", "--images", str(sample_files()[0]), "--set", "cell_sise=16"], "Did you mean 'cell_size'"),
     ],
 )
 def test_mistakes_get_a_message_and_exit_code_2(
