@@ -82,7 +82,7 @@ def test_cards_are_listed() -> None:
         (["invert", "x.jpg", "-r", "hog", "--set", "weights=x.npz"], "weights=x.npz is no setting of hog"),
         (
             ["invert", str(sample_files()[0]), "-r", "hog", "--set", "cell_size=16"],
-            "with cell_size=8, not with cell_size=16",
+            "cell_size=8, not with cell_size=16",
         ),
         (["evaluate", "hog", "--images", str(sample_files()[0]), "--set", "cell_sise=16"], "Did you mean 'cell_size'"),
     ],

@@ -508,7 +508,7 @@ def test_the_commands_train_invert_and_explain_mistakes(
     assert Image.open(tmp_path / "out" / "0-00.run.png").size == (32, 32)
     mistaken = ["train", "--features", tmp_path / "g.npy", "--images", crops, "--run", tmp_path / "r"]
     assert "there is no file of features" in command(*mistaken, check=2).stderr
-    assert "name a preset" in command("train", "hog", *mistaken[1:], check=2).stderr
+    assert "name either a preset" in command("train", "hog", *mistaken[1:], check=2).stderr
 
 
 @pytest.mark.parametrize(("offset", "factor"), [(0, 1e7), (0, 1e-9), (3e3, 1)])

@@ -53,6 +53,7 @@ def exhibits(
     """
     sources = source_list(sources)
     settings = {name: settings_for(name, overrides) for name in zoo.shipped()}  # a mistyped owner is told at once
+    told: set[str] = set()
     for name, own in settings.items():
         try:
             contenders = load_contenders(name, **own)
@@ -64,7 +65,8 @@ def exhibits(
         except ImageError:  # no inverter could use these photographs
             raise
         except PreimageError as error:
-            tell(f"{name} is left out: {error}")
+            tell(f"{name} is left out{' too' if str(error) in told else f': {error}'}")
+            told.add(str(error))
             continue
         yield Exhibit(name, contenders, ids, photographs, features.cpu(), inverter.invert(features).cpu())
 

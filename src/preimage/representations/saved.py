@@ -360,7 +360,7 @@ def match(table: Table, photo_ids: Sequence[str]) -> Match:
     if not best:
         raise FeatureError(
             f"no id in {table.ids_from} names a photograph: the ids are {listed(table.ids)}, the photographs "
-            f"{listed(photo_ids)}. Write the photographs' file names as ids"
+            f"{listed(photo_ids)}. Write the photographs' file names as ids, or give the features of these photographs"
         )
     photos_of = grouped(photo_ids, key)
     rows_of = grouped(table.ids, key)
