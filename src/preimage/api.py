@@ -312,8 +312,8 @@ def evaluate(
     nearest neighbour is sought among the other evaluated photographs. `fit` is by default as the run had it, else
     "crop". `limit` takes the first so many photographs; `described` says in the table which photographs these are.
     `settings` are those of `load_inverter`; `loaded` is what `load_contenders` gave, where it was called before.
-    `baselines` are slow ones to add, on the first
-    `baseline_limit` photographs: names such as "gradient-descent", or files that `fit_inverter` wrote.
+    `baselines` are slow ones to add, on the first `baseline_limit` photographs: names such as "gradient-descent", or
+    files that `fit_inverter` wrote.
 
     An inverter of saved features takes the `features` of `images` from a file; for a run, by default its own, and the
     photographs it was trained on are left out. Its baselines are those of its own training.

@@ -115,7 +115,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     text.write_text("these are not weights")
     with pytest.raises(WeightsError, match="not a file of inverters"):
         load_inverters(text)
-    with pytest.raises(WeightsError, match="missing"):
+    with pytest.raises(WeightsError, match="there is no file"):
         load_inverters(tmp_path / "nothing.safetensors")
 
 
