@@ -311,6 +311,9 @@ def test_of_several_networks_in_a_checkpoint_one_is_chosen(tmp_path: Path) -> No
     assert torch.equal(encoder.module.body[0].bias, key["module.encoder_k.body.0.bias"])  # type: ignore[attr-defined]
     with pytest.raises(WeightsError, match=r"nothing of this network under 'teacher', but under encoder_q"):
         get_representation("torch:encoders:small", weights=file, prefix="teacher")
+    del key["module.encoder_k.head.1.weight"]  # one is less whole than the other
+    with pytest.raises(WeightsError, match="--set prefix=encoder_q or prefix=encoder_k"):
+        get_representation("torch:encoders:small", weights=weights_file(tmp_path / "b.pth", state_dict=query | key))
     nested = {"student": {"backbone": encoders.Small().state_dict()}, "epoch": 3, "optimizer": {"state": {0: {}}}}
     only = weights_file(tmp_path / "dino.pth", **nested)
     assert get_representation("torch:encoders:small", weights=only).feature_shape == (64,)

@@ -306,13 +306,15 @@ def under(prefix: str, state: dict[str, Tensor], own: Collection[str], file: Pat
         for place in range(len(parts))
         if ".".join(parts[place:]) in own
     )
-    most = [one for one, count in found.items() if count == max(found.values())]
+    likely = [one for one, count in found.items() if count >= max(found.values()) / 2]  # the others are parts of these
     if prefix and prefix not in found:
-        raise WeightsError(f"{file} has nothing of this network under {prefix!r}, but under {listed(most)}")
-    if not prefix and "" not in most:
-        if len(most) > 1:
-            raise WeightsError(f"{file} holds several such networks: choose by --set prefix={' or prefix='.join(most)}")
-        prefix = next(iter(most), "")
+        raise WeightsError(f"{file} has nothing of this network under {prefix!r}, but under {listed(likely)}")
+    if not prefix and "" not in likely:
+        if len(likely) > 1:
+            raise WeightsError(
+                f"{file} holds several such networks: choose by --set prefix={' or prefix='.join(likely)}"
+            )
+        prefix = next(iter(likely), "")
     start = f"{prefix}." if prefix else ""
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
 
