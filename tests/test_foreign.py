@@ -323,6 +323,13 @@ def test_more_layers_than_a_network_has_are_another_network(tmp_path: Path) -> N
     deeper = encoders.Small().state_dict() | {"body.4.weight": torch.ones(3)}
     with pytest.raises(WeightsError, match=r"another architecture: body\.4\.weight is not part of Small"):
         get_representation("torch:encoders:small", weights=weights_file(tmp_path / "f.pth", **deeper))
+    wider = encoders.Small().state_dict() | {"body.0.weight": torch.ones(24, 3, 5, 5)}
+    with pytest.raises(WeightsError, match=r"another architecture: body\.0\.weight has shape \(24, 3, 5, 5\)"):
+        get_representation("torch:encoders:small", weights=weights_file(tmp_path / "g.pth", **wider))
+    of_other_classes = encoders.Small().state_dict() | {"head.1.weight": torch.ones(9, 4), "head.1.bias": torch.ones(9)}
+    file = weights_file(tmp_path / "h.pth", **of_other_classes)
+    with pytest.warns(WeightsWarning, match=r"has head\.1\.weight of another shape, .* beside it"):
+        assert get_representation("torch:encoders:small", weights=file, layer="body").feature_shape == (24, 8, 8)
 
 
 def test_the_layers_of_a_module_are_listed_with_their_shapes() -> None:

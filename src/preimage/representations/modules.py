@@ -10,7 +10,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -287,14 +287,15 @@ def load_weights(module: nn.Module, weights: str, prefix: str = "") -> None:
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     lacking = [name for name in own if name not in fitting and own[name].is_floating_point()]
     left = [name for name in state if name not in fitting]
-    parts = {part for name in fitting for part in parents(name)}
-    if len(fitting) < len(own) / 2 or any(parts & {deepest(name, own)} for name in left):
-        load_into(module, state, file)
+    filled = {part for name in fitting for part in parents(name)}
+    if len(fitting) < len(own) / 2 or any(filled & holders(name, own) for name in left):
+        load_into(module, state, file)  # says what is wrong
     for name in lacking:
         fitting[name] = torch.full_like(own[name], math.nan)
     module.load_state_dict({**own, **fitting})
     if lacking or left:
-        words = [f"lacks {listed(lacking)}"] * bool(lacking) + [f"has {listed(left)} beside it"] * bool(left)
+        beside = [f"{name} of another shape" if name in own else name for name in left]
+        words = [f"lacks {listed(lacking)}"] * bool(lacking) + [f"has {listed(beside)} beside it"] * bool(left)
         warnings.warn(f"of this network {file} {' and '.join(words)}", WeightsWarning, stacklevel=2)
 
 
@@ -325,10 +326,12 @@ def parents(name: str) -> list[str]:
     return [".".join(parts[: place + 1]) for place in range(len(parts))]
 
 
-def deepest(name: str, own: Iterable[str]) -> str:
-    """The innermost part of a module that would hold a tensor of this name; empty where that is the module itself."""
+def holders(name: str, own: Collection[str]) -> set[str]:
+    """The parts of a module that hold a tensor of this name, or the innermost one that would have to."""
+    if name in own:
+        return set(parents(name))
     known = {part for one in own for part in parents(one)}
-    return next((part for part in reversed(parents(name)) if part in known), "")
+    return {next((part for part in reversed(parents(name)) if part in known), "")}
 
 
 def lacking_in(module: nn.Module) -> list[str]:
