@@ -135,9 +135,7 @@ def sources_in_words(sources: Sequence[str]) -> str:
 def check_places(sources: Sources) -> None:
     """Raise `ImageError` for a place that is not there: before the work, and without looking into any."""
     for source in source_list(sources):
-        for place in expand(source):
-            if not place.startswith("hub:") and not Path(place).exists():
-                raise ImageError(f"there is no file or folder {place}")
+        expand(source)
 
 
 def find_photos(sources: Sources) -> Found:
@@ -162,16 +160,19 @@ def find_photos(sources: Sources) -> Found:
 
 
 def expand(source: str) -> list[str]:
-    """A glob -> the sorted paths it names; anything else -> itself."""
+    """A glob -> the sorted paths it names; anything else -> itself. Raises `ImageError` where nothing is there."""
     if "://" in source:
         raise ImageError(f"{source} is an address: photographs are read from files here, or by hub:NAME")
     text = str(Path(source).expanduser()) if not source.startswith("hub:") else source
-    if text.startswith("hub:") or Path(text).exists() or not glob.has_magic(text):
+    if text.startswith("hub:"):
         return [text]
-    matches = sorted(glob.glob(text, recursive=True))
-    if not matches:
+    places = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and not Path(text).exists() else [text]
+    if not places:
         raise ImageError(f"nothing matches {text}")
-    return matches
+    for place in places:
+        if not Path(place).exists():  # a link may lead nowhere
+            raise ImageError(f"there is no file or folder {place}")
+    return places
 
 
 def find_in(place: str) -> Found:
@@ -189,8 +190,6 @@ def find_in(place: str) -> Found:
             own + [photo for shard in shards for photo in shard.photos],
             others + [name for shard in shards for name in shard.passed_over],
         )
-    if not path.exists():
-        raise ImageError(f"there is no file or folder {place}")
     if path.suffix.lower() == ".tar":
         return shard_photos(path)
     if path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):

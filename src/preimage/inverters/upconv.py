@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
@@ -112,14 +113,20 @@ class UpConv(Inverter):
             images = F.interpolate(images, size, mode="bilinear")  # as the paper measures
         return images.clamp(0, 1)
 
+    @cached_property
+    def output_size(self) -> torch.Size:
+        """(height, width) of what the decoder puts out for features of the representation's own size."""
+        features = torch.zeros(1, *self.representation.feature_shape, device=next(self.decoder.parameters()).device)
+        with torch.no_grad():
+            size: torch.Size = self.decoder.eval()(features).shape[2:]
+        return size
+
     @torch.inference_mode()
     def perfect(self, images: Tensor) -> Tensor | None:
         """The images scaled to the size the decoder works at, and back."""
-        features = images.new_zeros(1, *self.representation.feature_shape)
-        size = self.decoder.to(images.device).eval()(features).shape[2:]
-        if size == images.shape[2:]:
+        if self.output_size == images.shape[2:]:
             return None
-        scaled = F.interpolate(images, size, mode="bilinear", antialias=True)
+        scaled = F.interpolate(images, self.output_size, mode="bilinear", antialias=True)
         return F.interpolate(scaled, images.shape[2:], mode="bilinear")
 
     def state(self) -> dict[str, Tensor]:

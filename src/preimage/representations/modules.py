@@ -287,8 +287,9 @@ def load_weights(module: nn.Module, weights: str, prefix: str = "") -> None:
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     lacking = [name for name in own if name not in fitting and own[name].is_floating_point()]
     left = [name for name in state if name not in fitting]
-    filled = {part for name in fitting for part in parents(name)}
-    if len(fitting) < len(own) / 2 or any(filled & holders(name, own) for name in left):
+    parts, filled = ({part for name in names for part in parents(name)} for names in (own, fitting))
+    held = (parents(name) if name in own else innermost(name, parts) for name in left)
+    if len(fitting) < len(own) / 2 or any(filled.intersection(one) for one in held):
         load_into(module, state, file)  # says what is wrong
     for name in lacking:
         fitting[name] = torch.full_like(own[name], math.nan)
@@ -307,7 +308,8 @@ def under(prefix: str, state: dict[str, Tensor], own: Collection[str], file: Pat
         for place in range(len(parts))
         if ".".join(parts[place:]) in own
     )
-    likely = [one for one, count in found.items() if count >= max(found.values()) / 2]  # the others are parts of these
+    most = max(found.values(), default=0)
+    likely = [one for one, count in found.items() if count >= most / 2]  # the others are parts of these
     if prefix and prefix not in found:
         raise WeightsError(f"{file} has nothing of this network under {prefix!r}, but under {listed(likely)}")
     if not prefix and "" not in likely:
@@ -326,12 +328,9 @@ def parents(name: str) -> list[str]:
     return [".".join(parts[: place + 1]) for place in range(len(parts))]
 
 
-def holders(name: str, own: Collection[str]) -> set[str]:
-    """The parts of a module that hold a tensor of this name, or the innermost one that would have to."""
-    if name in own:
-        return set(parents(name))
-    known = {part for one in own for part in parents(one)}
-    return {next((part for part in reversed(parents(name)) if part in known), "")}
+def innermost(name: str, parts: Collection[str]) -> list[str]:
+    """The part of a module that would have to hold a tensor of this name; none where that is the module itself."""
+    return [part for part in parents(name) if part in parts][-1:]
 
 
 def lacking_in(module: nn.Module) -> list[str]:

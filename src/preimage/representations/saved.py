@@ -548,14 +548,18 @@ class SavedFeatures(Representation):
 
 def check_encoder(table: Table, representation: Representation) -> None:
     """Raise `FeatureError` where it is known that a file's features are not those of a representation."""
-    saved = isinstance(representation, SavedFeatures)
-    own = representation.encoder if isinstance(representation, SavedFeatures) else representation.fingerprint
+    wanted: dict[str, Any] = {}
+    if isinstance(representation, SavedFeatures):  # which knows no more of its encoder
+        own = representation.encoder
+    else:
+        own, wanted = representation.fingerprint, {"name": representation.name, **representation.settings}
     if not table.encoder or not own or table.encoder == own:
         return
-    made_by, wanted = table.made_by, {"name": representation.name, **representation.settings}
-    other = [] if saved else [key for key, value in wanted.items() if made_by.get(key, value) != value]
-    words = ", ".join(f"{key}={made_by[key]} instead of {wanted[key]}" for key in other)
-    words = words or f"other weights or settings (fingerprint {table.encoder} instead of {own})"
+    made_by = table.made_by
+    other = [
+        f"{key}={made_by[key]} instead of {value}" for key, value in wanted.items() if made_by.get(key, value) != value
+    ]
+    words = ", ".join(other) or f"other weights or settings (fingerprint {table.encoder} instead of {own})"
     raise FeatureError(f"{table.file} was encoded with {words}: encode again as the inverter reads it")
 
 
