@@ -79,6 +79,11 @@ def write_safetensors(file: Path, features: Array, ids: list[str]) -> Path:
     return file.with_suffix(".safetensors")
 
 
+def write_torch(file: Path, features: Array, ids: list[str]) -> Path:
+    torch.save({"embeddings": torch.from_numpy(features.copy()), "ids": ids}, file.with_suffix(".pt"))
+    return file.with_suffix(".pt")
+
+
 def write_parquet(file: Path, features: Array, ids: list[str]) -> Path:
     pytest.importorskip("pyarrow", reason="needs the extra 'data'")
     import pyarrow
@@ -101,7 +106,10 @@ def write_npy_with_json(file: Path, features: Array, ids: list[str]) -> Path:
     return file.with_suffix(".npy")
 
 
-WRITERS = [write_npz, write_compressed, write_safetensors, write_parquet, write_npy_with_list, write_npy_with_json]
+WRITERS = [
+    write_npz, write_compressed, write_safetensors, write_torch, write_parquet, write_npy_with_list,
+    write_npy_with_json,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__.removeprefix("write_"))
@@ -221,7 +229,7 @@ def test_arrays_that_are_no_features_are_refused(array: npt.NDArray[np.generic],
         open_table(tmp_path / "f.npy")
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".parquet"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".pt", ".parquet"])
 def test_damaged_files_are_refused(suffix: str, tmp_path: Path) -> None:
     (tmp_path / f"f{suffix}").write_bytes(b"not what it says")
     with pytest.raises(FeatureError, match="cannot be read as"):
@@ -253,7 +261,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("1,2")
     with pytest.raises(FeatureError, match="there is no file of features"):
         open_table(tmp_path / "g.npy")
-    with pytest.raises(FeatureError, match=r"\.npy, \.npz, \.safetensors, \.parquet, not \.csv"):
+    with pytest.raises(FeatureError, match=r"\.npy, \.npz, \.safetensors, \.pt, \.pth, \.parquet, not \.csv"):
         open_table(tmp_path / "f.csv")
 
 
@@ -261,6 +269,30 @@ def test_pickles_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.array([[1], ["a", 2]], dtype=object), allow_pickle=True)
     with pytest.raises(FeatureError, match=r"cannot be read as \.npy"):
         open_table(tmp_path / "f.npy")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older"])
+def test_a_tensor_alone_is_read_without_its_gradient(zipped: bool, tmp_path: Path) -> None:
+    tensor = torch.eye(3, dtype=torch.bfloat16, requires_grad=True)
+    torch.save(tensor, tmp_path / "f.pth", _use_new_zipfile_serialization=zipped)
+    table = open_table(tmp_path / "f.pth")
+    assert table.ids is None
+    np.testing.assert_array_equal(table.read([2, 0]), np.eye(3)[[2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"features": np.eye(3)}, r"which is code\. Save tensors: torch\.save"),
+        ([torch.zeros(2, 3)], "holds list, expected a tensor"),
+        ({"a": torch.zeros(2, 3), "b": torch.zeros(2, 3)}, "a 2 x 3, b 2 x 3: which are the features"),
+        (torch.zeros(2, 3, dtype=torch.complex64), "complex64.*, expected dense real numbers"),
+    ],
+)
+def test_torch_files_that_are_no_features_are_refused(content: object, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "f.pt")
+    with pytest.raises(FeatureError, match=words):
+        open_table(tmp_path / "f.pt")
 
 
 def test_an_archive_of_several_arrays_says_so(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ from preimage.training import Progress, TrainingSettings, TrainingState
 
 DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
+LOST = 1.0  # the squared error of black for white: no picture is further off
 HELD_OUT_IN_WORDS = "held out from the run's photographs"
 SHEET_PHOTOS = 8  # the first validation photographs, drawn at each validation
 LOCK = "lock"
@@ -478,6 +479,7 @@ class Diary:
         self.reporter = reporter if accelerator.is_main_process else Reporter()  # one process speaks for all
         self.began = time.monotonic() - seconds_before
         self.window: list[Progress] = []
+        self.warned = False
         self.pairwise = mean_pairwise_distance_of(len(validation), validation.images) if validation else 0.0
 
     @property
@@ -488,6 +490,15 @@ class Diary:
     def stepped(self, progress: Progress) -> None:
         self.window.append(progress)
         self.reporter.stepped(progress)
+        if progress.loss > LOST and not self.warned and self.accelerator.is_main_process:
+            self.warned = True
+            warnings.warn(
+                f"at step {progress.step} the error is {progress.loss:.3g}, larger than between black and white: the "
+                "training may not come back from there. If it does not, begin anew with a lower learning_rate (now "
+                f"{progress.rate:.3g})",
+                PreimageWarning,
+                stacklevel=2,
+            )
         if progress.step % LOG_EVERY == 0:
             self.log_window()
 

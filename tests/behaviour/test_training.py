@@ -460,6 +460,18 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
 
 
+def test_a_training_that_loses_itself_says_so_once(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = training.learning_rate
+    monkeypatch.setattr(training, "learning_rate", lambda step, *rest: 0.5 if step == 4 else real(step, *rest))
+    with pytest.warns(
+        PreimageWarning, match=r"at step \d the error is .*begin anew with a lower learning_rate"
+    ) as told:
+        train_tiny(crops, tmp_path / "run", "training.steps=12")
+    assert len([one for one in told if "begin anew" in str(one.message)]) == 1
+
+
 def test_a_run_killed_after_its_last_step_still_gets_its_table(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)

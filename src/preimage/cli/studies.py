@@ -166,7 +166,7 @@ def paths_by_name(option: str, given: list[str]) -> dict[str, str]:
 
 @app.command()
 def audit(
-    features: Annotated[Path, typer.Option(help="Saved features: .npy, .npz, .safetensors or .parquet.")],
+    features: Annotated[Path, typer.Option(help="Saved features: .npy, .npz, .safetensors, .pt or .parquet.")],
     images: ImagesOption,
     output: Annotated[Path | None, to_file("The .html page to write.")] = None,
     quick: Annotated[

@@ -63,7 +63,8 @@ SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
 ImagesOption = Annotated[list[str], typer.Option("--images", help=SOURCES)]
 TrainImages = Annotated[list[str], typer.Option(help="Photographs for the baselines; a run knows its own.")]
 FeaturesOption = Annotated[
-    Path | None, typer.Option("--features", help="Saved features (.npy, .npz, .safetensors, .parquet) of --images.")
+    Path | None,
+    typer.Option("--features", help="Saved features (.npy, .npz, .safetensors, .pt, .parquet) of --images."),
 ]
 Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
 Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set representation.layer=LAYER.")]

@@ -7,6 +7,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,12 +160,10 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def read_state_dict(file: Path) -> dict[str, Tensor]:
     """A PyTorch state dict, also one within a checkpoint, without running the code a pickle could hold."""
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, from the zip reader to the unpickler
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds {code[1]}, which is code" if code else f"{type(error).__name__}: {error}".partition("\n")[0]
+        content = load_without_code(file)
+    except PickledCodeError as error:
         raise WeightsError(
-            f"{file} cannot be read as a PyTorch state dict: {reason}. Fetch it again, or save another by "
+            f"{file} cannot be read as a PyTorch state dict: {error}. Fetch it again, or save another by "
             "torch.save(module.state_dict(), FILE)"
         ) from error
     for key in NESTED:
@@ -186,6 +185,20 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
             "torch.save(module.state_dict(), FILE)"
         )
     return dict(content)
+
+
+class PickledCodeError(ValueError):
+    """Why a file that torch.save wrote cannot be read safely, in a few words."""
+
+
+def load_without_code(file: Path, mapped: bool = False) -> Any:
+    """What torch.save wrote, tensors left on the disk if `mapped`; raises `PickledCodeError`."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(file))
+    except Exception as error:  # torch raises many kinds, from the zip reader to the unpickler
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {code[1]}, which is code" if code else f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise PickledCodeError(reason) from error
 
 
 def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
 """Features that someone else computed: a file of them, and the photographs they belong to. No encoder is needed.
 
-`.npy` and `.npz` arrays, `.safetensors`, `.parquet`: one row a photograph. Rows find their photographs by ids, which
-stand in the file (an array or a column `ids`, `id`, `name` or `path`) or beside it (`FILE.ids.txt`, or `FILE.json` as
-`preimage encode` writes it); without any, by the order of the file names. Rows are read when they are asked for, so a
-file may be larger than memory.
+`.npy` and `.npz` arrays, `.safetensors`, `.pt`, `.parquet`: one row a photograph. Rows find their photographs by ids,
+which stand in the file (an array or a column `ids`, `id`, `name` or `path`) or beside it (`FILE.ids.txt`, or
+`FILE.json` as `preimage encode` writes it); without any, by the order of the file names. Rows are read when they are
+asked for, so a file may be larger than memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 from preimage.errors import FeatureError, ImageError, SettingsError
 from preimage.images import SUFFIXES, Photos
 from preimage.interfaces import Representation
-from preimage.networks.weights import file_hash
+from preimage.networks.weights import PickledCodeError, describe, file_hash, load_without_code
 from preimage.plain import listed
 
 PREFIX = "saved:"
@@ -50,7 +50,7 @@ DAMAGE = (  # what readers raise for a file that is damaged or something else
 
 
 class Rows(Protocol):
-    """What rows are read from: a memory-mapped array, or a tensor in a safetensors file."""
+    """What rows are read from: a memory-mapped array or tensor, or a tensor in a safetensors file."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -242,6 +242,40 @@ def read_safetensors(path: Path) -> tuple[Rows, list[str] | None]:
     return LazyTensor(path, name), as_texts(listed_ids) if isinstance(listed_ids, list) else None
 
 
+class MappedTensor:
+    """Rows of a tensor in a file of torch.save."""
+
+    def __init__(self, path: Path, name: str, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.shape = tuple(tensor.shape)
+        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+            raise FeatureError(f"{path}: {name} is {describe(tensor)}, expected dense real numbers")
+
+    def __getitem__(self, rows: Sequence[int], /) -> npt.NDArray[np.float32]:
+        return self.tensor[rows].float().numpy()
+
+
+def read_torch(path: Path) -> tuple[Rows, list[str] | None]:
+    """A tensor, or one of several by name; its ids are another one (numbers), or a list."""
+    try:
+        content = load_without_code(path, mapped=True)
+    except PickledCodeError as error:
+        raise FeatureError(
+            f"{path} cannot be read as {path.suffix}: {error}. Save tensors: torch.save({{'features': features, 'ids': "
+            "ids}, FILE)"
+        ) from error
+    if isinstance(content, Tensor):
+        return MappedTensor(path, "it", content.detach()), None
+    if not isinstance(content, Mapping):
+        raise FeatureError(f"{path} holds {describe(content)}, expected a tensor, or tensors by name")
+    tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
+    name = choose({name: tuple(value.shape) for name, value in tensors.items()}, path)
+    ids = next((content[key] for key in ID_NAMES if key in content and key != name), None)
+    if isinstance(ids, Tensor):
+        ids = ids.flatten().tolist()
+    return MappedTensor(path, name, tensors[name]), as_texts(ids) if isinstance(ids, list | tuple) else None
+
+
 def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
     """A column of lists of one length, copied row group by row group to a temporary file, whose rows can be mapped."""
     try:
@@ -300,6 +334,8 @@ READERS: dict[str, Callable[[Path], tuple[Rows, list[str] | None]]] = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".safetensors": read_safetensors,
+    ".pt": read_torch,
+    ".pth": read_torch,
     ".parquet": read_parquet,
 }
 
