@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from preimage.analyses.attributes import Hue
 from preimage.analyses.detail import Detail, cosine_transform, frequencies, share_kept
 from preimage.analyses.perturbation import MEAN
 from preimage.analyses.place import ESTIMATOR, Place, estimate_shift, move
@@ -434,6 +435,20 @@ def test_equal_images_are_named_alike(pictures: tuple[list[str], Tensor]) -> Non
     assert (own["top1"], own["top5"]) == (1, 1)
     assert own["probability"] == row(finding, condition="photograph")["probability"]
     assert "itself" not in str(own["classifier"])
+
+
+def test_classes_have_their_names() -> None:
+    from skimage.data import cat, coffee
+
+    both = [torch.from_numpy(picture()[:300, -400:].copy()).permute(2, 0, 1) / 255 for picture in (cat, coffee)]
+    images = F.interpolate(torch.stack(both), (SIZE, SIZE), mode="bilinear", antialias=True)
+    inverter = Everything()
+    (sheet,) = asked(Class(("efficientnet_lite0",)), inverter, (["cat", "coffee"], images)).sheets
+    assert [caption.splitlines()[1].partition(":")[0] for caption in sheet.captions] == ["Egyptian cat", "espresso"]
+    (sheet,) = asked(Hue(degrees=(0,)), inverter, (["cat", "coffee"], images)).sheets
+    assert {caption.splitlines()[1].partition(",")[0] for caption in sheet.captions} == {
+        "0°: Egyptian cat", "0°: espresso",
+    }  # fmt: skip
 
 
 def test_a_grey_picture_is_named_less_surely(pictures: tuple[list[str], Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +17,8 @@ from preimage.errors import SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import COLOURLESS, ab, wilson
+from preimage.networks import NETWORKS
+from preimage.networks.classes import class_names
 from preimage.representations import ModuleLayer, get_representation
 
 CLASSIFIER = "efficientnet_lite0.prob"  # where the inverted network has no class probabilities of its own
@@ -45,7 +47,7 @@ class Hue(Analysis):
             raise SettingsError(f"a turn of {near[0]:g}° counts as none: take 0, or more than {NEAR:g}°")
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
-        classify, classifier = classifier_of(inverter)
+        classifier = classifier_of(inverter)
         chosen = on_circle(images.cpu()).abs().mean(dim=(1, 2)).argsort(descending=True)[: self.photographs]
         before = inverted(inverter, encoded(inverter.representation, images)).cpu()
         columns: dict[str, Tensor] = {}
@@ -54,7 +56,7 @@ class Hue(Analysis):
         for turn in dict.fromkeys(self.degrees):
             turned = turn_hue(images, turn)
             pictures = inverted(inverter, encoded(inverter.representation, turned)).cpu() if turn % 360 else before
-            probability, predicted = classify(turned).cpu().max(dim=1)
+            probability, predicted = classifier.probabilities(turned).cpu().max(dim=1)
             turned = turned.cpu()
             columns |= {f"{turn:g}°": turned[chosen], f"{turn:g}°, reconstruction": pictures[chosen]}
             wanted = ab(turned)
@@ -70,11 +72,11 @@ class Hue(Analysis):
         table = summarise(records, ["degrees"], ["colour_error", "grey_error", "confidence"])
         for row in table:
             row["hue_shift"], row["hue_shift_sem"] = mean_turn(turns[float(row["degrees"])])
-        captions = [caption(ids[place], records) for place in chosen.tolist()]
+        captions = [caption(ids[place], records, classifier) for place in chosen.tolist()]
         return Finding(
             self.name,
             self.question,
-            f"{shifts_in_words(table)} {errors_in_words(table)} {classes_in_words(records, table, classifier)}",
+            f"{shifts_in_words(table)} {errors_in_words(table)} {classes_in_words(records, table, classifier.name)}",
             with_dashes(table),
             records,
             [shift_plot(table), error_plot(table)],
@@ -134,10 +136,11 @@ def classes_in_words(records: Sequence[Record], table: Sequence[Record], classif
     )
 
 
-def caption(one: str, records: Sequence[Record]) -> str:
+def caption(one: str, records: Sequence[Record], classifier: Classifier) -> str:
     """A photograph and what it is taken for under every hue."""
     said = [
-        f"{record['degrees']:g}°: class {record['class']}, {chance_in_words(float(record['confidence']))}"
+        f"{record['degrees']:g}°: {classifier.class_name(int(record['class']))}, "
+        f"{chance_in_words(float(record['confidence']))}"
         for record in records
         if record["id"] == one
     ]
@@ -165,22 +168,33 @@ def error_plot(table: Sequence[Record]) -> Plot:
 # --- what is done to photographs, and asked of them -------------------------------------------------------------------
 
 
-def classifier_of(inverter: Inverter) -> tuple[Callable[[Tensor], Tensor], str]:
-    """Images (N, 3, S, S) -> class probabilities (N, K), by the inverted network itself if it has any; and its name.
+@dataclass(frozen=True)
+class Classifier:
+    """A layer that gives class probabilities."""
+
+    layer: Representation
+    name: str
+    network: str
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Images (N, 3, S, S) -> class probabilities (N, K)."""
+        return encoded(self.layer, resized(images, self.layer.image_size))
+
+    def class_name(self, number: int) -> str:
+        return class_names()[number] if self.network in NETWORKS else f"class {number}"
+
+
+def classifier_of(inverter: Inverter) -> Classifier:
+    """The inverted network itself if it gives class probabilities, else another one.
 
     Of an autoencoder it is the network as it was: the trained one classifies no more.
     """
     own = inverter.origin.uncached
     if isinstance(own, ModuleLayer) and "prob" in dict(own.module.named_children()):
-        layer: Representation = ModuleLayer(own.module, "prob", own.preprocessing)
-        name = f"{own.name.partition('.')[0]}, the network that was inverted"
-    else:
-        layer, name = get_representation(CLASSIFIER), CLASSIFIER
-
-    def classify(images: Tensor) -> Tensor:
-        return encoded(layer, resized(images, layer.image_size))
-
-    return classify, name
+        network = own.name.partition(".")[0]
+        layer = ModuleLayer(own.module, "prob", own.preprocessing)
+        return Classifier(layer, f"{network}, the network that was inverted", network)
+    return Classifier(get_representation(CLASSIFIER), CLASSIFIER, CLASSIFIER.partition(".")[0])
 
 
 def turn_hue(images: Tensor, degrees: float) -> Tensor:

@@ -25,6 +25,7 @@ from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mea
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import wilson
 from preimage.networks import NETWORKS, has_weights, load_network, on_device
+from preimage.networks.classes import class_names
 from preimage.networks.weights import fingerprint
 from preimage.representations import REPRESENTATIONS, get_representation
 
@@ -249,7 +250,7 @@ def in_words(one: str, place: int, verdicts: Mapping[str, Mapping[str, Tensor]])
     """A caption: the class of a photograph, and how likely and in which place it is for the reconstruction."""
     before, after = ({key: float(own[place]) for key, own in verdicts[c].items()} for c in (PHOTOGRAPH, KEPT))
     return (
-        f"{one}\nclass {before['class']:.0f}: {chance_in_words(before['probability'])}\n"
+        f"{one}\n{class_names()[int(before['class'])]}: {chance_in_words(before['probability'])}\n"
         f"now {chance_in_words(after['probability'])}, place {after['place']:.0f}"
     )
 
