@@ -276,7 +276,7 @@ def test_the_classes_of_the_most_colourful_stand_beside_them(images: Tensor) -> 
     (sheet,) = ask("hue", torch.cat([images[:1].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1), images[1:]]),
                    photographs=3).sheets  # fmt: skip
     assert "astronaut" not in "".join(sheet.captions)  # made grey
-    assert all(caption.count("class ") == 3 and caption.count(" %") == 3 for caption in sheet.captions)
+    assert all(caption.count("°: ") == 3 and caption.count(" %") == 3 for caption in sheet.captions)
 
 
 def test_the_mean_of_turns_goes_round_the_circle() -> None:
