@@ -139,3 +139,19 @@ def test_a_known_network_runs_only_to_its_layer() -> None:
     ModuleLayer(network, "stage2", Preprocessing(64)).encode(torch.rand(1, 3, 64, 64))
     handle.remove()
     assert reached == []
+
+
+def test_class_scores_are_drawn_as_bars_of_the_likeliest_classes() -> None:
+    """Bars of five classes: the first, which is sure, as wide as the picture, the others a line."""
+    layer = get_representation("efficientnet_lite0.logits")
+    scores = torch.zeros(1, 1000)
+    scores[0, 285] = 50.0
+    drawn = layer.draw(scores)
+    assert drawn is not None
+    widths = [int((row > 0.5).sum()) for row in drawn[0, 0]]
+    assert max(widths[: len(widths) // 5]) > 0.9 * drawn.shape[3]
+    assert max(widths[len(widths) // 5 :]) < 0.5 * drawn.shape[3]
+
+
+def test_other_layers_have_no_picture() -> None:
+    assert get_representation("efficientnet_lite0.pool").draw(torch.rand(1, 1280)) is None

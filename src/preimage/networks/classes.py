@@ -9,8 +9,35 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+SHOWN = 5
+
 
 @cache
 def class_names() -> list[str]:
     """Their names, in the order of the networks' outputs; two occur twice (crane, maillot)."""
     return files("preimage.networks").joinpath("classes.txt").read_text(encoding="utf-8").splitlines()
+
+
+def draw_classes(probabilities: Tensor, size: int) -> list[Image.Image]:
+    """The likeliest classes of each row of probabilities (N, 1000), in words over bars, on pictures of size x size."""
+    return [draw_bars(dict(zip(*likeliest(row), strict=True)), size) for row in probabilities]
+
+
+def likeliest(probabilities: Tensor) -> tuple[list[str], list[float]]:
+    values, numbers = probabilities.topk(SHOWN)
+    return [class_names()[number] for number in numbers.tolist()], values.tolist()
+
+
+def draw_bars(shares: dict[str, float], size: int) -> Image.Image:
+    picture = Image.new("RGB", (size, size))
+    pen = ImageDraw.Draw(picture)
+    row, margin = size / SHOWN, size / 32
+    font = ImageFont.load_default(size / 16)
+    for place, (name, share) in enumerate(shares.items()):
+        top = place * row + margin
+        pen.text((margin, top), f"{name} {100 * share:.0f} %", "white", font)
+        pen.rectangle((margin, top + row / 2, margin + (size - 2 * margin) * share, top + row / 2 + margin), "white")
+    return picture

@@ -11,12 +11,15 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from preimage.errors import FeatureError, ImageError, UnknownNameError, WeightsError
+from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_images
 from preimage.networks import NETWORKS, device_of, load_network, on_device
+from preimage.networks.classes import class_names, draw_classes
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint
 
@@ -112,6 +115,13 @@ class KnownLayer(ModuleLayer):
     @property
     def structure(self) -> list[str]:
         return []
+
+    def draw(self, features: Tensor) -> Tensor | None:
+        """Of class scores and probabilities the likeliest classes, in words."""
+        if features.shape[1:] != (len(class_names()),):
+            return None
+        probabilities = features.cpu() if self.layer == "prob" else features.cpu().softmax(dim=1)
+        return to_tensor([np.asarray(one) for one in draw_classes(probabilities, self.image_size)])
 
 
 def check_layer(module: nn.Module, layer: str) -> None:
