@@ -13,7 +13,7 @@ from preimage.errors import FeatureError, UnknownNameError, WeightsError
 from preimage.networks import load_network
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import check_hash, fingerprint, load_into, read_state_dict
-from preimage.representations import ModuleLayer
+from preimage.representations import ModuleLayer, get_representation
 
 FED = Preprocessing(image_size=16)
 
