@@ -387,7 +387,7 @@ def run(crops: Path, thumbnails: Array, photos: Photos, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp("saved")
     file = write_npz(folder / "f", thumbnails, photos.ids)
     overrides = ["representation.image_size=32", "training.steps=40", "training.batch_size=8", "decoder.width=0.05"]
-    preimage.api.train_saved(file, crops, folder / "run", overrides=overrides, device="cpu")
+    preimage.api.train(None, crops, folder / "run", features=file, overrides=overrides, device="cpu")
     return folder / "run"
 
 
@@ -415,7 +415,7 @@ def test_a_run_is_evaluated_on_what_it_held_out_and_on_other_saved_pairs(
     np.save(tmp_path / "others.npy", thumbnails[:3])
     assert preimage.api.evaluate(run, folder, features=tmp_path / "others.npy").n == 3
     np.save(tmp_path / "others.npy", thumbnails[:3, :7])
-    with pytest.raises(FeatureError, match="features of 7, but the inverter was trained on 48"):
+    with pytest.raises(FeatureError, match="features of 7, but those to learn from are of 48"):
         preimage.api.evaluate(run, folder, features=tmp_path / "others.npy")
     assert preimage.api.evaluate(run, described="what it held out").images == "what it held out"
     with pytest.raises(SettingsError, match="are those of its training"):
@@ -471,7 +471,9 @@ def test_a_run_is_compared_and_reported_on_what_it_was_not_trained_on(run: Path,
 def test_pictures_cannot_be_changed_where_features_are_saved(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", thumbnails)
     with pytest.raises(PreimageError, match=r"leave augmentation\.flip=false"):
-        preimage.api.train_saved(tmp_path / "f.npy", crops, tmp_path / "run", overrides=["augmentation.flip=true"])
+        preimage.api.train(
+            None, crops, tmp_path / "run", features=tmp_path / "f.npy", overrides=["augmentation.flip=true"]
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -483,9 +485,10 @@ def test_a_row_belongs_to_one_photograph_only(crops: Path, thumbnails: Array, tm
     for index, file in enumerate(sorted(crops.iterdir())):
         Image.new("RGB", (32, 32), (index, 0, 0)).save(others / file.name)
     with pytest.raises(PreimageError, match="is a photograph to train on and another one for validation"):
-        preimage.api.train_saved(
-            tmp_path / "f.npy", crops, tmp_path / "run", validation=others, overrides=["representation.image_size=32"]
-        )
+        preimage.api.train(
+            None, crops, tmp_path / "run", features=tmp_path / "f.npy", validation=others,
+            overrides=["representation.image_size=32"],
+        )  # fmt: skip
 
 
 def test_runs_that_share_no_photograph_are_not_compared(
@@ -603,7 +606,9 @@ def test_maps_in_parquet_become_vectors(tmp_path: Path) -> None:
 
 def train_one_step(file: Path, crops: Path, run: Path, *more: str) -> None:
     overrides = ["representation.image_size=32", "training.steps=1", "training.batch_size=8", "decoder.width=0.05"]
-    preimage.api.train_saved(file, crops, run, overrides=[*overrides, *more], device="cpu", should_stop=lambda: True)
+    preimage.api.train(
+        None, crops, run, features=file, overrides=[*overrides, *more], device="cpu", should_stop=lambda: True
+    )
 
 
 def test_saved_features_are_kept_on_disk_only_once(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
@@ -627,9 +632,10 @@ def test_a_training_opens_its_features_once(
 def test_a_run_of_saved_pairs_can_be_stopped_and_resumed(crops: Path, thumbnails: Array, tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", thumbnails)
     overrides = ["representation.image_size=32", "training.steps=6", "training.batch_size=8", "decoder.width=0.05"]
-    preimage.api.train_saved(
-        tmp_path / "f.npy", crops, tmp_path / "run", overrides=overrides, device="cpu", should_stop=lambda: True
-    )
+    preimage.api.train(
+        None, crops, tmp_path / "run", features=tmp_path / "f.npy", overrides=overrides, device="cpu",
+        should_stop=lambda: True,
+    )  # fmt: skip
     assert Run.open(tmp_path / "run").step == 1
     np.save(tmp_path / "others.npy", 2 * thumbnails)
     (tmp_path / "f.npy").rename(tmp_path / "moved.npy")

@@ -63,7 +63,7 @@ from preimage.pairs import EncodedPhotos
 from preimage.representations import DOORS, REPRESENTATIONS, ModuleLayer, SavedFeatures, get_representation, is_door
 from preimage.representations.modules import ModuleDoor
 from preimage.representations.network import outputs_of
-from preimage.representations.saved import PREFIX
+from preimage.representations.saved import PREFIX, check_like
 from preimage.runs import HELD_OUT_IN_WORDS, Reporter, Run, Start
 from preimage.training import BUDGETS
 
@@ -142,10 +142,11 @@ def run_of(inverter: str | Path | Inverter) -> Run | None:
 
 
 def train(
-    preset: str,
+    preset: str | None,
     images: Sources,
     run: str | Path,
     *,
+    features: str | Path | None = None,
     validation: Sources = (),
     start_from: str | Path | None = None,
     overrides: Iterable[str] = (),
@@ -157,41 +158,21 @@ def train(
     """Train an inverter on photographs into a new run folder.
 
     `preset` names the settings to start from; `overrides` are texts such as `"training.minutes=30"`. `start_from` is a
-    trained inverter, as `load_inverter` knows it, whose decoder and weights are the first ones. Raises `PreimageError`
-    with advice for anything a caller can mend.
+    trained inverter, as `load_inverter` knows it, whose decoder and weights are the first ones.
+
+    With `features`, a file of those that someone else computed of the photographs, there is no preset (None), and no
+    encoder is used; a tenth of the photographs is held out for validation (`photos.held_out`), unless some are given.
+
+    Raises `PreimageError` with advice for anything a caller can mend.
     """
     overrides = list(overrides)
-    settings, start = started_from(
-        start_from, training_settings(preset, images, validation, overrides, seed), overrides
-    )
-    return runs.train(settings, run, start=start, device=device, reporter=reporter, should_stop=should_stop)
-
-
-def train_saved(
-    features: str | Path,
-    images: Sources,
-    run: str | Path,
-    *,
-    validation: Sources = (),
-    start_from: str | Path | None = None,
-    overrides: Iterable[str] = (),
-    seed: int = 0,
-    device: str | None = None,
-    reporter: Reporter | None = None,
-    should_stop: Callable[[], bool] = never,
-) -> Run:
-    """Train an inverter of features that someone else computed, on the photographs they belong to; no encoder is used.
-
-    A tenth of the photographs is held out for validation (`photos.held_out`), unless some are given.
-    """
-    tables: dict[str, Any] = {
-        "representation": {"name": PREFIX + Path(features).name, "file": str(Path(features).expanduser().absolute())},
-        "photos": {"train": absolute(images), "validation": absolute(validation), "held_out": HELD_OUT},
-        "augmentation": {"flip": False, "min_scale": 1.0},
-        "seed": seed,
-    }
-    overrides = list(overrides)
-    settings, start = started_from(start_from, make_settings(tables, overrides), overrides)
+    if preset is not None and features is None:
+        wanted = training_settings(preset, images, validation, overrides, seed)
+    elif features is not None and preset is None:
+        wanted = saved_settings(features, images, validation, overrides, seed)
+    else:
+        raise SettingsError("give a preset, or None and a file of features")
+    settings, start = started_from(start_from, wanted, overrides)
     return runs.train(settings, run, start=start, device=device, reporter=reporter, should_stop=should_stop)
 
 
@@ -278,6 +259,19 @@ def training_settings(
             tables["training"].pop(budget, None)
     tables["photos"] = {"train": absolute(images), "validation": absolute(validation)}
     return from_anywhere(make_settings(tables | {"seed": seed}, overrides))
+
+
+def saved_settings(
+    features: str | Path, images: Sources, validation: Sources, overrides: Iterable[str], seed: int
+) -> Settings:
+    """The settings of a training on saved features."""
+    tables: dict[str, Any] = {
+        "representation": {"name": PREFIX + Path(features).name, "file": str(Path(features).expanduser().absolute())},
+        "photos": {"train": absolute(images), "validation": absolute(validation), "held_out": HELD_OUT},
+        "augmentation": {"flip": False, "min_scale": 1.0},
+        "seed": seed,
+    }
+    return make_settings(tables, overrides)
 
 
 def from_anywhere(settings: Settings) -> Settings:
@@ -565,15 +559,6 @@ def judged_pairs(
     if features is not None or held_out is None:
         raise SettingsError("name the photographs that the features belong to, by --images")
     return judged, held_out, train_photos
-
-
-def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
-    """Raise `FeatureError` unless features can be of the same encoder as those an inverter was trained on."""
-    if judged.shape != trained.shape:
-        sizes = [" x ".join(map(str, each.shape)) for each in (judged, trained)]
-        raise FeatureError(f"{judged.file} holds features of {sizes[0]}, but the inverter was trained on {sizes[1]}")
-    if judged.encoder and trained.encoder and judged.encoder != trained.encoder:
-        raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
 
 
 def without(photos: Photos, train_photos: Photos) -> Photos:

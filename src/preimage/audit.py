@@ -31,6 +31,7 @@ from preimage.pairs import EncodedPhotos
 from preimage.plain import plus_minus
 from preimage.randomness import check_seed
 from preimage.representations import SavedFeatures
+from preimage.representations.saved import check_like
 from preimage.runs import examples, split
 from preimage.training import TrainingSettings, TrainingState
 
@@ -238,8 +239,7 @@ def open_material(
     tested = own
     if test_features is not None and test_images is not None:
         tested = SavedFeatures(test_features, settings.image_size)
-        if tested.shape != own.shape:
-            raise FeatureError(f"{features} holds features of shape {own.shape}, but {test_features} of {tested.shape}")
+        check_like(tested, own)
         train, test = photos, tested.match(Photos.open(test_images, settings.image_size, fit))
     else:
         if len(photos) < FEWEST_TRAIN + FEWEST_TEST:

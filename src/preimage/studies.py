@@ -30,7 +30,7 @@ from preimage.api import (
     run_of,
     slow_baselines,
 )
-from preimage.config import WEIGHTS_KEYS, settings_for, split_override
+from preimage.config import parse_override, settings_for, split_override
 from preimage.errors import ImageError, RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
 from preimage.evaluation import evaluate as evaluate_contenders
@@ -88,9 +88,9 @@ class Trial:
         found = {}
         for override in self.overrides:
             whom, rest = split_override(override)
-            key, _, value = rest.partition("=")
-            if whom in NETWORKS and key.strip() in WEIGHTS_KEYS:
-                found[whom] = value.strip()
+            section, key, value = parse_override(rest)
+            if whom in NETWORKS and key == "weights" and section in ("", "representation"):
+                found[whom] = value
         return found
 
     def load(self, name: str | Path | Inverter) -> dict[str, Inverter]:

@@ -266,9 +266,10 @@ def test_dropout_is_the_same_after_resuming(crops: Path, tmp_path: Path) -> None
     overrides = ["representation.image_size=32", *TINY[1:], "training.steps=6"]
 
     def train(name: str, should_stop: Callable[[], bool]) -> Run:
-        return api.train_saved(
-            tmp_path / "vectors.npy", crops, tmp_path / name, overrides=overrides, device="cpu", should_stop=should_stop
-        )
+        return api.train(
+            None, crops, tmp_path / name, features=tmp_path / "vectors.npy", overrides=overrides, device="cpu",
+            should_stop=should_stop,
+        )  # fmt: skip
 
     whole, parts = train("whole", never), train("parts", iter([False, False, True]).__next__)
     assert parts.step == 3

@@ -92,19 +92,10 @@ def train(
                 raise SettingsError(f"to train, name {', '.join(missing)} too; or --resume a run")
             assert run is not None
             overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
-            options: dict[str, Any] = {
-                "validation": val,
-                "start_from": start_from,
-                "overrides": overrides,
-                "seed": seed,
-                "device": device,
-                "reporter": reporter,
-                "should_stop": stop,
-            }
-            if features is not None:
-                result = api.train_saved(features, images, run, **options)
-            else:
-                result = api.train(str(preset), images, run, **options)
+            result = api.train(
+                preset, images, run, features=features, validation=val, start_from=start_from, overrides=overrides,
+                seed=seed, device=device, reporter=reporter, should_stop=stop,
+            )  # fmt: skip
     if not speaks_for_all():
         return
     total = result.settings.training.steps

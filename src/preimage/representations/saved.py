@@ -599,6 +599,15 @@ def check_encoder(table: Table, representation: Representation) -> None:
     raise FeatureError(f"{table.file} was encoded with {words}: encode again as the inverter reads it")
 
 
+def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
+    """Raise `FeatureError` unless features can be of the same encoder as those that something was trained on."""
+    if judged.shape != trained.shape:
+        sizes = [" x ".join(map(str, each.shape)) for each in (judged, trained)]
+        raise FeatureError(f"{judged.file} holds features of {sizes[0]}, but those to learn from are of {sizes[1]}")
+    if judged.encoder and trained.encoder and judged.encoder != trained.encoder:
+        raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
+
+
 def check_finite(table: Table, rows: dict[str, int]) -> None:
     """Raise `FeatureError` where a row that is going to be used holds NaN or infinity."""
     names = {row: own for own, row in rows.items()}
