@@ -39,7 +39,7 @@ def test_an_error_that_was_null_in_a_file_is_none() -> None:
 
 @pytest.mark.parametrize("kind", ["bars", "line"])
 def test_intervals_and_the_level_are_redrawn_from_the_folder(kind: str, tmp_path: Path) -> None:
-    plot = Plot("", "", "share", SHARES, kind, ["a", "b"], level=0.05, level_name="chance")  # type: ignore[arg-type]
+    plot = Plot("", "share", SHARES, kind, ["a", "b"], level=0.05, level_name="chance")  # type: ignore[arg-type]
     Finding("shares", "", "found.", plots=[plot]).save(tmp_path)
     (file,) = (tmp_path / "shares").glob("plot-*.png")
     before = file.read_bytes()
@@ -51,7 +51,7 @@ def test_intervals_and_the_level_are_redrawn_from_the_folder(kind: str, tmp_path
 @pytest.mark.parametrize("kind", ["bars", "line"])
 def test_a_level_is_drawn(kind: str, tmp_path: Path) -> None:
     for name, level in (("with", 0.5), ("without", None)):
-        Plot("", "", "share", SHARES, kind, ["a", "b"], level=level, level_name="chance").draw(tmp_path / f"{name}.png")  # type: ignore[arg-type]
+        Plot("", "share", SHARES, kind, ["a", "b"], level=level, level_name="chance").draw(tmp_path / f"{name}.png")  # type: ignore[arg-type]
     drawn, plain = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("with", "without"))
     assert (drawn != plain).any()
 
@@ -60,7 +60,7 @@ def test_a_level_is_drawn(kind: str, tmp_path: Path) -> None:
 def test_dollars_in_a_name_are_no_mathematics(kind: str, tmp_path: Path) -> None:
     name = "price_$5_or_$_.jpg"
     figures.sheet({name: torch.zeros(1, 3, 8, 8)}, tmp_path / "sheet.png", captions=[name])
-    Plot("", "", "share", SHARES | {name: SHARES["first"]}, kind, ["a", "b"]).draw(tmp_path / "plot.png")  # type: ignore[arg-type]
+    Plot("", "share", SHARES | {name: SHARES["first"]}, kind, ["a", "b"]).draw(tmp_path / "plot.png")  # type: ignore[arg-type]
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, draw: Callable[[Path], None]) -> Axes:

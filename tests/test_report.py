@@ -86,9 +86,9 @@ def test_places_of_photographs_are_not_on_a_page(tmp_path: Path) -> None:
 def block(tmp_path: Path, rows: int = 2) -> Block:
     table: list[Record] = [{"condition": str(i), "n": 20, "top1": 0.5, "top1_sem": 0.1} for i in range(rows)]
     series = {"first": [(0.0, 0.5, (0.4, 0.6))], "among 5": [(0.0, 0.9, (0.8, 1.0))]}
-    plot = Plot("", "distance in", "share found", series, "bars", ["hog, grey"], level=0.05, level_name="chance")
+    plot = Plot("distance in", "share found", series, "bars", ["hog, grey"], level=0.05, level_name="chance")
     pictures = torch.rand(3, 3, 8, 8)
-    sheet = Sheet("", {"photograph": pictures, "difference": pictures}, ["a", "b", "c"])
+    sheet = Sheet({"photograph": pictures, "difference": pictures}, ["a", "b", "c"])
     Finding("one", "Is it?", "It is.", table, table, [plot], [sheet]).save(tmp_path)
     return finding_block(tmp_path / "one")
 

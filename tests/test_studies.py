@@ -320,9 +320,9 @@ def test_an_autoencoders_file_keeps_no_regression_on_features_it_does_not_have(
 
 
 def test_plots_of_many_lines_are_not_joined() -> None:
-    plot = Plot("", "", "", {"a": [], "b": []})
+    plot = Plot("", "", {"a": [], "b": []})
     assert joined_plot(["first", "second"], [plot, plot]) is None
-    single = Plot("", "", "", {"a": [(0.0, 1.0, 0.1)]}, "bars", ["x"])
+    single = Plot("", "", {"a": [(0.0, 1.0, 0.1)]}, "bars", ["x"])
     assert joined_plot(["first", "second"], [single, replace(single, groups=["y"])]) is None
     both = joined_plot(["first", "second"], [single, single])
     assert both is not None

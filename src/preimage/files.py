@@ -41,7 +41,7 @@ def replace(file: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A file to write to in here, which takes the place of `file` when all has gone well.
+    """A file to write to in here, which takes the place of `file` when all has gone well; its folder is made.
 
     A pipe or a device is written to, and of a link what it points to: neither is replaced itself.
     """
@@ -49,6 +49,7 @@ def replacing(file: Path) -> Iterator[Path]:
         yield file
         return
     file = file.resolve()
+    file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(file.name + ".new")
     try:
         yield beside

@@ -34,7 +34,6 @@ JOINED_ROWS = 3  # photographs on a sheet of several inverters
 class Sheet:
     """Pictures in a grid: columns of images (N, 3, H, W) by title, a caption for each row."""
 
-    title: str
     columns: dict[str, Tensor]
     captions: list[str]
 
@@ -48,7 +47,6 @@ class Plot:
     `level=0.05, level_name="chance"`. `log`: equal steps along x are equal factors.
     """
 
-    title: str
     x_label: str
     y_label: str
     series: Mapping[str, Sequence[Point]]
@@ -81,7 +79,6 @@ class Finding:
     def save(self, folder: str | Path) -> None:
         """Write everything under `folder`/NAME."""
         own = Path(folder) / self.analysis
-        own.mkdir(parents=True, exist_ok=True)
         replace_text(own / "records.csv", to_csv(self.records))
         content = {
             "analysis": self.analysis,
@@ -91,12 +88,7 @@ class Finding:
             "table": self.table,
             "plots": [asdict(plot) for plot in self.plots],
             "sheets": [
-                {
-                    "title": one.title,
-                    "file": f"sheet-{place}.png",
-                    "columns": list(one.columns),
-                    "rows": len(one.captions),
-                }
+                {"file": f"sheet-{place}.png", "columns": list(one.columns), "rows": len(one.captions)}
                 for place, one in enumerate(self.sheets)
             ],
         }
@@ -111,6 +103,7 @@ def redraw(folder: str | Path) -> list[Path]:
     folder, files = Path(folder), []
     for place, described in enumerate(read_finding(folder)["plots"]):
         file = folder / f"plot-{place}.png"
+        described.pop("title", None)  # of older findings
         Plot(**described).draw(file)
         files.append(file)
     return files
@@ -216,7 +209,7 @@ def joined_sheet(titles: Iterable[str], sheets: Sequence[Sheet]) -> Sheet | None
         title: torch.stack([sheet.columns[title][:rows] for sheet in sheets], dim=1).flatten(0, 1) for title in columns
     }
     captions = [f"{caption}\n{title}" for caption in sheets[0].captions[:rows] for title in titles]
-    return Sheet(sheets[0].title, stacked, captions)
+    return Sheet(stacked, captions)
 
 
 def summarise(records: Sequence[Record], by: Sequence[str], values: Sequence[str]) -> list[Record]:

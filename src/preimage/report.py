@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,6 @@ class Section:
 def write_page(title: str, made: str, sections: Sequence[Section], file: Path) -> None:
     """Write the page; `made` says in a line what it was made of."""
     page = render("report.html", title=title, made=without_folders(made), sections=sections)
-    file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, page)
 
 
@@ -158,11 +157,6 @@ def plot_caption(plot: Mapping[str, Any], n: str) -> str:
     dashed = f" Dashed: {plot['level_name']}, {number(plot['level'])}." if plot.get("level_name") else ""
     axes = axes_in_words(plot)
     return f"{axes[:1].upper()}{axes[1:]}.{f' {notes}.' if notes else ''}{dashed}"
-
-
-def titled(block: Block, title: str) -> Block:
-    """The same block under another title."""
-    return replace(block, title=title)
 
 
 def evaluation_block(result: Evaluation) -> Block:

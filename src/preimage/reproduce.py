@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from preimage import paper, report, studies, zoo
@@ -92,9 +92,7 @@ class Study:
         if inverter not in self.evaluations:
             self.trial.on_progress(label(inverter), 0, 1)
             result = self.trial.evaluate(inverter)
-            folder = self.folder_of(inverter)
-            folder.mkdir(parents=True, exist_ok=True)
-            replace_text(folder / "records.csv", result.records_csv())
+            replace_text(self.folder_of(inverter) / "records.csv", result.records_csv())
             self.evaluations[inverter] = result
         return self.evaluations[inverter]
 
@@ -223,15 +221,17 @@ def table(representations: Sequence[str], ordered: Sequence[Claim] = ()) -> Call
             "measured on",
         ]
         known = [name for one in representations if (name := study.stand_in(one))]
-        claimed: list[list[str]] = []
-        for name in known:
-            claimed += findings_of_the_paper(claims_on_methods(name), study.errors(name), name)
-        among = {name: study.errors(name)[UpConv.name] for name in known}
-        claimed += findings_of_the_paper(ordered, among, "all")
         note = f"{what_differs(study)} Differences are taken on the same photographs."
-        return [report.Block("", [], columns, rows, note=note), *verdicts(claimed)]
+        return [report.Block("", [], columns, rows, note=note), *verdicts(claims_shown(study, known, ordered))]
 
     return make
+
+
+def claims_shown(study: Study, known: Sequence[str], ordered: Sequence[Claim]) -> list[list[str]]:
+    """What the paper says of methods on each representation, and of the representations among each other."""
+    errors = {name: study.errors(name) for name in known}
+    rows = [row for name in known for row in findings_of_the_paper(claims_on_methods(name), errors[name], name)]
+    return rows + findings_of_the_paper(ordered, {name: own[UpConv.name] for name, own in errors.items()}, "all")
 
 
 def rows_of(study: Study, representation: str) -> list[list[str]]:
@@ -291,7 +291,7 @@ def analysis(
         for title, findings in study.analysed(name, members).items():
             for finding in findings:
                 block = report.finding_block(study.folder / file_name(title) / finding.analysis)
-                made.append(report.titled(block, f"{title}: {block.title}"))
+                made.append(replace(block, title=f"{title}: {block.title}"))
                 if title in members and not finding.reason:
                     claimed += findings_of_the_paper(claims, conditions(finding), title)
         return made + verdicts(claimed) + blocks
@@ -316,13 +316,8 @@ def error_curves(representations: Sequence[str]) -> Callable[[Study], list[repor
                 {"condition": f"{method}, the paper's (recalled)", "nre": value, "nre_sem": math.nan, "n": ""}
                 for method, value in paper.recalled(name).items()
             ]
-        claimed = [
-            row for name in known for row in findings_of_the_paper(claims_on_methods(name), study.errors(name), name)
-        ]
-        among = {name: study.errors(name)[UpConv.name] for name in known}
-        claimed += findings_of_the_paper(deeper_is_worse(known), among, "all")
         curves = layer_curves(study, "error-curves", "How does the error grow with depth?", tables)
-        return curves + verdicts(claimed) + blocks
+        return curves + verdicts(claims_shown(study, known, deeper_is_worse(known))) + blocks
 
     return make
 
@@ -398,7 +393,7 @@ def layer_curves(study: Study, name: str, question: str, tables: Mapping[str, li
         for condition in conditions
     }
     layers = list(tables)
-    plot = Plot(question, "layer", "NRE (lower is better)", series, "line", layers)
+    plot = Plot("layer", "NRE (lower is better)", series, "line", layers)
     records: list[Record] = [{"layer": layer, **row} for layer, table in tables.items() for row in table]
     finding = Finding(
         name, question, f"{len(tables)} layers, from {layers[0]} to {layers[-1]}.", records, records, [plot]

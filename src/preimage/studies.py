@@ -241,13 +241,13 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
         "mean image": "mean_image_nre",
     }
     series = {words: points(table, key) for words, key in titles.items()}
-    plot = Plot(question, "inverter", "NRE (lower is better)", series, "bars", [str(row["inverter"]) for row in table])
+    plot = Plot("inverter", "NRE (lower is better)", series, "bars", [str(row["inverter"]) for row in table])
     answer = closest(errors_by("inverter", records))
     if flattered:
         answer += (
             f" The mean image beside {', '.join(flattered)} is that of these photographs, so it errs less than others."
         )
-    finding = Finding("compare", question, answer, table, records, [plot], [Sheet(question, columns, ids)])
+    finding = Finding("compare", question, answer, table, records, [plot], [Sheet(columns, ids)])
     finding.save(Path(folder))
     return finding
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
 from preimage.analyses.recognition import chance_in_words, resized
-from preimage.analyses.retention import records_of, with_dashes
+from preimage.analyses.retention import records_of
 from preimage.errors import SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
@@ -77,10 +77,10 @@ class Hue(Analysis):
             self.name,
             self.question,
             f"{shifts_in_words(table)} {errors_in_words(table)} {classes_in_words(records, table, classifier.name)}",
-            with_dashes(table),
+            table,
             records,
             [shift_plot(table), error_plot(table)],
-            [Sheet(self.question, columns, captions)],
+            [Sheet(columns, captions)],
         )
 
 
@@ -152,7 +152,7 @@ def shift_plot(table: Sequence[Record]) -> Plot:
     read = points(table, "hue_shift")
     groups = [f"{row['degrees']:g}°" for row in table]
     x_label, y_label = "hue of the photographs turned by", "turn of the reconstructions, degrees"
-    return Plot("By how much the hue turned", x_label, y_label, {"reconstructions": read}, "bars", groups)
+    return Plot(x_label, y_label, {"reconstructions": read}, "bars", groups)
 
 
 def error_plot(table: Sequence[Record]) -> Plot:
@@ -162,7 +162,7 @@ def error_plot(table: Sequence[Record]) -> Plot:
     }
     y_label = "colour error, CIELAB units (lower is better)"
     groups = [f"{row['degrees']:g}°" for row in table]
-    return Plot("How far the colours are off", "hue of the photographs turned by", y_label, series, "bars", groups)
+    return Plot("hue of the photographs turned by", y_label, series, "bars", groups)
 
 
 # --- what is done to photographs, and asked of them -------------------------------------------------------------------

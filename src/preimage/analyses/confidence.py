@@ -77,7 +77,7 @@ class ConfidenceMap(Analysis):
             table,
             records,
             [likelihood_plot(table), coverage_plot(table), reliability_plot(found)],
-            [Sheet(self.question, shown, list(ids[:SHOWN]))],
+            [Sheet(shown, list(ids[:SHOWN]))],
         )
 
     def predicted(self, inverter: Inverter, confidence: Confidence, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -128,7 +128,7 @@ def likelihood_plot(table: Sequence[Record]) -> Plot:
     series = {"log-likelihood": points(table, "log_likelihood")}
     y_label = "log-likelihood, nats per\ncolour value (higher is better)"
     groups = [str(row["deviation"]) for row in table]
-    return Plot("How likely the errors are", "", y_label, series, "bars", groups)
+    return Plot("", y_label, series, "bars", groups)
 
 
 def coverage_plot(table: Sequence[Record]) -> Plot:
@@ -141,7 +141,7 @@ def coverage_plot(table: Sequence[Record]) -> Plot:
             (float(i), 100 * float(own[key]), 100 * float(own[f"{key}_sem"])) for i, key in enumerate(keys)
         ]
     groups = [percent(level) for level in LEVELS]
-    return Plot("Errors within the interval", "central interval", "errors within it, %", series, "bars", groups)
+    return Plot("central interval", "errors within it, %", series, "bars", groups)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,6 @@ def reliability_plot(found: Mapping[str, Reliability]) -> Plot:
     """Is the error of pixels as large as expected? Of kinds that tell pixels apart, which needs two groups."""
     ratios = {kind: own.ratios() for kind, own in found.items()}
     return Plot(
-        "Expected and actual error",
         "expected error (pixels in [0, 1])",
         "actual over expected error",
         {kind: points for kind, points in ratios.items() if len(points) > 1},

@@ -107,7 +107,7 @@ class Detail(Analysis):
         x_label = "spatial frequency, cycles per image"
         y_label = f"share of variance kept, 95 % intervals; what is below {LOWEST:g} is drawn there"
         nothing = "mean image; what reaches it is noise"
-        return Plot(self.question, x_label, y_label, series, groups=bands, level=0.0, level_name=nothing)
+        return Plot(x_label, y_label, series, groups=bands, level=0.0, level_name=nothing)
 
     def sheet(self, ids: Sequence[str], images: Tensor, own: Tensor) -> Sheet:
         """Photograph and reconstruction, whole and in their middle and fine luminance alone (around mid-grey)."""
@@ -118,7 +118,7 @@ class Detail(Analysis):
             words = f"{low:g} to {high:g} cycles" if high < math.inf else f"above {low:g} cycles"
             for title, pictures in (("photograph", images), ("reconstruction", own)):
                 columns[f"{title}, {words}"] = between(pictures[:SHOWN], low, high)
-        return Sheet(self.question, columns, list(ids[:SHOWN]))
+        return Sheet(columns, list(ids[:SHOWN]))
 
 
 def octaves(size: int) -> list[tuple[float, float]]:

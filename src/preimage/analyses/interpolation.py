@@ -56,7 +56,6 @@ class Interpolation(Analysis):
         middle = table[len(table) // 2]
         y_label = "distance from the overlay / distance of the ends"
         plot = Plot(
-            self.question,
             "share of the second photograph",
             y_label,
             {"reconstruction": points(table, "off_overlay", "share")},
@@ -69,5 +68,5 @@ class Interpolation(Analysis):
             f"{where}, the picture is {mean_in_words(middle, 'off_overlay')} of the distance between the two ends away "
             f"from their overlay (0: nothing but an overlay; {pairs} pair{'s' if pairs > 1 else ''})."
         )
-        sheet = Sheet(self.question, columns, ["\n+ ".join(pair) for pair in both[:SHOWN]])
+        sheet = Sheet(columns, ["\n+ ".join(pair) for pair in both[:SHOWN]])
         return Finding(self.name, self.question, answer, table, records, [plot], [sheet])

@@ -187,7 +187,6 @@ def compared(
     table = summarise(records, ["condition"], ["nre", "difference"])
     knows_nothing = float(table[-1]["nre"]) if MEAN in judged else None
     plot = Plot(
-        analysis.question,
         x_label,
         "NRE (lower is better)",
         {"NRE": points(table[: len(pictures)], "nre")},
@@ -197,7 +196,7 @@ def compared(
         level_name=MEAN,
     )
     shown = {"photograph": images, **pictures}
-    sheet = Sheet(analysis.question, {title: own[:SHOWN].cpu() for title, own in shown.items()}, list(ids[:SHOWN]))
+    sheet = Sheet({title: own[:SHOWN].cpu() for title, own in shown.items()}, list(ids[:SHOWN]))
     return Finding(analysis.name, analysis.question, errors_in_words(table), table, records, [plot], [sheet])
 
 

@@ -71,7 +71,7 @@ class Place(Analysis):
         shown = [KEPT, GUESS, ESTIMATOR]  # the control is tens of pixels off: it would flatten the others
         rows = {condition: [row for row in table if row["condition"] == condition] for condition in shown}
         series = {condition: points(own, "pixel_error", "shift") for condition, own in rows.items()}
-        return Plot(self.question, "true shift, pixels", "error of the estimated shift, pixels", series)
+        return Plot("true shift, pixels", "error of the estimated shift, pixels", series)
 
 
 def per_photograph(records: Sequence[Record]) -> list[Record]:

@@ -68,11 +68,11 @@ class Identity(Analysis):
                 values = {name: value.double() for name, value in values.items()}
                 records += records_of(ids, {"space": title, "condition": condition}, values)
         table = with_intervals(summarise(records, ["space", "condition"], ["top1", f"top{FEW}", "rank"]))
-        plot = identity_plot(self.question, table)
+        plot = identity_plot(table)
         return Finding(self.name, self.question, identity_answer(table), table, records, [plot])
 
 
-def identity_plot(title: str, table: Sequence[Record]) -> Plot:
+def identity_plot(table: Sequence[Record]) -> Plot:
     """Shares with their 95 % intervals, beside what chance finds."""
     series: dict[str, list[Point]] = {}
     for condition in (KEPT, CONTROL):
@@ -82,7 +82,7 @@ def identity_plot(title: str, table: Sequence[Record]) -> Plot:
     spaces = list(dict.fromkeys(str(row["space"]) for row in table))
     chance = float(table[0]["chance"])
     name = f"chance to be first ({percent(chance)}; among {FEW} {percent(min(1, FEW * chance))})"
-    return Plot(title, "distance in", "share found", series, "bars", spaces, level=chance, level_name=name)
+    return Plot("distance in", "share found", series, "bars", spaces, level=chance, level_name=name)
 
 
 def vectors(space: str, images: Tensor) -> Tensor:
@@ -210,8 +210,8 @@ class Class(Analysis):
             " ".join([*(class_answer(rows) for rows in by_judge.values()), advice(by_judge)]).strip(),
             table,
             records,
-            [class_plot(self.question, rows) for rows in by_judge.values()],
-            [Sheet(self.question, {title: own[:SHOWN] for title, own in shown.items()}, captions[seen])],
+            [class_plot(rows) for rows in by_judge.values()],
+            [Sheet({title: own[:SHOWN] for title, own in shown.items()}, captions[seen])],
         )
 
     def probabilities(self, network: str, judge: nn.Module, images: Tensor, device: torch.device) -> Tensor:
@@ -272,7 +272,7 @@ def is_marked(title: str) -> bool:
     return "(inverted itself)" in title
 
 
-def class_plot(title: str, table: Sequence[Record]) -> Plot:
+def class_plot(table: Sequence[Record]) -> Plot:
     """Of one classifier; shares with their 95 % intervals."""
     series: dict[str, list[Point]] = {
         "named first": shares(table, "top1"),
@@ -280,7 +280,7 @@ def class_plot(title: str, table: Sequence[Record]) -> Plot:
         "probability": points(table, "probability"),
     }
     groups = [str(row["condition"]) for row in table]
-    return Plot(title, "", f"class of the photograph by\n{table[0]['classifier']}, share", series, "bars", groups)
+    return Plot("", f"class of the photograph by\n{table[0]['classifier']}, share", series, "bars", groups)
 
 
 def shares(rows: Sequence[Record], name: str) -> list[Point]:

@@ -24,7 +24,6 @@ from preimage.metrics import COLOURLESS, ab
 
 KEPT = "reconstruction"
 CONTROL = "another's features"
-DASH = "\N{EN DASH}"  # in a table: there is no such number
 LIGHTNESS_SHOWN = 65.0  # CIELAB's L of a picture that shows colour alone
 FEWEST = 4  # photographs for a correlation
 GROUPS = 5  # of photographs, from the darkest to the brightest
@@ -59,23 +58,10 @@ def records_of(ids: Sequence[str], key: Record, values: Mapping[str, Tensor]) ->
     ]
 
 
-def bar_plot(title: str, y_label: str, table: Sequence[Record], value: str) -> Plot:
+def bar_plot(y_label: str, table: Sequence[Record], value: str) -> Plot:
     """A bar for each row of a table."""
     series = {value: points(table, value)}
-    return Plot(title, "", y_label, series, "bars", [str(row["condition"]) for row in table])
-
-
-def with_dashes(table: Sequence[Record]) -> list[Record]:
-    """A table for people: a value that is no number becomes a dash, a standard error that is none is left out."""
-
-    def missing(value: float | str) -> bool:
-        return isinstance(value, float) and math.isnan(value)
-
-    return [
-        {key: DASH if missing(value) else value for key, value in row.items()
-         if not (key.endswith("_sem") and missing(value))}
-        for row in table
-    ]  # fmt: skip
+    return Plot("", y_label, series, "bars", [str(row["condition"]) for row in table])
 
 
 def percent(share: float | str) -> str:
@@ -113,10 +99,10 @@ class Colour(Analysis):
             self.name,
             self.question,
             colour_answer(table),
-            with_dashes(table),
+            table,
             records,
-            [bar_plot(self.question, "error in CIELAB's a, b plane (lower is better)", table, "ab_error")],
-            [Sheet(self.question, shown, list(ids[:SHOWN]))],
+            [bar_plot("error in CIELAB's a, b plane (lower is better)", table, "ab_error")],
+            [Sheet(shown, list(ids[:SHOWN]))],
         )
 
 
@@ -199,16 +185,15 @@ class Lightness(Analysis):
             r = math.nan if row["condition"] == MEAN or len(own) < FEWEST else pearson(own, wanted)
             row |= {"correlation": r, "correlation_sem": (1 - r**2) / math.sqrt(len(own) - 1)}
         plots = [
-            bar_plot(self.question, "error of the mean level, of 255 (lower is better)", table, "level_error"),
+            bar_plot("error of the mean level, of 255 (lower is better)", table, "level_error"),
             Plot(
-                "Photographs from the darkest to the brightest",
                 "mean level of the photograph, 0 to 255",
                 "mean level of the picture, 0 to 255",
                 {"photograph": by_brightness(wanted, wanted)}
                 | {name: by_brightness(wanted, own) for name, own in levels.items()},
             ),
         ]
-        return Finding(self.name, self.question, lightness_answer(table), with_dashes(table), records, plots)
+        return Finding(self.name, self.question, lightness_answer(table), table, records, plots)
 
 
 def mean_level(images: Tensor) -> Tensor:

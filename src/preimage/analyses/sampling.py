@@ -66,10 +66,9 @@ class RandomFeatures(Analysis):
         table = summarise(records, ["condition"], ["spread", "nearest"])
         series = {"pictures": points(table, "spread")}
         y_label = "standard deviation of pixel values"
-        plot = Plot(self.question, "features from", y_label, series, "bars", list(drawn))
+        plot = Plot("features from", y_label, series, "bars", list(drawn))
         rows = min(self.samples, len(images))
         sheet = Sheet(
-            self.question,
             {f"features:\n{kind}": own[:rows].cpu() for kind, own in pictures.items()},
             [f"{one}\nsample {place + 1}" for place, one in enumerate(ids[:rows])],
         )

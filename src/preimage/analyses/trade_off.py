@@ -65,13 +65,13 @@ class TradeOff(Analysis):
             record["fitted_on"] = fitted_on[str(record["inverter"])]
         series = {str(row["inverter"]): points([row], "nre", clock) for row in table}
         x_label = f"{CLOCKS[clock]} for one image (logarithmic; lower is better)"
-        plot = Plot(self.question, x_label, "NRE (lower is better)", series, log=True)
+        plot = Plot(x_label, "NRE (lower is better)", series, log=True)
         shown = {"photograph": chosen[:SHOWN].cpu()}
         for row, (title, own) in zip(table, pictures.items(), strict=True):
             shown[f"{title}\n{duration(float(row[clock]))}"] = own[:SHOWN]
         words = [in_words(table, clock, images.device), company(fitted_on), not_measured(inverter, contenders.values())]
         answer = " ".join(filter(None, words))
-        sheet = Sheet(self.question, shown, list(ids[:SHOWN]))
+        sheet = Sheet(shown, list(ids[:SHOWN]))
         return Finding(self.name, self.question, answer, table, records, [plot], [sheet])
 
 

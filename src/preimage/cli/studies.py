@@ -217,7 +217,6 @@ def audit(
         note(f"{found} test photographs are near duplicates: {'removed' if duplicates['removed'] else 'kept'}")
     print_audit(result.content, as_json)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_page(result, output)
         note(f"page: {output}")
 

@@ -97,7 +97,6 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
     if probe is not None:
         description.probe.update(version=VERSION, feature_shape=probe.feature_shape)
         tensors |= {"probe.positions": probe.positions, "probe.features": probe.features}
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
     replace(Path(file), save(tensors, metadata={"preimage": json.dumps(asdict(description))}))
 
 
