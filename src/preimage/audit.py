@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from preimage.defences import Changed, Defence, fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
 from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream
 from preimage.interfaces import Inverter, Representation, ignore
-from preimage.inverters import MeanImage, Nearest, Ridge, UpConv
+from preimage.inverters import MeanImage, Nearest, Ridge, UpConv, make_inverter
 from preimage.metrics import COLOURLESS, distance, mean_and_sem, mean_pairwise_distance, ssim
 from preimage.pairs import EncodedPhotos
 from preimage.plain import plus_minus
@@ -48,15 +48,19 @@ PASSES = 60  # of the network over its pairs, at most
 LOOKS = 10  # how often the network is tried on the pairs it held out
 NETWORK_DEFENCES = ("noise of 1 deviations", "1 bits", "above the median or not")
 SHOWN = 6  # photographs on the page
+FITTED_ON = 2000  # photographs, of a defence
 
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """How thorough an audit is. `quick` leaves out the learning curve and the defences."""
+    """How thorough an audit is. `quick` leaves out the learning curve and the defences.
+
+    `steps` are those of a network's training, at most: by default 1500, or 600 of a quick audit.
+    """
 
     quick: bool = False
     image_size: int = 64
-    steps: int = 1500  # of a network's training, at most
+    steps: int | None = None
     width: float = 0.5  # of the network
     sizes: int = 5  # of the training sets of the learning curve
     seeds: int = 3
@@ -69,6 +73,8 @@ class AuditSettings:
     keep_duplicates: bool = False
 
     def __post_init__(self) -> None:
+        if self.steps is None:
+            object.__setattr__(self, "steps", 600 if self.quick else 1500)
         for name in ("image_size", "steps", "width", "sizes", "seeds", "max_test", "max_train", "permutations"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
@@ -89,9 +95,6 @@ class Audit:
     content: dict[str, Any]
     pictures: dict[str, Tensor]
     captions: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        return self.content
 
 
 @dataclass(frozen=True)
@@ -314,9 +317,9 @@ def labels_of(photos: Photos, file: str | Path | None) -> tuple[list[str], str]:
     return [""] * len(photos), "no labels"
 
 
-def sample_of(material: Material, count: int = 2000) -> Tensor:
+def sample_of(material: Material) -> Tensor:
     """Features of some training photographs, for defences to be fitted on."""
-    return torch.cat([batch.features for batch in material.pairs(count)])
+    return torch.cat([batch.features for batch in material.pairs(FITTED_ON)])
 
 
 # --- attackers --------------------------------------------------------------------------------------------------------
@@ -335,8 +338,7 @@ class Attack:
         pairs = replace(pairs, device=self.device)
         if name == NETWORK:
             return train_network(pairs, self.settings, seed, self.teller)
-        kinds: dict[str, type[Ridge | Nearest | MeanImage]] = {RIDGE: Ridge, NEAREST: Nearest, MEAN: MeanImage}
-        attacker: Inverter = kinds[name](pairs.representation).fit(pairs)
+        attacker = make_inverter(name, pairs.representation).fit(pairs)
         self.teller.advance(WORK[name])
         return attacker
 
@@ -346,6 +348,7 @@ class Attack:
 
 
 def network_steps(pairs: int, settings: AuditSettings) -> int:
+    assert settings.steps is not None
     return min(settings.steps, PASSES * max(1, pairs // 32))
 
 
@@ -374,11 +377,9 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
         if error < least:
             least, kept = error, {name: value.clone() for name, value in state.best.state_dict().items()}
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        return examples(stream, attacker, accelerator.device, 0)
-
     state = training.start(attacker.network, plan)
-    training.train(state, batches(), steps, plan, accelerator, on_step=lambda _: teller.advance(1), on_evaluate=look)
+    batches = examples(stream, attacker, accelerator.device, 0)
+    training.train(state, batches, steps, plan, accelerator, on_step=lambda _: teller.advance(1), on_evaluate=look)
     attacker.use(state.best)
     return attacker.restore(kept)
 

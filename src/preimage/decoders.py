@@ -214,7 +214,7 @@ def compact(shape: Shape, image_size: int) -> Table:
     side = max(shape[1:])
     steps = to_half(side, image_size) if image_size >= 16 * side else doublings(side, image_size)
     joint = rising(steps, 64)
-    return Table(((*narrowed(shape), Conv(256), Conv(256), Conv(256)),), (*joint[:-1], *blurred(joint[-1:])))
+    return Table(((*narrowed(shape), Conv(256), Conv(256), Conv(256)),), last_blurred(joint))
 
 
 def multiscale(shape: Shape, image_size: int) -> Table:
@@ -227,7 +227,7 @@ def multiscale(shape: Shape, image_size: int) -> Table:
     far, near = far_and_near(shape)
     middle = (*narrowed(shape), Conv(128, 5, 2), Conv(256, 3, 2), Conv(256), UpConv(128), UpConv(128))
     joint = (Conv(256), Conv(128), *rising(to_half(max(shape[1:]), image_size), 32))
-    return Table((far, middle, near), (*joint[:-1], *blurred(joint[-1:])))
+    return Table((far, middle, near), last_blurred(joint))
 
 
 def two_streams(shape: Shape, image_size: int) -> Table:
@@ -240,7 +240,7 @@ def two_streams(shape: Shape, image_size: int) -> Table:
     far = tuple(replace(layer, channels=max(32, layer.channels // 4)) for layer in far)
     near = (*narrowed(shape), Conv(256), Conv(256), Conv(256))
     joint = (Conv(256), *rising(doublings(max(shape[1:]), image_size), 64))
-    return Table((far, near), (*joint[:-1], *blurred(joint[-1:])))
+    return Table((far, near), last_blurred(joint))
 
 
 def smooth(shape: Shape, image_size: int) -> Table:
@@ -282,6 +282,11 @@ def rising(steps: int, narrowest: int) -> Stream:
 def blurred(layers: Stream) -> Stream:
     """The same layers, with a blur in every up-convolution."""
     return tuple(replace(layer, smooth=True) if isinstance(layer, UpConv) else layer for layer in layers)
+
+
+def last_blurred(layers: Stream) -> Stream:
+    """The same layers, with a blur in the last up-convolution."""
+    return (*layers[:-1], *blurred(layers[-1:]))
 
 
 def shortened(shape: Shape) -> tuple[Layer, ...]:

@@ -38,8 +38,13 @@ def likeness(reconstructions: Tensor, photographs: Tensor, mean: Tensor) -> Tens
 def deviations(images: Tensor, mean: Tensor) -> Tensor:
     """Unit vectors (N, D) from the mean image to images; zeros for the mean image."""
     rest = (F.adaptive_avg_pool2d(images, THUMBNAIL) - F.adaptive_avg_pool2d(mean, THUMBNAIL)).flatten(1).double()
-    length = rest.norm(dim=1, keepdim=True)
-    return torch.where(length > FLAT * math.sqrt(rest.shape[1]), rest / length.clamp(min=1e-12), 0.0)
+    return units(rest)
+
+
+def units(rows: Tensor) -> Tensor:
+    """Rows (N, D) at length 1; those that hardly differ from 0 become it."""
+    length = rows.norm(dim=1, keepdim=True)
+    return torch.where(length > FLAT * math.sqrt(rows.shape[1]), rows / length.clamp(min=1e-12), 0.0)
 
 
 def hits(alike: Tensor) -> Tensor:
@@ -125,9 +130,7 @@ class Look:
     def of(cls, images: Tensor) -> Look:
         levels = grey(images, scale=1.0, rounded=False)[:, None]
         small = F.adaptive_avg_pool2d(levels, THUMBNAIL).flatten(1)
-        small = small - small.mean(dim=1, keepdim=True)
-        length = small.norm(dim=1, keepdim=True)
-        thumbnails = torch.where(length > FLAT * THUMBNAIL, small / length.clamp(min=1e-12), 0.0)
+        thumbnails = units(small - small.mean(dim=1, keepdim=True))
         hashes = torch.where(F.adaptive_avg_pool2d(levels, (8, 9)).diff(dim=3) > 0, 1.0, -1.0)
         return cls(thumbnails, hashes.flatten(1))
 

@@ -20,6 +20,7 @@ from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mea
 from preimage.interfaces import Inverter
 from preimage.inverters.confidence import CONSTANT, GRADIENT, KINDS, LEVELS, MAP, Confidence, log_likelihood
 from preimage.metrics import mean_and_sem
+from preimage.plain import plus_minus
 
 OTHER = "map of another"  # photograph: what a map is worth that looks right and belongs elsewhere
 NORMAL = tuple(NormalDist().inv_cdf((1 + level) / 2) for level in LEVELS)
@@ -108,8 +109,7 @@ def gain(records: Sequence[Record], rival: str) -> str:
         [float(one["log_likelihood"]) for one in records if one["deviation"] == kind and "log_likelihood" in one]
         for kind in (MAP, rival)
     ]
-    mean, sem = mean_and_sem([own - other for own, other in zip(*of_kind, strict=True)])
-    return mean_in_words({"gain": mean, "gain_sem": sem}, "gain", 3, sign="+")
+    return plus_minus(*mean_and_sem([own - other for own, other in zip(*of_kind, strict=True)]), 3, sign="+")
 
 
 def answer(table: Sequence[Record], records: Sequence[Record]) -> str:

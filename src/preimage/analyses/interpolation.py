@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from preimage.analyses.perturbation import encoded, inverted
-from preimage.errors import SettingsError
+from preimage.errors import ImageError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance
@@ -36,7 +36,7 @@ class Interpolation(Analysis):
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         if len(images) < 2:
-            return Finding(self.name, self.question, reason="there is only one photograph: a pair is needed")
+            raise ImageError("there is only one photograph: a pair is needed")
         features = encoded(inverter.representation, images)
         pairs = len(images) // 2
         both = list(zip(ids[0 : 2 * pairs : 2], ids[1 : 2 * pairs : 2], strict=True))

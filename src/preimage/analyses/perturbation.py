@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.errors import SettingsError
+from preimage.errors import FeatureError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.metrics import distance, mean_pairwise_distance
@@ -71,8 +71,7 @@ class Code(Analysis):
         features = encoded(inverter.representation, images)
         if features.ndim > 2 and (features == 0).float().mean() < SPARSE and features.min() < 0:
             name = inverter.representation.name
-            reason = f"{name} is a signed map without zeros: there is no code of zeros and non-zeros in it"
-            return Finding(self.name, self.question, reason=reason)
+            raise FeatureError(f"{name} is a signed map without zeros: there is no code of zeros and non-zeros in it")
         share, dropped = self.share, dropout(features, self.share, torch.Generator().manual_seed(self.seed))
         conditions = {
             "unchanged": features,

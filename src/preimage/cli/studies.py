@@ -176,7 +176,7 @@ def audit(
     test_images: Annotated[list[str], typer.Option(help="The photographs of --test-features.")] = [],  # noqa: B006
     labels: Annotated[Path | None, typer.Option(help="Classes: CSV lines of photograph,class.")] = None,
     size: Annotated[int, typer.Option(help="Pixels: the photographs' side.")] = 64,
-    steps: Annotated[int | None, typer.Option(help="Of a network's training, at most.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of a network's training, at most: 1500, with --quick 600.")] = None,
     keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Judge on near duplicates too.")] = False,
     seed: Annotated[int, typer.Option(help="Decides the split, weights, order and noise.")] = 0,
     fit: FitOption = None,
@@ -192,7 +192,7 @@ def audit(
     settings = AuditSettings(
         quick=quick,
         image_size=size,
-        steps=(600 if quick else 1500) if steps is None else steps,
+        steps=steps,
         seed=seed,
         keep_duplicates=keep_duplicates,
     )
