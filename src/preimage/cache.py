@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from preimage.errors import SettingsError
-from preimage.interfaces import Representation, check_images
+from preimage.interfaces import Representation, Wrapped, check_images
 
 FOLDER = Path.home() / ".cache" / "preimage" / "features"
 GIGABYTES = 20.0
@@ -35,7 +35,7 @@ def cached(representation: Representation, wanted: bool | None = None) -> Repres
     return CachedRepresentation(representation) if wanted else representation
 
 
-class CachedRepresentation(Representation):
+class CachedRepresentation(Wrapped):
     """A representation that looks on disk before it computes; in all else the one it wraps. No gradient passes.
 
     At most `gigabytes` (10^9 bytes) are kept under `folder`, of all representations together; beyond that, those not
@@ -47,8 +47,7 @@ class CachedRepresentation(Representation):
         if not gigabytes > 0:
             raise SettingsError(f"a cache holds more than 0 gigabytes, got {gigabytes}")
         self.inner = inner
-        for fact in ("name", "version", "log_scale", "source", "costly", "image_size"):
-            setattr(self, fact, getattr(inner, fact))
+        self.name, self.version = inner.name, inner.version  # type: ignore[misc]
         self.root = Path(folder or FOLDER)
         self.folder = self.root / f"{inner.file_name}-{inner.fingerprint}"
         self.limit = int(gigabytes * 1e9)
@@ -72,26 +71,9 @@ class CachedRepresentation(Representation):
     def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
         return self.inner.feature_shape_at(height, width)
 
-    def brightened(self, factor: float) -> Representation | None:
-        return self.inner.brightened(factor)
-
-    def smooth(self) -> Callable[[Tensor], Tensor] | None:
-        return self.inner.smooth()
-
-    @property
-    def grid(self) -> int | None:
-        return self.inner.grid
-
-    def draw(self, features: Tensor) -> Tensor | None:
-        return self.inner.draw(features)
-
     @property
     def uncached(self) -> Representation:
         return self.inner
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.inner.settings
 
     @property
     def fingerprint(self) -> str:

@@ -94,6 +94,13 @@ class Evaluation:
         """All but the records and what was left out, as plain values."""
         return {key: value for key, value in asdict(self).items() if key not in ("records", "left_out")}
 
+    def errors(self) -> dict[str, dict[str, float]]:
+        """NRE by inverter, then photograph."""
+        found: dict[str, dict[str, float]] = {}
+        for record in self.records:
+            found.setdefault(record.inverter, {})[record.id] = record.nre
+        return found
+
     def records_csv(self) -> str:
         """The records as CSV, one line each."""
         return to_csv([asdict(record) for record in self.records])
@@ -215,12 +222,11 @@ def summarise(records: Sequence[Record], inverter: str, fitted_on: str) -> Row:
 
 def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, float, int]:
     """The NRE of one inverter less that of another on the photographs both inverted: mean, standard error, n."""
-    errors = []
+    errors = evaluation.errors()
     for name in (first, second):
-        if not (own := {record.id: record.nre for record in evaluation.records if record.inverter == name}):
-            raise UnknownNameError("inverter of this evaluation", name, (row.inverter for row in evaluation.rows))
-        errors.append(own)
-    return paired_difference(*errors)
+        if name not in errors:
+            raise UnknownNameError("inverter of this evaluation", name, errors)
+    return paired_difference(errors[first], errors[second])
 
 
 def paired_in_words(evaluation: Evaluation) -> list[str]:

@@ -28,6 +28,11 @@ from preimage.errors import FeatureError, ImageError
 ROUNDING = 1e-5  # by which pixel values may be out of range
 
 
+def short_hash(content: object, sort_keys: bool = False) -> str:
+    """A hash of plain values, as text; what has none of JSON's types is an error."""
+    return hashlib.sha256(json.dumps(content, sort_keys=sort_keys).encode()).hexdigest()[:16]
+
+
 class Representation(ABC):
     """A map from images to features (Phi in the paper). Subclasses are frozen dataclasses, their fields the settings.
 
@@ -109,8 +114,46 @@ class Representation(ABC):
     @property
     def fingerprint(self) -> str:
         """Changes whenever the features could: a hash of name, version and settings."""
-        content = json.dumps([self.name, self.version, self.settings], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return short_hash([self.name, self.version, self.settings], sort_keys=True)
+
+
+class Wrapped(Representation):
+    """A representation around another one, `inner`: what is known of it is what is known of that one."""
+
+    inner: Representation
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.inner.settings
+
+    @property
+    def image_size(self) -> int:  # type: ignore[override]
+        return self.inner.image_size
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        return self.inner.source
+
+    @property
+    def log_scale(self) -> bool:  # type: ignore[override]
+        return self.inner.log_scale
+
+    @property
+    def costly(self) -> bool:  # type: ignore[override]
+        return self.inner.costly
+
+    @property
+    def grid(self) -> int | None:
+        return self.inner.grid
+
+    def brightened(self, factor: float) -> Representation | None:
+        return self.inner.brightened(factor)
+
+    def smooth(self) -> Callable[[Tensor], Tensor] | None:
+        return self.inner.smooth()
+
+    def draw(self, features: Tensor) -> Tensor | None:
+        return self.inner.draw(features)
 
 
 @dataclass(frozen=True)

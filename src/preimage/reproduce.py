@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preimage import paper, report, studies, zoo
@@ -99,7 +99,7 @@ class Study:
     def errors(self, representation: str) -> paper.Errors:
         """Errors of its inverter, which counts as `upconv`, and of its baselines: by method, then photograph."""
         result = self.evaluated(representation)
-        found = errors_by("inverter", map(asdict, result.records))
+        found = result.errors()
         return found | {UpConv.name: found[result.rows[0].inverter]}
 
     def folder_of(self, inverter: str) -> Path:

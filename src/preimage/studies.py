@@ -222,7 +222,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
             flattered.append(title)
         contenders = [Contender(one, "") for one in dict.fromkeys([inverter, mean])]  # which may be the same
         result = evaluate_contenders(contenders, photos, "", device=trial.device)
-        errors = errors_by("inverter", map(asdict, result.records))
+        errors = result.errors()
         for one in result.records:
             if one.inverter == inverter.name:
                 own: Record = {"id": one.id, "inverter": title, "nre": one.nre, "psnr": one.psnr, "ssim": one.ssim}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
-import json
 import math
 import warnings
 from abc import abstractmethod
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from preimage.errors import FeatureError, SettingsError, UnknownNameError, WeightsError, WeightsWarning
+from preimage.interfaces import short_hash
 from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import Stamp, fingerprint, load_into, read_weights, stamp_of, values_hash
@@ -138,10 +137,9 @@ class ModuleDoor(Fed):
     def fingerprint(self) -> str:
         """Of weights, structure, layer, preprocessing and what is read of the output."""
         reading = [self.output, self.tokens, self.class_tokens, self.layout]
-        content = json.dumps(
+        return short_hash(
             [self.version, self.path, reading, asdict(self.preprocessing), repr(self.module), fingerprint(self.module)]
         )
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from preimage.errors import FeatureError, ImageError, UnknownNameError, WeightsError
 from preimage.images import to_tensor
-from preimage.interfaces import Representation, check_images
+from preimage.interfaces import Representation, check_images, short_hash
 from preimage.networks import NETWORKS, device_of, load_network, on_device
 from preimage.networks.classes import class_names, draw_classes
 from preimage.networks.preprocessing import Preprocessing
@@ -97,10 +95,9 @@ class ModuleLayer(Representation):
     @cached_property
     def fingerprint(self) -> str:
         """Of weights, structure, layer and preprocessing."""
-        content = json.dumps(
+        return short_hash(
             [self.version, self.layer, asdict(self.preprocessing), *self.structure, fingerprint(self.module)]
         )
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModuleLayer) and (self.name, self.fingerprint) == (other.name, other.fingerprint)

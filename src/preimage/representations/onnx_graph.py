@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from preimage.errors import PreimageError, SettingsError, UnknownNameError, WeightsError
+from preimage.interfaces import short_hash
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.protobuf import Messages, message_class
 from preimage.networks.weights import Stamp, file_hash, stamp_of
@@ -154,8 +154,7 @@ class OnnxGraph(Fed):
     def fingerprint(self) -> str:
         """Of the file and those that hold its weights, and of how it is fed and read."""
         reading = [self.wanted, self.tokens, self.class_tokens, self.channels_last]
-        content = json.dumps([self.version, self.graph.digest, reading, asdict(self.preprocessing)])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return short_hash([self.version, self.graph.digest, reading, asdict(self.preprocessing)])
 
 
 @lru_cache(maxsize=2)

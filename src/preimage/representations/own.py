@@ -5,10 +5,9 @@ It is what the class says, under the name that finds it again, and distrusted li
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from preimage.errors import FeatureError, SettingsError
-from preimage.interfaces import Representation
+from preimage.interfaces import Representation, Wrapped, short_hash
 from preimage.networks.weights import file_hash
 from preimage.plain import build
 from preimage.representations.foreign import Foreign, attempt
@@ -25,7 +24,7 @@ from preimage.representations.modules import import_object
 
 
 @dataclass(frozen=True, eq=False)
-class OwnRepresentation(Foreign):
+class OwnRepresentation(Wrapped, Foreign):
     """The `Representation` at an address, whose settings, facts and promises these are."""
 
     inner: Representation = field(kw_only=True)
@@ -47,10 +46,6 @@ class OwnRepresentation(Foreign):
             ) from error
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return self.inner.settings
-
-    @property
     def image_size(self) -> int:  # type: ignore[override]
         size: int = getattr(self.inner, "image_size", 0)
         return size
@@ -62,18 +57,6 @@ class OwnRepresentation(Foreign):
     @property
     def differentiable(self) -> bool:  # type: ignore[override]
         return self.inner.differentiable
-
-    @property
-    def log_scale(self) -> bool:  # type: ignore[override]
-        return self.inner.log_scale
-
-    @property
-    def costly(self) -> bool:  # type: ignore[override]
-        return self.inner.costly
-
-    @property
-    def grid(self) -> int | None:
-        return self.inner.grid
 
     def compute(self, images: Tensor) -> Any:
         images = images if self.differentiable else images.detach()
@@ -90,15 +73,6 @@ class OwnRepresentation(Foreign):
             raise FeatureError(f"{self.name} says by feature_shape_at that features are {told}, and they are {found}")
         return found
 
-    def brightened(self, factor: float) -> Representation | None:
-        return self.inner.brightened(factor)
-
-    def smooth(self) -> Callable[[Tensor], Tensor] | None:
-        return self.inner.smooth()
-
-    def draw(self, features: Tensor) -> Tensor | None:
-        return self.inner.draw(features)
-
     @cached_property
     def fingerprint(self) -> str:
         """Of name, version, settings, the content of the class's file, and its own fingerprint if it has one."""
@@ -107,7 +81,7 @@ class OwnRepresentation(Foreign):
         content = [self.name, self.inner.version, self.settings, file_hash(Path(file)) if file else ""]
         if kind.fingerprint is not Representation.fingerprint:
             content.append(self.inner.fingerprint)
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return short_hash(content, sort_keys=True)
 
 
 def own_representation(address: str, settings: Mapping[str, Any]) -> OwnRepresentation | None:

@@ -5,10 +5,8 @@ Both take images as arrays and may be slow: their features are kept on disk. Nei
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import io
-import json
 import shlex
 import subprocess
 from abc import abstractmethod
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 
 from preimage.errors import FeatureError, SettingsError
+from preimage.interfaces import short_hash
 from preimage.networks.weights import file_hash
 from preimage.representations.foreign import IMAGE_SIZE, Foreign, Layout, as_tensor, pick
 from preimage.representations.modules import import_object, required_arguments
@@ -78,8 +77,7 @@ class Program(Foreign):
             if not Path(file).is_file():
                 raise SettingsError(f"{self.name}: there is no file {file}, which `files` names")
         digests = [file_hash(file) for file in [*self.code, *map(Path, self.files)]]
-        content = json.dumps([self.version, self.name, self.settings, digests], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return short_hash([self.version, self.name, self.settings, digests], sort_keys=True)
 
 
 @dataclass(frozen=True, eq=False)

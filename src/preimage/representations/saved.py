@@ -8,7 +8,6 @@ asked for, so a file may be larger than memory.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -31,7 +30,7 @@ from torch import Tensor
 
 from preimage.errors import FeatureError, ImageError, SettingsError
 from preimage.images import SUFFIXES, Photos
-from preimage.interfaces import Representation
+from preimage.interfaces import Representation, short_hash
 from preimage.networks.weights import PickledCodeError, describe, file_hash, load_without_code
 from preimage.plain import listed
 
@@ -578,8 +577,7 @@ class SavedFeatures(Representation):
     @property
     def fingerprint(self) -> str:
         """Of the file's content, wherever it lies."""
-        content = json.dumps([self.version, self.sha256, list(self.shape), self.image_size])
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return short_hash([self.version, self.sha256, list(self.shape), self.image_size])
 
 
 def check_encoder(table: Table, representation: Representation) -> None:
