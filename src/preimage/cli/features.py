@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,7 +21,6 @@ from preimage.cli.terminal import (
     Overrides,
     app,
     as_override,
-    check_fit,
     file_names,
     note,
     open_photos,
@@ -182,7 +181,7 @@ def invert(
     features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,
     fit: FitOption = None,
     size: Annotated[
-        str, typer.Option(help="'own' size of the representation, or the photograph's 'native' one.")
+        Literal["own", "native"], typer.Option(help="That of the representation, or the photograph's.")
     ] = "own",
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
@@ -201,9 +200,7 @@ def invert(
         raise SettingsError("give either photographs or --features, not both and not neither")
     if features is not None and (size == "native" or fit is not None):
         raise SettingsError("--size native and --fit are about photographs: leave them out where --features are given")
-    if size not in ("own", "native"):
-        raise SettingsError(f"--size is 'own' or 'native', not {size!r}")
-    if size == "native" and check_fit(fit) is not None:
+    if size == "native" and fit is not None:
         raise SettingsError("--size native takes photographs as they are: leave out --fit")
     called = labels([*representation, *map(Path, run)] or ["hog"])
     if size == "native" and len(called) > 1:
@@ -229,7 +226,7 @@ def invert(
         batches = [native]
     else:
         mean = loaded[0].get(MeanImage.name)
-        fits = [check_fit(fit) or api.fit_of(name) or "crop" for name in called.values()]
+        fits = [fit or api.fit_of(name) or "crop" for name in called.values()]
         sizes = [inverter.representation.image_size for inverter in inverters.values()]
         photos = [Photos.open(images, *how).load() for how in zip(sizes, fits, strict=True)]
         tell_left_out(photos[0].left_out)

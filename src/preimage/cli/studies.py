@@ -20,7 +20,6 @@ from preimage.cli.terminal import (
     Limit,
     NamedOverrides,
     app,
-    check_fit,
     note,
     out,
     pick_device,
@@ -35,6 +34,7 @@ from preimage.errors import SettingsError
 from preimage.plain import plus_minus, to_json
 
 if TYPE_CHECKING:
+    from preimage.images import Fit
     from preimage.studies import Trial
 
 
@@ -47,7 +47,7 @@ Page = Annotated[Path, to_file("The page to write.")]
 def trial_of(
     images: list[str],
     limit: int,
-    fit: str | None,
+    fit: Fit | None,
     settings: list[str],
     device: str | None,
     baselines: Sequence[str] = (),
@@ -55,7 +55,7 @@ def trial_of(
     """What these commands have in common, as they take it, under a progress bar."""
     from preimage.studies import Trial
 
-    where, how = pick_device(device), check_fit(fit)
+    where, how = pick_device(device), fit
     with stepwise() as step:
         yield Trial(images, limit, how, where, step, settings, baselines)
 
@@ -204,7 +204,7 @@ def audit(
             test_images=test_images or None,
             labels=labels,
             settings=settings,
-            fit=check_fit(fit) or "crop",
+            fit=fit or "crop",
             device=pick_device(device),
             on_progress=step,
         )

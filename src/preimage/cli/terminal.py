@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.cells import cell_len
@@ -27,7 +27,7 @@ from preimage.plain import duration, plus_minus, to_json
 
 if TYPE_CHECKING:
     from preimage.evaluation import Evaluation
-    from preimage.images import Photos
+    from preimage.images import Fit, Photos
     from preimage.interfaces import Representation
     from preimage.runs import Reporter
 
@@ -73,9 +73,11 @@ NAMED = "Change a setting, of all or of one name or network (NAME:KEY=VALUE); re
 NamedOverrides = Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)]
 DEVICES = ("cpu", "cuda", "mps")
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default cuda where there is one.")]
-FIT = "'crop' the centre square, or squeeze the 'whole' photograph; by default as the run had it, else crop."
-FitOption = Annotated[str | None, typer.Option("--fit", help=FIT)]
+FIT = "The centre square, or all of the photograph, squeezed; by default as the run had it, else crop."
+FitOption = Annotated[Literal["crop", "whole"] | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
+Val = Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")]
+Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
 Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
 Baselines = Annotated[
     list[str],
@@ -286,19 +288,13 @@ def representation_settings(overrides: list[str]) -> dict[str, Any]:
     return plain_settings(overrides, "representation")
 
 
-def open_photos(images: list[Path], image_size: int, fit: str | None) -> Photos:
+def open_photos(images: list[Path], image_size: int, fit: Fit | None) -> Photos:
     """The photographs a user named; what is left out is told."""
     from preimage.images import Photos
 
-    photos = Photos.open(images, image_size, check_fit(fit) or "crop").load()
+    photos = Photos.open(images, image_size, fit or "crop").load()
     tell_left_out(photos.left_out)
     return photos
-
-
-def check_fit(fit: str | None) -> Any:
-    if fit not in ("crop", "whole", None):
-        raise SettingsError(f"--fit is 'crop' or 'whole', not {fit!r}")
-    return fit
 
 
 def pick_device(device: str | None) -> str:

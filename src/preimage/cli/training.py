@@ -19,11 +19,12 @@ from preimage.cli.terminal import (
     Layer,
     Name,
     Overrides,
+    Seed,
     TrainImages,
+    Val,
     app,
     as_argument,
     as_override,
-    check_fit,
     for_file,
     make_reporter,
     note,
@@ -44,7 +45,7 @@ from preimage.errors import SettingsError
 def train(
     preset: Annotated[str | None, typer.Argument(help="hog, ...: the preset to start from.")] = None,
     images: ImagesOption = [],  # noqa: B006
-    val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
+    val: Val = [],  # noqa: B006
     run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
     start_from: Annotated[
@@ -55,7 +56,7 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes, made steps by timing a few.")] = None,
     settings: Overrides = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    seed: Seed = 0,
     representation: Annotated[str | None, typer.Option("--representation", "-r", help="Instead of a preset.")] = None,
     layer: Layer = None,
     device: Device = None,
@@ -133,7 +134,7 @@ def evaluate(
             images,
             features=features,
             train_images=train_images or None,
-            fit=check_fit(fit),
+            fit=fit,
             device=pick_device(device),
             limit=limit,
             settings=representation_settings(settings),
@@ -177,7 +178,7 @@ def fit(
         images,
         output,
         settings=own,
-        fit=check_fit(fit) or "crop",
+        fit=fit or "crop",
         device=pick_device(device),
     )
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB. Next: preimage invert --run {as_argument(output)} ...")
@@ -203,7 +204,7 @@ def confidence(
             images,
             output,
             steps=steps,
-            fit=check_fit(fit),
+            fit=fit,
             settings=representation_settings(settings),
             seed=seed,
             device=pick_device(device),

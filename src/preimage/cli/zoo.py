@@ -16,7 +16,10 @@ from preimage.cli.terminal import (
     Baselines,
     Device,
     ImagesOption,
+    Limit,
     NamedOverrides,
+    Seed,
+    Val,
     app,
     make_reporter,
     note,
@@ -90,10 +93,10 @@ def results(
 def zoo_train(
     names: Names = None,
     images: ImagesOption = [],  # noqa: B006
-    val: Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")] = [],  # noqa: B006
+    val: Val = [],  # noqa: B006
     runs: RunsFolder = Path("runs"),
     settings: NamedOverrides = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Decides weights, order and augmentation.")] = 0,
+    seed: Seed = 0,
     device: Device = None,
 ) -> None:
     """Train all that ships by its presets; skips what is finished, goes on with what was begun. Ctrl-C saves first."""
@@ -170,10 +173,10 @@ def zoo_export(
 @zoo_app.command("baselines")
 def zoo_baselines(
     folder: Annotated[Path, typer.Argument(help="Folder of the files and their cards.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Which ones; by default all.")] = None,
+    names: Names = None,
     images: ImagesOption = [],  # noqa: B006
     baseline: Baselines = [],  # noqa: B006
-    limit: Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")] = 20,
+    limit: Limit = 20,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
