@@ -107,16 +107,14 @@ def described(name: str | Path) -> dict[str, Any]:
     return dict(Run.open(name).settings.representation)
 
 
-def training_time(
-    name: str, given: Mapping[str, Any] | None = None, photos: int = 10_000, device: str | None = None
-) -> str:
+def training_time(name: str, given: Mapping[str, Any] | None = None) -> str:
     """How long training an inverter would take here, in words; some steps are tried, which takes seconds.
 
     `given` settings of the representation replace the preset's.
     """
     preset = load_preset(name)
     settings = make_settings({**preset, "representation": {**preset["representation"], **(given or {})}})
-    pace, batch_size = runs.measure_pace(settings, device), settings.training.batch_size
+    pace, batch_size, photos = runs.measure_pace(settings), settings.training.batch_size, 10_000
     epochs = settings.training.epochs or runs.DEFAULT_EPOCHS
     whole = pace * epochs * photos / batch_size
     return (

@@ -537,10 +537,10 @@ def expendable() -> Iterator[None]:
         warnings.warn(f"{error}: training goes on without it", PreimageWarning, stacklevel=3)
 
 
-def measure_pace(settings: Settings, device: str | None = None) -> float:
+def measure_pace(settings: Settings) -> float:
     """Seconds that a training step would take here, tried on noise: photographs are not read."""
     representation = settings.get_representation()
-    accelerator = training.make_accelerator(device)
+    accelerator = training.make_accelerator()
     inverter = make_inverter(settings, representation)
     network = inverter.network.to(accelerator.device)
     size = representation.image_size

@@ -163,9 +163,9 @@ def expand(source: str) -> list[str]:
     """A glob -> the sorted paths it names; anything else -> itself. Raises `ImageError` where nothing is there."""
     if "://" in source:
         raise ImageError(f"{source} is an address: photographs are read from files here, or by hub:NAME")
-    text = str(Path(source).expanduser()) if not source.startswith("hub:") else source
-    if text.startswith("hub:"):
-        return [text]
+    if source.startswith("hub:"):
+        return [source]
+    text = str(Path(source).expanduser())
     places = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and not Path(text).exists() else [text]
     if not places:
         raise ImageError(f"nothing matches {text}")

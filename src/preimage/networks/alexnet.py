@@ -27,30 +27,28 @@ TORCHVISION = Preprocessing(image_size=224, mean=(0.485, 0.456, 0.406), deviatio
 
 @dataclass(frozen=True)
 class Form:
-    """What tells the variants apart: (channels, kernel, stride, padding, groups) of five convolutions, steps, input."""
+    """What tells the variants apart: (channels, kernel, stride, padding, groups) of five convolutions, and steps."""
 
     convolutions: tuple[tuple[int, int, int, int, int], ...]
     order: tuple[str, ...]  # the steps of conv1 and conv2 after the convolution
-    preprocessing: Preprocessing
 
 
 CAFFE_CONVOLUTIONS = (
     (96, 11, 4, 0, 1), (256, 5, 1, 2, 2), (384, 3, 1, 1, 1), (384, 3, 1, 1, 2), (256, 3, 1, 1, 2),
 )  # fmt: skip
 FORMS: dict[str, Form] = {
-    "bvlc": Form(CAFFE_CONVOLUTIONS, ("relu", "norm", "pool"), CAFFE),
-    "caffenet": Form(CAFFE_CONVOLUTIONS, ("relu", "pool", "norm"), CAFFE),
+    "bvlc": Form(CAFFE_CONVOLUTIONS, ("relu", "norm", "pool")),
+    "caffenet": Form(CAFFE_CONVOLUTIONS, ("relu", "pool", "norm")),
     "torchvision": Form(
         ((64, 11, 4, 2, 1), (192, 5, 1, 2, 1), (384, 3, 1, 1, 1), (256, 3, 1, 1, 1), (256, 3, 1, 1, 1)),
         ("relu", "pool"),
-        TORCHVISION,
     ),
 }
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")
 
 
 class AlexNet(nn.Sequential):
-    """Input as `FORMS[variant].preprocessing` says -> class probabilities (N, 1000). Its children are `LAYERS`.
+    """Input as `CAFFE` or `TORCHVISION` says -> class probabilities (N, 1000). Its children are `LAYERS`.
 
     With `convolutions_only` it ends at conv5: some published files hold no more.
     """

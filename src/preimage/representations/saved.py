@@ -106,16 +106,12 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
     if ids is None:
         ids, ids_from = ids_beside(path, facts)
     if ids is not None:
-        check_ids(ids, len_of(source), ids_from, path)
+        check_ids(ids, source.shape[0], ids_from, path)
     made_by = facts.get("representation")
     return Table(
         path, source, ids, ids_from, str(facts.get("fingerprint", "")), made_by if isinstance(made_by, dict) else {},
         str(facts.get("fit", "")),
     )  # fmt: skip
-
-
-def len_of(source: Rows) -> int:
-    return int(source.shape[0])
 
 
 def check_form(source: Rows, path: Path) -> None:
