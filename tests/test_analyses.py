@@ -15,7 +15,8 @@ from torch import Tensor
 
 from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.attributes import mean_turn, turn_hue, verdict
-from preimage.analyses.perturbation import MEAN, TIMES, binarise, drop_least, dropout, with_norm_of
+from preimage.analyses.conditions import MEAN
+from preimage.analyses.perturbation import TIMES, binarise, drop_least, dropout, with_norm_of
 from preimage.analyses.sampling import PHOTOGRAPHS, from_gaussian, from_histograms, rectified_gaussian
 from preimage.errors import DivergedError, PreimageError, RunError, SettingsError, UnknownNameError, WeightsError
 from preimage.findings import Finding, read_finding, redraw

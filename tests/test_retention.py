@@ -16,16 +16,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from preimage.analyses.attributes import Hue
+from preimage.analyses.conditions import CONTROL, KEPT, MEAN
 from preimage.analyses.detail import Detail, cosine_transform, frequencies, share_kept
-from preimage.analyses.perturbation import MEAN
 from preimage.analyses.place import ESTIMATOR, Place, estimate_shift, move
 from preimage.analyses.recognition import Class, Identity, ranks
-from preimage.analyses.retention import CONTROL, KEPT, Colour, Lightness
+from preimage.analyses.retention import Colour, Lightness
 from preimage.errors import SettingsError, UnknownNameError
 from preimage.findings import Analysis, Finding, Record
 from preimage.images import Photos, grey
 from preimage.interfaces import Inverter, Pairs, Representation
 from preimage.metrics import wilson
+from preimage.networks.classes import class_names
 from preimage.networks.squeezenet import SqueezeNet
 from preimage.representations import get_representation
 
@@ -509,7 +510,8 @@ def test_the_class_stands_beside_the_pictures_with_its_probability(pictures: tup
     finding = asked(Class(("efficientnet_lite0",)), Everything(), pictures)
     first = next(r for r in finding.records if r["condition"] == KEPT)
     chance = f"{100 * float(first['probability']):.0f} %"
-    assert finding.sheets[0].captions[0].endswith(f"class {first['class']}: {chance}\nnow {chance}, place 1")
+    seen = class_names()[int(first["class"])]
+    assert finding.sheets[0].captions[0].endswith(f"{seen}: {chance}\nnow {chance}, place 1")
 
 
 def test_a_classifier_without_weights_says_what_it_needs(pictures: tuple[list[str], Tensor]) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from preimage import api, studies, zoo
-from preimage.analyses.perturbation import MEAN, TIMES
+from preimage.analyses.conditions import MEAN
+from preimage.analyses.perturbation import TIMES
 from preimage.api import described, sample_files
 from preimage.errors import PreimageWarning, RunError, SettingsError, UnknownNameError
 from preimage.findings import Plot, joined_plot, read_finding

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from preimage import paper, report, studies, zoo
 from preimage.analyses import get_analysis
-from preimage.analyses.perturbation import MEAN
+from preimage.analyses.conditions import MEAN
 from preimage.api import card_of, described, is_run
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import CONTROL, Evaluation, paired

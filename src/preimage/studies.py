@@ -15,7 +15,7 @@ from torch import Tensor
 
 from preimage import report
 from preimage.analyses import ANALYSES, get_analysis
-from preimage.analyses.recognition import resized
+from preimage.analyses.conditions import resized
 from preimage.api import (
     applies,
     card_of,

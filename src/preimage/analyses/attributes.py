@@ -10,9 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import encoded, inverted
-from preimage.analyses.recognition import chance_in_words, resized
-from preimage.analyses.retention import records_of
+from preimage.analyses.conditions import encoded, inverted, records_of, resized
+from preimage.analyses.recognition import chance_in_words
 from preimage.errors import SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation

@@ -11,8 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import BATCH, SHOWN
-from preimage.analyses.retention import anothers, percent
+from preimage.analyses.conditions import BATCH, SHOWN, anothers, percent
 from preimage.errors import ImageError
 from preimage.evaluation import FAR
 from preimage.figures import heat

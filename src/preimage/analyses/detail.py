@@ -11,8 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import SHOWN
-from preimage.analyses.retention import CONTROL, KEPT, anothers, percent, reconstructed
+from preimage.analyses.conditions import CONTROL, KEPT, SHOWN, anothers, percent, reconstructed
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet
 from preimage.images import grey
 from preimage.interfaces import Inverter

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import encoded, inverted
+from preimage.analyses.conditions import encoded, inverted
 from preimage.errors import ImageError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter

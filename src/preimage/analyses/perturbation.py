@@ -10,15 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from preimage.analyses.conditions import MEAN, SHOWN, encoded, inverted, mean_of_others
 from preimage.errors import FeatureError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
-from preimage.interfaces import Inverter, Representation
+from preimage.interfaces import Inverter
 from preimage.metrics import distance, mean_pairwise_distance
 
-SHOWN = 6  # photographs on a sheet
-BATCH = 32
 LOGITS = ("logits", "fc8")  # layers that hold class scores
-MEAN = "mean of the others"  # of the other evaluated photographs: what is known without any features
 TIMES = "\N{MULTIPLICATION SIGN}"
 SPARSE = 0.02  # share of zeros from which features count as a code of zeros and non-zeros
 
@@ -148,18 +146,7 @@ def with_norm_of(features: Tensor, changed: Tensor) -> Tensor:
     return scaled
 
 
-# --- shared by analyses -----------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def encoded(representation: Representation, images: Tensor) -> Tensor:
-    """Features (N, ...) of images, batch by batch."""
-    return torch.cat([representation.encode(part) for part in torch.split(images, BATCH)])
-
-
-def inverted(inverter: Inverter, features: Tensor) -> Tensor:
-    """Reconstructions (N, 3, S, S), batch by batch."""
-    return torch.cat([inverter.invert(part) for part in torch.split(features, BATCH)])
+# --- what came of it --------------------------------------------------------------------------------------------------
 
 
 def compared(
@@ -214,8 +201,3 @@ def errors_in_words(table: Sequence[Record]) -> str:
 def against(row: Record) -> str:
     """`: +0.041 ± 0.015`, but for the mean image, which is a mark to compare with."""
     return "" if row["condition"] == MEAN else f": {mean_in_words(row, 'difference', 3, sign='+')}"
-
-
-def mean_of_others(values: Tensor) -> Tensor:
-    """For every photograph the mean over all but it, (N, ...) -> (N, ...)."""
-    return (values.sum(dim=0) - values) / (len(values) - 1)

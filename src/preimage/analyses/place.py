@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor
 
-from preimage.analyses.retention import CONTROL, KEPT, anothers, reconstructed
+from preimage.analyses.conditions import CONTROL, KEPT, anothers, reconstructed
 from preimage.errors import ImageError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, mean_in_words, points, summarise
 from preimage.images import grey

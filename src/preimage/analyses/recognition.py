@@ -7,18 +7,21 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from preimage.analyses.perturbation import BATCH, MEAN, SHOWN
-from preimage.analyses.retention import (
+from preimage.analyses.conditions import (
+    BATCH,
     CONTROL,
     KEPT,
+    MEAN,
+    SHOWN,
     anothers,
     conditions,
+    encoded,
     percent,
     reconstructed,
     records_of,
+    resized,
 )
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mean_in_words, points, summarise
@@ -90,16 +93,7 @@ def vectors(space: str, images: Tensor) -> Tensor:
     if space == PIXELS:
         return images.flatten(1).double()
     representation = get_representation(space)
-    size = representation.image_size
-    parts = [representation.encode(resized(part, size)).flatten(1) for part in torch.split(images, BATCH)]
-    return torch.cat(parts).double()
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """Images (N, 3, H, W) -> (N, 3, size, size) in [0, 1]; smoothed where they shrink."""
-    if tuple(images.shape[2:]) == (size, size):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+    return encoded(representation, resized(images, representation.image_size)).flatten(1).double()
 
 
 def ranks(distances: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ photograph, which shows what it makes up by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,58 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import MEAN, SHOWN, encoded, inverted, mean_of_others
-from preimage.errors import ImageError
+from preimage.analyses.conditions import (
+    CONTROL,
+    KEPT,
+    MEAN,
+    SHOWN,
+    conditions,
+    percent,
+    records_of,
+)
 from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mean_in_words, points, summarise
 from preimage.images import grey
 from preimage.interfaces import Inverter
 from preimage.metrics import COLOURLESS, ab
 
-KEPT = "reconstruction"
-CONTROL = "another's features"
 LIGHTNESS_SHOWN = 65.0  # CIELAB's L of a picture that shows colour alone
 FEWEST = 4  # photographs for a correlation
 GROUPS = 5  # of photographs, from the darkest to the brightest
-
-
-# --- what all of them need --------------------------------------------------------------------------------------------
-
-
-def reconstructed(inverter: Inverter, images: Tensor) -> Tensor:
-    """Reconstructions (N, 3, S, S) of images, on the CPU; raises `ImageError` for fewer than two images."""
-    if len(images) < 2:
-        raise ImageError("what is kept is judged against other photographs: give at least two")
-    return inverted(inverter, encoded(inverter.representation, images)).cpu()
-
-
-def anothers(values: Tensor) -> Tensor:
-    """For every photograph what belongs to the next one: the control, as in the evaluation."""
-    return values.roll(-1, dims=0)
-
-
-def conditions(inverter: Inverter, images: Tensor) -> dict[str, Tensor]:
-    """What a photograph is compared with, by name: its reconstruction, the mean of the others, the control."""
-    own = reconstructed(inverter, images)
-    return {KEPT: own, MEAN: mean_of_others(images.cpu()), CONTROL: anothers(own)}
-
-
-def records_of(ids: Sequence[str], key: Record, values: Mapping[str, Tensor]) -> list[Record]:
-    """A record for every photograph from what they have in common and named values (N,)."""
-    lists = {name: value.tolist() for name, value in values.items()}
-    return [
-        {"id": one, **key, **{name: numbers[place] for name, numbers in lists.items()}} for place, one in enumerate(ids)
-    ]
-
-
-def bar_plot(y_label: str, table: Sequence[Record], value: str) -> Plot:
-    """A bar for each row of a table."""
-    series = {value: points(table, value)}
-    return Plot("", y_label, series, "bars", [str(row["condition"]) for row in table])
-
-
-def percent(share: float | str) -> str:
-    """`58 %`."""
-    return f"{100 * float(share):.0f} %"
 
 
 # --- colour -----------------------------------------------------------------------------------------------------------
@@ -233,3 +198,9 @@ def correlates(row: Record) -> str:
     if math.isnan(float(row["correlation"])):
         return "it is the same for all" if float(row["n"]) >= FEWEST else f"for a correlation {FEWEST} are needed"
     return f"it correlates with the photograph's by {mean_in_words(row, 'correlation')}"
+
+
+def bar_plot(y_label: str, table: Sequence[Record], value: str) -> Plot:
+    """A bar for each row of a table."""
+    series = {value: points(table, value)}
+    return Plot("", y_label, series, "bars", [str(row["condition"]) for row in table])

@@ -11,8 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import encoded, inverted
-from preimage.analyses.retention import records_of
+from preimage.analyses.conditions import encoded, inverted, records_of
 from preimage.errors import ImageError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter

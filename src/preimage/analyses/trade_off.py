@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.perturbation import SHOWN, encoded
+from preimage.analyses.conditions import SHOWN, encoded
 from preimage.errors import SettingsError
 from preimage.evaluation import Contender
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, errors_by, mean_in_words, points, summarise
