@@ -206,7 +206,7 @@ def test_an_inverter_is_read_once_for_a_whole_report(
 
 
 def test_weights_reach_the_networks_that_bring_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "load_contenders", lambda name, **settings: settings)
+    monkeypatch.setattr(studies, "load_kept", lambda name, **settings: settings)
     trial = Trial([], overrides=["caffenet:weights=b.npz", "weights=a.npz", "hog:cell_size=4"])
     loaded = {name: trial.load(name) for name in ("hog", "alexnet.conv1", "caffenet.fc6", "efficientnet_lite0.pool")}
     assert loaded == {

@@ -52,6 +52,7 @@ from preimage.inverters import (
     UpConv,
     check_file_name,
     load_inverters,
+    main_of,
     make_inverter,
     portable,
     read_description,
@@ -86,16 +87,17 @@ def load_inverter(name: str | Path, **settings: Any) -> Inverter:
     encoder is code (`python:`, `torch:`, `command:`) is loaded only with `trusted=True`. Raises `UnknownNameError`,
     `RunError` or `WeightsError`.
     """
-    return next(iter(load_contenders(name, **settings).values()))
+    return main_of(load_kept(name, **settings))
 
 
-def load_contenders(name: str | Path, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
+def load_kept(name: str | Path, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
     """An inverter and, where they were kept with it, its baselines; the main one first."""
     if not is_path(name):
         return zoo.load_shipped(str(name), **settings)
     if Path(name).is_file() or str(name).endswith(".safetensors"):
         return load_inverters(name, trusted=trusted, **settings)
-    return {"upconv": runs.load_inverter(name, **settings)}
+    inverter = runs.load_inverter(name, **settings)
+    return {inverter.name: inverter}
 
 
 def described(name: str | Path) -> dict[str, Any]:
@@ -303,7 +305,7 @@ def evaluate(
     it was trained on. Without any, the mean image and the ridge regression kept with a shipped inverter serve, and the
     nearest neighbour is sought among the other evaluated photographs. `fit` is by default as the run had it, else
     "crop". `limit` takes the first so many photographs; `described` says in the table which photographs these are.
-    `settings` are those of `load_inverter`; `loaded` is what `load_contenders` gave, where it was called before.
+    `settings` are those of `load_inverter`; `loaded` is what `load_kept` gave, where it was called before.
     `baselines` are slow ones to add, on the first `baseline_limit` photographs: names such as "gradient-descent", or
     files that `fit_inverter` wrote.
 
@@ -319,8 +321,8 @@ def evaluate(
     if isinstance(inverter, Inverter):
         kept = {inverter.name: inverter}
     else:
-        kept = dict(loaded or load_contenders(inverter, **(settings or {})))
-    main = next(iter(kept.values()))
+        kept = dict(loaded or load_kept(inverter, **(settings or {})))
+    main = main_of(kept)
     representation = main.representation
     own = run.settings if run else None
     if isinstance(representation, SavedFeatures):
@@ -493,8 +495,8 @@ def fit_confidence(
     trained on; on others the map is calibrated better. `settings` are those of `load_inverter`.
     """
     check_file_name(output)
-    kept = load_contenders(inverter, **(settings or {}))
-    main = next(iter(kept.values()))
+    kept = load_kept(inverter, **(settings or {}))
+    main = main_of(kept)
     fit = fit or fit_of(inverter) or "crop"
     photos = Photos.open(images, main.representation.image_size, fit)
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -517,7 +519,7 @@ def saved_contenders(
     device: str,
 ) -> tuple[list[Contender], Photos]:
     """Who is judged by `evaluate` on what, for an inverter of saved features, which may be a run's."""
-    main = next(iter(kept.values()))
+    main = main_of(kept)
     trained = main.representation
     assert isinstance(trained, SavedFeatures)
     judged, photos, train_photos = judged_pairs(trained, run, images, features, fit)

@@ -9,13 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from preimage import zoo
-from preimage.api import load_contenders
+from preimage.api import load_kept
 from preimage.config import settings_for
 from preimage.errors import ImageError, PreimageError
 from preimage.evaluation import sheet_columns
 from preimage.figures import sheet
 from preimage.images import Photos, Sources, source_list, warn_left_out
 from preimage.interfaces import Inverter, ignore
+from preimage.inverters import main_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Exhibit:
     """Some photographs and what one inverter makes of their features, all (N, 3, S, S) at its own size."""
 
     name: str
-    contenders: Mapping[str, Inverter]  # the inverter, and those kept with it
+    kept: Mapping[str, Inverter]  # the inverter, and those kept with it
     ids: list[str]
     photographs: Tensor
     features: Tensor
@@ -31,7 +32,7 @@ class Exhibit:
 
     @property
     def inverter(self) -> Inverter:
-        return next(iter(self.contenders.values()))
+        return main_of(self.kept)
 
     def draw(self, file: Path) -> None:
         """A sheet: photograph, what the representation sees where that can be drawn, reconstruction, difference."""
@@ -56,8 +57,8 @@ def exhibits(
     told: set[str] = set()
     for name, own in settings.items():
         try:
-            contenders = load_contenders(name, **own)
-            inverter = next(iter(contenders.values()))
+            kept = load_kept(name, **own)
+            inverter = main_of(kept)
             photos = Photos.open(sources, inverter.representation.image_size).load(limit)
             warn_left_out(photos.left_out)
             ids, photographs = next(photos.batches(len(photos)))
@@ -68,7 +69,7 @@ def exhibits(
             tell(f"{name} is left out{' too' if str(error) in told else f': {error}'}")
             told.add(str(error))
             continue
-        yield Exhibit(name, contenders, ids, photographs, features.cpu(), inverter.invert(features).cpu())
+        yield Exhibit(name, kept, ids, photographs, features.cpu(), inverter.invert(features).cpu())
 
 
 def draw_together(shown: list[Exhibit], file: Path) -> None:

@@ -26,7 +26,7 @@ from preimage.api import (
     is_run,
     judged_pairs,
     kept_baselines,
-    load_contenders,
+    load_kept,
     run_of,
     slow_baselines,
 )
@@ -38,7 +38,7 @@ from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, points, summarise
 from preimage.images import Fit, Photos, Sources, check_places, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, ignore
-from preimage.inverters import GradientDescent, MeanImage
+from preimage.inverters import GradientDescent, MeanImage, main_of
 from preimage.metrics import mean_and_sem, paired_difference
 from preimage.networks import NETWORKS
 from preimage.pairs import EncodedPhotos
@@ -99,11 +99,11 @@ class Trial:
             return {name.name: name}
         if name not in self.loaded:
             own = settings_for(described(name)["name"], self.overrides)
-            self.loaded[name] = load_contenders(name, **own)
+            self.loaded[name] = load_kept(name, **own)
         return self.loaded[name]
 
     def inverter(self, name: str | Path | Inverter) -> Inverter:
-        return next(iter(self.load(name).values()))
+        return main_of(self.load(name))
 
     def opened(self, name: str | Path | Inverter) -> Photos:
         """All photographs at an inverter's size; of a run on saved features those that `evaluate` takes."""

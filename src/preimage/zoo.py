@@ -26,6 +26,7 @@ from preimage.inverters import (
     Ridge,
     check_file_name,
     load_inverters,
+    main_of,
     portable,
     probe_difference,
     read_description,
@@ -269,7 +270,7 @@ def check_probe(file: Path, settings: Mapping[str, Any], found: Inspection) -> N
     if needs_weights(network) and "weights" not in settings and not has_weights(network):
         found.notes.append(f"probe not compared: needs weights (--set {network}:weights=FILE)")
         return
-    representation = next(iter(load_inverters(file, **settings).values())).representation
+    representation = main_of(load_inverters(file, **settings)).representation
     if representation.name != file.stem:
         found.notes.append(f"inverts {representation.name}")
     different = probe_difference(file, representation)

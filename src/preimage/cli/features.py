@@ -193,7 +193,7 @@ def invert(
     from preimage import api
     from preimage.config import overrides_for, settings_for
     from preimage.images import Photos, check_places
-    from preimage.inverters import MeanImage
+    from preimage.inverters import MeanImage, main_of
     from preimage.studies import labels
 
     if (images is None) == (features is None):
@@ -211,10 +211,10 @@ def invert(
     device = pick_device(device)
     check_places(images or [])
     loaded = [
-        api.load_contenders(name, **settings_for(encoder, settings))
+        api.load_kept(name, **settings_for(encoder, settings))
         for name, encoder in zip(called.values(), encoders, strict=True)
     ]
-    inverters = dict(zip(called, (next(iter(kept.values())) for kept in loaded), strict=True))
+    inverters = dict(zip(called, map(main_of, loaded), strict=True))
     if features is not None:
         for title, inverter in inverters.items():
             invert_features(inverter, title, features, output, device)
@@ -222,7 +222,7 @@ def invert(
     assert images is not None
     mean = None
     if size == "native":
-        ids, native = native_batches(images, next(iter(inverters.values())).representation.grid)
+        ids, native = native_batches(images, main_of(inverters).representation.grid)
         batches = [native]
     else:
         mean = loaded[0].get(MeanImage.name)

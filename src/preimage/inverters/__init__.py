@@ -65,6 +65,11 @@ def make_inverter(name: str, representation: Representation, settings: Mapping[s
     return inverter
 
 
+def main_of(inverters: Mapping[str, Inverter]) -> Inverter:
+    """The inverter itself, which stands before the baselines kept with it."""
+    return next(iter(inverters.values()))
+
+
 def check_file_name(file: str | Path) -> None:
     """Raise `SettingsError` for a name that inverters are not written to: before the work, not after it."""
     if Path(file).suffix != ".safetensors":
@@ -247,6 +252,7 @@ __all__ = [
     "UpConv",
     "beginning_with",
     "load_inverters",
+    "main_of",
     "make_inverter",
     "portable",
     "probe_difference",
