@@ -12,13 +12,12 @@ from torch import Tensor
 from preimage import zoo
 from preimage.api import evaluate, sample_files
 from preimage.errors import PreimageError
-from preimage.evaluation import Evaluation, Row
+from preimage.evaluation import Evaluation, measured
 from preimage.files import replace_text
 from preimage.gallery import Exhibit, exhibits
 from preimage.images import to_picture
 from preimage.interfaces import ignore
 from preimage.pages import embedded, render
-from preimage.plain import plus_minus
 
 DESCRIBED = "scikit-image's samples"
 
@@ -82,15 +81,9 @@ def page(shown: list[Shown], left_out: list[str]) -> str:
         }
         for place, name in enumerate(first.ids)
     ]
-    return render("demo.html", shown=shown, rows=rows, left_out=left_out, words=words, best=shown[0].name)
+    return render("demo.html", shown=shown, rows=rows, left_out=left_out, measured=measured, best=shown[0].name)
 
 
 def as_address(image: Tensor) -> str:
     """An image (3, H, W) as the address of itself, for an <img>."""
     return embedded(to_picture(image))
-
-
-def words(row: Row | dict[str, Any], measure: str, places: int) -> str:
-    """Mean and standard error of one measure in a row of a table."""
-    values = row if isinstance(row, dict) else vars(row)
-    return plus_minus(values[measure], values[f"{measure}_sem"], places)

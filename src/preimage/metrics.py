@@ -23,10 +23,13 @@ SAME = 1 / 255  # a root mean square difference of pixel values below which imag
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure, and which direction is better: "lower" or "higher"."""
+    """How a measure is written in tables: its title, with unit and the better direction, and decimal places."""
 
-    measure: Callable[[Tensor, Tensor], Tensor]
-    better: str
+    title: str
+    places: int
+
+
+METRICS = {"nre": Metric("NRE ↓", 3), "psnr": Metric("PSNR, dB ↑", 2), "ssim": Metric("SSIM ↑", 3)}
 
 
 def distance(photographs: Tensor, reconstructions: Tensor) -> Tensor:
@@ -59,13 +62,6 @@ def ab(images: Tensor) -> Tensor:
 
     lab = rgb2lab(images.permute(0, 2, 3, 1).cpu().double().numpy())
     return torch.from_numpy(np.ascontiguousarray(lab[..., 1:])).permute(0, 3, 1, 2).float().to(images.device)
-
-
-METRICS: dict[str, Metric] = {
-    "distance": Metric(distance, "lower"),
-    "psnr": Metric(psnr, "higher"),
-    "ssim": Metric(ssim, "higher"),
-}
 
 
 def mean_pairwise_distance(images: Tensor) -> float:

@@ -14,14 +14,13 @@ from PIL import Image
 from preimage.evaluation import Evaluation, paired_in_words
 from preimage.files import replace_text
 from preimage.findings import Record, read_finding
+from preimage.metrics import METRICS
 from preimage.pages import embedded, render
 
 # What the columns of findings are called on a page, with their units; others by their own names.
 COLUMNS = {
     "n": "n",
-    "nre": "NRE ↓",
-    "psnr": "PSNR, dB ↑",
-    "ssim": "SSIM ↑",
+    **{name: metric.title for name, metric in METRICS.items()},
     "other_image_nre": "NRE of another photograph's features",
     "mean_image_nre": "NRE of the mean image",
     "difference": "NRE less the first one's",

@@ -245,12 +245,12 @@ def rows_of(study: Study, representation: str) -> list[list[str]]:
         ]
     result = study.evaluated(stand_in)
     main = result.rows[0]
-    measured = {row.inverter: row for row in result.rows} | {UpConv.name: main}
+    found = {row.inverter: row for row in result.rows} | {UpConv.name: main}
     rows = []
     for method in [*known, MeanImage.name, CONTROL]:
         error, less, n = "not available: add it by --baseline", "", ""
-        if row := measured.get(method):
-            error, n = plus_minus(row.nre, row.nre_sem), str(row.n)
+        if row := found.get(method):
+            error, n = measured(row, "nre"), str(row.n)
         if row and row is not main:
             difference, sem, _ = paired(result, method, main.inverter)
             less = plus_minus(difference, sem, sign="+")

@@ -13,13 +13,14 @@ from preimage import paper, zoo
 from preimage.api import sample_files
 from preimage.config import SAME_SHAPES
 from preimage.errors import PreimageError
-from preimage.evaluation import CONTROL, FLOOR
+from preimage.evaluation import CONTROL, FLOOR, measured
 from preimage.figures import bars, curve
 from preimage.files import replace_text
 from preimage.gallery import draw_together, exhibits
 from preimage.images import Sources
 from preimage.interfaces import ignore
 from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
+from preimage.metrics import METRICS
 from preimage.networks import NETWORKS
 from preimage.pages import render, span
 from preimage.plain import duration, plus_minus
@@ -28,7 +29,6 @@ from preimage.representations import get_representation
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
 DRAWN = (UpConv.name, Ridge.name, Nearest.name, MeanImage.name)
 SLOW_COLUMNS = (UpConv.name, Ridge.name, GradientDescent.name, PairedDictionary.name)
-MEASURES = {"nre": ("NRE ↓", 3), "psnr": ("PSNR, dB ↑", 2), "ssim": ("SSIM ↑", 3)}
 SHEET_PHOTOS = 12
 RIVALS = {PairedDictionary.name: "HOGgles", GradientDescent.name: "HOG⁻¹ (Mahendran & Vedaldi)"}  # of HOG, in the paper
 
@@ -59,7 +59,7 @@ def write(
     page = render(
         "results.md",
         families=[draw_family(family, own, folder) for family, own in by_family(cards).items()],
-        measures=[table(cards, measure) for measure in MEASURES],
+        measures=[table(cards, measure) for measure in METRICS],
         slow=slow_table(cards),
         comparison=comparison(cards),
         rivals={RIVALS[name]: paper.NRE["hog"][name] for name in RIVALS} if "hog" in cards else {},
@@ -113,14 +113,13 @@ def row_of(card: Mapping[str, Any], inverter: str) -> dict[str, Any] | None:
 
 def table(cards: Cards, measure: str) -> dict[str, Any]:
     """One measure over all that ships, by inverter; columns that nothing has are left out."""
-    title, places = MEASURES[measure]
     columns = [name for name in COLUMNS if any(row_of(card, name) for card in cards.values())]
     rows = []
     for name, card in cards.items():
         found = [row_of(card, column) for column in columns]
-        cells = ["" if row is None else plus_minus(row[measure], row[f"{measure}_sem"], places) for row in found]
+        cells = ["" if row is None else measured(row, measure) for row in found]
         rows.append({"name": name, "shape": shape(name, card), "n": card["evaluation"]["n"], "cells": cells})
-    return {"title": title, "columns": columns, "rows": rows}
+    return {"title": METRICS[measure].title, "columns": columns, "rows": rows}
 
 
 def slow_table(cards: Cards) -> dict[str, Any]:
@@ -144,7 +143,7 @@ def slow_cell(row: Mapping[str, Any] | None) -> str:
     """An error, and in brackets the difference from that of the trained inverter."""
     if row is None:
         return ""
-    error = plus_minus(row["nre"], row["nre_sem"])
+    error = measured(row, "nre")
     if row["inverter"] == UpConv.name:
         return error
     return f"{error} ({plus_minus(row['difference'], row['difference_sem'], sign='+')})"
@@ -171,8 +170,8 @@ def comparison(cards: Cards) -> list[dict[str, str]]:
             {
                 "name": name,
                 "recalled": f"{recalled:.2f}",
-                "ours": plus_minus(ours["nre"], ours["nre_sem"]),
-                "mean": "" if mean is None else plus_minus(mean["nre"], mean["nre_sem"]),
+                "ours": measured(ours, "nre"),
+                "mean": "" if mean is None else measured(mean, "nre"),
                 "n": card["evaluation"]["n"],
                 "pairwise": f"{card['evaluation']['pairwise_distance']:.1f}",
             }

@@ -202,17 +202,19 @@ def zoo_baselines(
 def zoo_list(as_json: AsJson = False) -> None:
     """What ships, by its cards; what is meant to and does not yet."""
     from preimage import zoo
+    from preimage.evaluation import measured
+    from preimage.metrics import METRICS
 
     cards = {name: zoo.card(name) for name in zoo.shipped()}
     if as_json:
         print(to_json(cards))
         return
-    table = plain_table("", "shipped", "NRE ↓", "PSNR, dB ↑", "SSIM ↑", "n", "size")
+    table = plain_table("", "shipped", *(metric.title for metric in METRICS.values()), "n", "size")
     for name, card in cards.items():
         row = card["evaluation"]["rows"][0]
         table.add_row(
             name,
-            plus_minus(row["nre"], row["nre_sem"]),
+            measured(row, "nre"),
             f"{row['psnr']:.2f}",
             f"{row['ssim']:.3f}",
             str(row["n"]),
