@@ -15,7 +15,7 @@ from preimage.analyses import get_analysis
 from preimage.analyses.conditions import MEAN
 from preimage.api import card_of, described, is_run
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
-from preimage.evaluation import CONTROL, Evaluation, paired
+from preimage.evaluation import CONTROL, Evaluation, measured, paired
 from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
