@@ -91,7 +91,10 @@ def test_what_is_learnt_from_shuffled_pairs_does_not_beat_the_mean_image(told: A
 
 @pytest.mark.parametrize(
     "made",
-    [lambda n: torch.ones(n, 16), lambda n: torch.randn(n, 16, generator=torch.Generator().manual_seed(1))],
+    [
+        lambda n: torch.eye(1, n).T.expand(-1, 16),
+        lambda n: torch.randn(n, 16, generator=torch.Generator().manual_seed(1)),
+    ],
     ids=["constant", "noise"],
 )
 def test_features_that_hold_nothing_are_at_chance(
@@ -102,6 +105,26 @@ def test_features_that_hold_nothing_are_at_chance(
     assert audit.content["above_chance_p"] > 0.05
     assert min(each["nre"] for each in audit.content["rows"]) > 0.9 * mean["nre"]
     assert "not proof" in audit.content["summary"][0]
+
+
+def test_rows_without_ids_in_another_order_may_be_why_nothing_is_found(
+    thumbnails: Tensor, photos: Photos, folder: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "f.npy", thumbnails.flip(0).numpy())
+    summary = judge_features(tmp_path / "f.npy", folder, settings=SMALL).content["summary"]
+    assert "if they are in another order, nothing can be found" in summary[1]
+
+
+def test_test_features_of_another_encoder_are_refused(
+    thumbnails: Tensor, photos: Photos, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("train", "test"):
+        np.save(tmp_path / f"{name}.npy", thumbnails.numpy())
+        (tmp_path / f"{name}.npy.json").write_text(json.dumps({"ids": photos.ids, "fingerprint": name}))
+    with pytest.raises(FeatureError, match="were encoded with different settings"):
+        judge_features(
+            tmp_path / "train.npy", folder, test_features=tmp_path / "test.npy", test_images=folder, settings=SMALL
+        )
 
 
 def test_the_mean_image_is_at_chance_in_everything(told: Audit) -> None:

@@ -295,6 +295,20 @@ def test_torch_files_that_are_no_features_are_refused(content: object, words: st
         open_table(tmp_path / "f.pt")
 
 
+def test_tokens_are_read_as_maps_of_their_places(tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).random((2, 17, 3), np.float32)  # one before 4 x 4 places
+    np.save(tmp_path / "f.npy", tokens)
+    table = open_table(tmp_path / "f.npy")
+    assert table.feature_shape == (3, 4, 4)
+    np.testing.assert_array_equal(table.read([1])[0, :, 2, 3], tokens[1, 1 + 2 * 4 + 3])
+
+
+def test_rows_that_are_all_alike_are_refused(photos: Photos, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.ones((len(photos), 8)))
+    with pytest.raises(FeatureError, match=f"all {len(photos)} rows .* are alike"):
+        SavedFeatures(tmp_path / "f.npy", 32).match(photos)
+
+
 def test_an_archive_of_several_arrays_says_so(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", left=np.eye(3), right=np.eye(3))
     with pytest.raises(FeatureError, match="left 3 x 3, right 3 x 3: which are the features"):

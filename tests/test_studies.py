@@ -217,6 +217,10 @@ def test_weights_reach_the_networks_that_bring_none(monkeypatch: pytest.MonkeyPa
     }
 
 
+def test_a_file_of_weights_may_stand_in_quotes() -> None:
+    assert Trial(["."], overrides=['caffenet:weights="a b.npz"']).weights == {"caffenet": "a b.npz"}
+
+
 def test_whose_weights_are_meant_is_told_by_a_file_and_by_a_run(pair: dict[str, Path], tmp_path: Path) -> None:
     save_inverters([MeanImage(HOG64).fit(EncodedPhotos(HOG64, api.sample_photos(64)))], tmp_path / "file.safetensors")
     assert described(tmp_path / "file.safetensors")["name"] == "hog"

@@ -31,7 +31,7 @@ from preimage.pairs import EncodedPhotos
 from preimage.plain import plus_minus
 from preimage.randomness import check_seed
 from preimage.representations import SavedFeatures
-from preimage.representations.saved import check_like
+from preimage.representations.saved import WITHOUT_IDS, check_like
 from preimage.runs import examples, split
 from preimage.training import TrainingSettings, TrainingState
 
@@ -48,6 +48,7 @@ PASSES = 60  # of the network over its pairs, at most
 LOOKS = 10  # how often the network is tried on the pairs it held out
 NETWORK_DEFENCES = ("noise of 1 deviations", "1 bits", "above the median or not")
 SHOWN = 6  # photographs on the page
+FEW = 200  # photographs, of which the parts are counted closely
 FITTED_ON = 2000  # photographs, of a defence
 
 
@@ -247,6 +248,8 @@ def open_material(
     else:
         if len(photos) < FEWEST_TRAIN + FEWEST_TEST:
             raise too_few(str(len(photos)))
+        if len(photos) < FEW:
+            photos = photos.load()  # damaged ones must not count
         share = min(max(settings.test_share, FEWEST_TEST / len(photos)), settings.max_test / len(photos))
         train, test = split(photos, share, settings.seed)
     train = at_most(train, settings.max_train, settings.seed).load()
@@ -585,6 +588,11 @@ def summary(content: dict[str, Any]) -> list[str]:
             f"{plus_minus(mean['nre'], mean['nre_sem'])})."
         )
     words = [first]
+    if not gives_away and WITHOUT_IDS in content["matched_by"]:
+        words.append(
+            "The rows were taken in the order of the photographs' names, as the file has no ids: if they are in "
+            "another order, nothing can be found in them. Write a name a line to FILE.ids.txt to be sure."
+        )
     if gives_away:
         named = max(content["rows"], key=lambda row: float(row["top1"]))
         words.append(

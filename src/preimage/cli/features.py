@@ -313,14 +313,14 @@ def invert_features(inverter: Inverter, title: str, file: Path, output: Path, de
     import torch
 
     from preimage.images import save_image
-    from preimage.representations.saved import check_encoder, check_finite, open_table
+    from preimage.representations.saved import check_encoder, check_rows, open_table
     from preimage.studies import file_name
 
     representation = inverter.representation
     table = open_table(file, representation.feature_shape)
     check_encoder(table, representation)
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
-    check_finite(table, {own: row for row, own in enumerate(ids)})
+    check_rows(table, {own: row for row, own in enumerate(ids)})
     names = file_names(ids)
     output.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(table), 16):

@@ -33,11 +33,14 @@ from preimage.images import SUFFIXES, Photos
 from preimage.interfaces import Representation, short_hash
 from preimage.networks.weights import PickledCodeError, describe, file_hash, load_without_code
 from preimage.plain import listed
+from preimage.representations.foreign import CLASS_TOKENS
 
 PREFIX = "saved:"
 ID_NAMES = ("ids", "id", "name", "names", "path", "paths", "file", "filename", "image_id")
 FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vectors", "vector")
 IMAGE_SIZE = 128  # pixels, unless another is asked for
+WITHOUT_IDS = "there are no ids"
+FEWEST_PLACES = 16  # of tokens, to be taken for a map
 CHUNK_BYTES = 1 << 25  # read at a time when a whole file is looked through
 DAMAGE = (  # what readers raise for a file that is damaged or something else
     OSError, ValueError, EOFError, KeyError, NotImplementedError, SafetensorError, zipfile.BadZipFile, zlib.error,
@@ -69,9 +72,21 @@ class Table:
     fit: str = ""  # and how it made photographs square
 
     @property
+    def before_places(self) -> int | None:
+        """How many tokens stand before those of a square of places, where rows are (tokens, D); else None."""
+        own = self.source.shape[1:]
+        if len(own) != 2:
+            return None
+        places = {k: own[0] - k for k in CLASS_TOKENS if own[0] - k >= FEWEST_PLACES}
+        return next((k for k, count in places.items() if math.isqrt(count) ** 2 == count), None)
+
+    @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Vectors (D,) and maps (C, h, w) as they are; anything else as one long vector."""
+        """Vectors (D,) and maps (C, h, w) as they are, tokens as maps of their places; else one long vector."""
         own = tuple(self.source.shape[1:])
+        if self.before_places is not None:
+            side = math.isqrt(own[0] - self.before_places)
+            return (own[1], side, side)
         return own if len(own) in (1, 3) else (math.prod(own),)
 
     def __len__(self) -> int:
@@ -81,6 +96,8 @@ class Table:
         """Some rows as float32 (n, *feature_shape)."""
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told as such
             array = np.asarray(self.source[list(rows)]).astype(np.float32)
+        if self.before_places is not None:
+            array = array[:, self.before_places :].transpose(0, 2, 1)
         return array.reshape(len(rows), *self.feature_shape)
 
 
@@ -93,7 +110,10 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
     if not path.is_file():
         raise FeatureError(f"there is no file of features {file}")
     if path.suffix not in READERS:
-        raise FeatureError(f"features are read from {', '.join(READERS)}, not {path.suffix or 'this'}: {file}")
+        raise FeatureError(
+            f"features are read from {', '.join(READERS)}, not {path.suffix or 'this'}: {file}. Of a table of numbers, "
+            "save np.save('FILE.npy', table[columns].to_numpy()), and its ids, a line each, to FILE.npy.ids.txt"
+        )
     try:
         source, ids = READERS[path.suffix](path)
     except DAMAGE as error:
@@ -148,7 +168,15 @@ def check_ids(ids: list[str], rows: int, ids_from: str, path: Path) -> None:
 
 
 def read_npy(path: Path) -> tuple[Rows, list[str] | None]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "ickle" not in str(error) and "Python objects" not in str(error):
+            raise
+        raise FeatureError(
+            f"{path} cannot be read as .npy: it is damaged, or holds Python objects instead of numbers; save one "
+            "array, np.stack(rows).astype(np.float32)"
+        ) from error
     if not isinstance(array, np.ndarray):
         raise FeatureError(f"{path} holds several arrays: give it the suffix .npz")
     return array, None
@@ -262,7 +290,10 @@ def read_torch(path: Path) -> tuple[Rows, list[str] | None]:
     if isinstance(content, Tensor):
         return MappedTensor(path, "it", content.detach()), None
     if not isinstance(content, Mapping):
-        raise FeatureError(f"{path} holds {describe(content)}, expected a tensor, or tensors by name")
+        raise FeatureError(
+            f"{path} holds {describe(content)}, expected a tensor, or tensors by name: save torch.stack(rows), one a "
+            "photograph"
+        )
     tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
     name = choose({name: tuple(value.shape) for name, value in tensors.items()}, path)
     ids = next((content[key] for key in ID_NAMES if key in content and key != name), None)
@@ -282,7 +313,10 @@ def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
         rows, width = content.metadata.num_rows, 0
         lists: dict[str, tuple[int, ...]] = {name: (rows, 0) for name, kind in columns.items() if is_list(kind)}
         if not lists:
-            raise FeatureError(f"{path} has no column of lists of numbers; its columns are {', '.join(columns)}")
+            raise FeatureError(
+                f"{path} has no column of lists of numbers; its {len(columns)} columns are {listed(list(columns))}. "
+                "Of a column for each number make an array of .npy: table[columns].to_numpy()"
+            )
         name = choose(lists, path)
         id_column = next((key for key in ID_NAMES if key in columns and key != name), None)
         ids: list[str] = []
@@ -424,7 +458,7 @@ def match_by_order(table: Table, photo_ids: Sequence[str]) -> Match:
             f"belong together. Write a file name a line to {table.file.name}.ids.txt, in the order of the rows"
         )
     ordered = sorted(photo_ids)
-    how = f"sorted file names: row 0 is {ordered[0]}, row {len(ordered) - 1} is {ordered[-1]} (there are no ids)"
+    how = f"sorted file names: row 0 is {ordered[0]}, row {len(ordered) - 1} is {ordered[-1]} ({WITHOUT_IDS})"
     return Match({own: row for row, own in enumerate(ordered)}, how, [], [])
 
 
@@ -534,9 +568,11 @@ class SavedFeatures(Representation):
                 f"{self.file} has no ids, and its rows belong, in their order, to other photographs already: list the "
                 f"photographs' ids in {self.file}.ids.txt, a line for each row"
             )
-        check_finite(self.table, found.rows)
+        check_rows(self.table, found.rows)
         self.rows |= found.rows
         self.matched_by = found.how
+        if self.table.before_places is not None:
+            self.matched_by += f"; the tokens of a row are read as a map of {self.shape[1]} x {self.shape[2]} places"
         part = photos.subset(index for index, own in enumerate(photos.ids) if own in found.rows)
         part.left_out |= dict.fromkeys(found.without_features, "no features")
         part.left_out |= {f"{own} in {self.table.ids_from}": "no photograph" for own in found.without_photo}
@@ -602,15 +638,18 @@ def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
         raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
 
 
-def check_finite(table: Table, rows: dict[str, int]) -> None:
-    """Raise `FeatureError` where a row that is going to be used holds NaN or infinity."""
+def check_rows(table: Table, rows: dict[str, int]) -> None:
+    """Raise `FeatureError` where a row that is going to be used holds NaN or infinity, or where all are alike."""
     names = {row: own for own, row in rows.items()}
     ordered = sorted(names)
     at_once = max(1, CHUNK_BYTES // (4 * math.prod(table.feature_shape)))
     bad: list[int] = []
+    first, alike = table.read(ordered[:1]), True
     for start in range(0, len(ordered), at_once):
         part = ordered[start : start + at_once]
-        finite = torch.from_numpy(table.read(part)).isfinite().flatten(1).all(dim=1).tolist()
+        values = table.read(part)
+        alike = alike and bool((values == first).all())
+        finite = torch.from_numpy(values).isfinite().flatten(1).all(dim=1).tolist()
         bad += [row for row, good in zip(part, finite, strict=True) if not good]
     if bad:
         raise FeatureError(
@@ -618,3 +657,5 @@ def check_finite(table: Table, rows: dict[str, int]) -> None:
             f"{listed([f'row {row} ({names[row]})' for row in bad])}. Mend them, or take these "
             "rows and their ids out of the file"
         )
+    if alike and len(ordered) > 1:
+        raise FeatureError(f"all {len(ordered)} rows of {table.file} are alike: they tell no photograph from another")
