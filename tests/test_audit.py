@@ -110,7 +110,9 @@ def test_features_that_hold_nothing_are_at_chance(
 def test_rows_without_ids_in_another_order_may_be_why_nothing_is_found(
     thumbnails: Tensor, photos: Photos, folder: Path, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "f.npy", thumbnails.flip(0).numpy())
+    np.save(
+        tmp_path / "f.npy", thumbnails[torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))].numpy()
+    )
     summary = judge_features(tmp_path / "f.npy", folder, settings=SMALL).content["summary"]
     assert "if they are in another order, nothing can be found" in summary[1]
 

@@ -27,7 +27,7 @@ def small_network() -> nn.Sequential:
 
 
 def test_it_gives_what_the_layer_puts_out() -> None:
-    network, images = small_network(), torch.rand(2, 3, 16, 16)
+    network, images = small_network().eval(), torch.rand(2, 3, 16, 16)
     features = ModuleLayer(network, "body.0", FED).encode(images)
     torch.testing.assert_close(features, network.body[0](network.norm(network.conv(images))))  # type: ignore[index]
 
@@ -38,11 +38,34 @@ def test_dropout_and_batch_statistics_stand_still() -> None:
     before = fingerprint(network)
     assert torch.equal(layer.encode(images), layer.encode(images))
     assert fingerprint(network) == before
-    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_network_that_is_being_trained_is_left_as_it_is() -> None:
+    network, images = small_network().train(), torch.rand(4, 3, 16, 16)
+    layer = ModuleLayer(network, "flat", FED)
+    before = layer.encode(images)
+    network(images).sum().backward()
+    with torch.no_grad():
+        network.conv.weight.zero_()  # type: ignore[union-attr,operator]
+    assert network.training
+    assert torch.equal(layer.encode(images), before)
+
+
+def test_tokens_become_a_map_of_their_places() -> None:
+    layers = OrderedDict(places=nn.Conv2d(3, 5, 4, 4), flat=nn.Flatten(2), tokens=Transposed())
+    layer = ModuleLayer(nn.Sequential(layers), "tokens", FED)
+    assert layer.feature_shape == (5, 4, 4)
+    images = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(layer.encode(images), layer.module.places(images).detach())  # type: ignore[operator]
+
+
+class Transposed(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.transpose(1, 2)
 
 
 def test_a_module_put_back_to_training_is_refused() -> None:
-    network = small_network()
+    network = small_network().requires_grad_(False).eval()
     layer = ModuleLayer(network, "flat", FED)
     network.train()
     with pytest.raises(FeatureError, match=r"training mode.*call \.eval"):

@@ -149,6 +149,8 @@ def trained(layer: ModuleLayer, encoder: nn.Module) -> ModuleLayer:
         source=f"{layer.source}, trained further",
         settings=layer.settings,
         log=layer.log_scale,
+        tokens=layer.tokens,
+        shared=True,
     )
     for parameter, own in zip(encoder.parameters(), wanted, strict=True):
         parameter.requires_grad_(own)

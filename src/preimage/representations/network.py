@@ -20,13 +20,16 @@ from preimage.networks import NETWORKS, device_of, load_network, on_device
 from preimage.networks.classes import class_names, draw_classes
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint
+from preimage.representations.foreign import CLASS_TOKENS, Tokens, arrange_tokens
 
 
 class ModuleLayer(Representation):
-    """What a layer of a torch module puts out.
+    """What a layer of a torch module puts out; tokens (N, T, D) are read as `tokens` says, as those of `Foreign` are.
 
-    `layer` is a module path such as `blocks.6`. The module is put in eval mode and frozen; encoding refuses to go on if
-    it has been put back to training. It is run only as far as the layer. Gradients reach the images, not the weights.
+    `layer` is a module path such as `blocks.6`. A module that is being trained is copied as it is now: in eval mode and
+    frozen, so that yours can be trained on. One that is frozen, or that is to be `shared`, is read itself, and encoding
+    refuses to go on if it has been put back to training. It is run only as far as the layer. Gradients reach the
+    images, not the weights.
     """
 
     differentiable: ClassVar[bool] = True
@@ -41,9 +44,14 @@ class ModuleLayer(Representation):
         source: str = "",
         settings: dict[str, Any] | None = None,
         log: bool = False,
+        tokens: Tokens = "auto",
+        shared: bool = False,
     ) -> None:
         check_layer(module, layer)
+        if not shared and (module.training or any(one.requires_grad for one in module.parameters())):
+            module = copy.deepcopy(module)
         self.module = module.eval().requires_grad_(False)
+        self.tokens = tokens
         self.layer = layer
         self.preprocessing = preprocessing
         self.image_size = preprocessing.image_size
@@ -63,7 +71,8 @@ class ModuleLayer(Representation):
     def features_of(self, images: Tensor) -> Tensor:
         """As `encode`, for pixel values of any size."""
         check_frozen(self.module, self.name)
-        return run_to_layer(on_device(self.module, images.device), self.layer, self.preprocessing(images))
+        features = run_to_layer(on_device(self.module, images.device), self.layer, self.preprocessing(images))
+        return arrange_tokens(features, self.tokens, CLASS_TOKENS, self.name) if features.ndim == 3 else features
 
     def brightened(self, factor: float) -> ModuleLayer:
         brighter = copy.copy(self)
@@ -89,8 +98,8 @@ class ModuleLayer(Representation):
 
     @property
     def structure(self) -> list[str]:
-        """What tells modules of the same weights apart."""
-        return [repr(self.module)]
+        """What tells modules of the same weights, and readings of them, apart."""
+        return [repr(self.module), *([] if self.tokens == "auto" else [self.tokens])]
 
     @cached_property
     def fingerprint(self) -> str:
