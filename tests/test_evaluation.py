@@ -121,7 +121,7 @@ def test_the_table_can_be_computed_again_from_its_records(result: Evaluation) ->
 
 def test_json_has_the_agreed_shape(result: Evaluation) -> None:
     content = result.to_json()
-    assert set(content) == {"representation", "images", "n", "image_size", "pairwise_distance", "rows"}
+    assert set(content) == {"representation", "images", "n", "image_size", "pairwise_distance", "rows", "remarks"}
     assert set(content["rows"][0]) >= {"inverter", "n", "fitted_on", "nre", "nre_sem", "psnr", "ssim"}
 
 

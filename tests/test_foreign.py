@@ -184,7 +184,7 @@ def encode(name: str, images: Tensor, **settings: Any) -> Tensor:
         ("torch:encoders:small", {"image_size": -1}, SettingsError, "image_size is a number of pixels"),
         ("torch:encoders:small", {"weights": "no.pth"}, WeightsError, "there is no weights file no.pth"),
         ("torch:encoders:small", {"tokens": "maps"}, SettingsError, "is one of 'auto', 'map'"),
-        ("torch:encoders:small", {"address": "x"}, SettingsError, "no address in the settings"),
+        ("torch:", {}, SettingsError, "expected torch:ADDRESS as the name"),
         ("torch:encoders:Outputs", {}, FeatureError, r"several outputs: hidden \(1 x 50 x 16\).*--set output=hidden"),
         ("torch:encoders:Outputs", {"output": "summry"}, FeatureError, "has no output 'summry': it gives hidden"),
         ("torch:encoders:Pair", {}, FeatureError, r"several outputs: 0 \(1 x 16\), 1 \(1 x 50 x 16\)"),
@@ -195,7 +195,12 @@ def encode(name: str, images: Tensor, **settings: Any) -> Tensor:
         ("python:encoders:two_arguments", {}, SettingsError, "takes images, bins: expected a function of one argument"),
         ("python:encoders:random", {}, FeatureError, "draws random numbers"),
         ("python:encoders:knows_its_company", {}, FeatureError, "beside another image"),
-        ("python:encoders:too_few_rows", {}, FeatureError, "expected 1 rows, one an image"),
+        (
+            "python:encoders:too_few_rows",
+            {},
+            FeatureError,
+            r"for a batch of 1: expected as many rows.*--set batched=false",
+        ),
         ("python:encoders:ragged", {}, FeatureError, "rows of different lengths"),
         ("python:encoders:text", {}, FeatureError, "expected an array of numbers"),
         ("python:encoders:one_at_a_time", {}, FeatureError, "though on no image alone.*--set batched=false"),
@@ -226,6 +231,15 @@ def test_a_door_has_no_shipped_inverter_and_says_how_to_train_one() -> None:
 
 
 # --- torch modules ----------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_has_moved_is_found_by_its_address(folder: Path, tmp_path: Path) -> None:
+    before = get_representation(f"onnx:{folder}/small.onnx", output="map", mean=0.5)
+    moved = tmp_path / "moved.onnx"
+    moved.write_bytes((folder / "small.onnx").read_bytes())
+    after = get_representation("onnx:gone/small.onnx", output="map", mean=0.5, address=str(moved))
+    assert after.name == f"onnx:{moved}"
+    assert after.fingerprint == before.fingerprint
 
 
 def test_preprocessing_is_read_off_the_module_unless_it_is_given(images: Tensor) -> None:
@@ -557,7 +571,7 @@ def test_features_of_functions_and_programs_are_kept_on_disk(tmp_path: Path, ima
         ("raise SystemExit(3)", {}, "ended with exit code 3. It said nothing on stderr"),
         ("raise ValueError('no such layer')", {}, "exit code 1.(.|\n)*ValueError: no such layer"),
         ("import time; time.sleep(60)", {"timeout": 0.5}, "took more than 0.5 seconds for 1 images"),
-        ("import sys, numpy; numpy.save(sys.stdout.buffer, numpy.zeros((7, 3)))", {}, "expected 1 rows"),
+        ("import sys, numpy; numpy.save(sys.stdout.buffer, numpy.zeros((7, 3)))", {}, "expected as many rows"),
     ],
 )
 def test_programs_that_fail_are_told(code: str, settings: dict[str, Any], words: str, tmp_path: Path) -> None:

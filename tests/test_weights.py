@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import threading
@@ -309,3 +310,8 @@ def test_other_files_are_refused(tmp_path: Path, convolutions: dict[str, Tensor]
     save_file({"fc9.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="holds no AlexNet"):
         alexnet.load("bvlc", [tmp_path / "other.safetensors"])
+
+
+def test_the_arguments_of_a_script_are_no_code(tmp_path: Path) -> None:
+    torch.save({"model": {"weight": torch.eye(2)}, "args": argparse.Namespace(rate=1)}, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt")["weight"].equal(torch.eye(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
@@ -59,9 +60,11 @@ from preimage.inverters import (
     save_inverters,
 )
 from preimage.inverters.confidence import DEFAULT as CONFIDENCE
+from preimage.networks import NETWORKS
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
 from preimage.representations import DOORS, REPRESENTATIONS, ModuleLayer, SavedFeatures, get_representation, is_door
+from preimage.representations.foreign import attempt
 from preimage.representations.modules import ModuleDoor
 from preimage.representations.network import outputs_of
 from preimage.representations.saved import PREFIX, check_like
@@ -75,13 +78,13 @@ SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free t
 def is_path(name: str | Path) -> bool:
     """A plain name means what ships; anything with a slash, or a safetensors file, is a path; `onnx:...` is a name."""
     text = str(name)
-    if isinstance(name, Path):
+    if isinstance(name, os.PathLike):  # which a run is too
         return True
     return not is_door(text) and ("/" in text or "\\" in text or text.endswith(".safetensors"))
 
 
 def load_inverter(name: str | Path, **settings: Any) -> Inverter:
-    """A trained inverter: a shipped one by name (`"hog"`), a run folder (`"./runs/hog"`), or a file of inverters.
+    """A trained inverter: a shipped one by name (`"hog"`), a run or its folder (`"./runs/hog"`), a file of inverters.
 
     `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. A file whose
     encoder is code (`python:`, `torch:`, `command:`) is loaded only with `trusted=True`. Raises `UnknownNameError`,
@@ -165,6 +168,8 @@ def train(
 
     Raises `PreimageError` with advice for anything a caller can mend.
     """
+    if isinstance(overrides, str | Mapping):
+        raise SettingsError('overrides are a list of texts, such as ["training.steps=100"]')
     overrides = list(overrides)
     if preset is not None and features is None:
         wanted = training_settings(preset, images, validation, overrides, seed)
@@ -205,6 +210,10 @@ def resume(
         train=tuple(absolute(images)) or settings.photos.train,
         validation=tuple(absolute(validation)) or settings.photos.validation,
     )
+    try:
+        check_places([*photos.train, *photos.validation])
+    except ImageError as error:
+        raise ImageError(f"{error}; where a run's photographs lie by now is told by --images and --val") from error
     settings = dataclasses.replace(settings, photos=photos)
     return runs.resume(run, settings, device=device, reporter=reporter, should_stop=should_stop)
 
@@ -276,11 +285,14 @@ def saved_settings(
 
 def from_anywhere(settings: Settings) -> Settings:
     """The same settings in whatever folder one is, for weights that are files."""
-    files = str(settings.representation.get("weights", "")).split(",")  # a door's may be no file
-    if not all(Path(file).is_file() for file in files):
-        return settings
-    weights = ",".join(str(Path(file).absolute()) for file in files)
-    return dataclasses.replace(settings, representation={**settings.representation, "weights": weights})
+    found = dict(settings.representation)
+    files = str(found.get("weights", "")).split(",")  # a door's may be no file
+    if all(Path(file).is_file() for file in files):
+        found["weights"] = ",".join(str(Path(file).absolute()) for file in files)
+    door, _, address = found["name"].partition(":")
+    if door == "onnx":
+        found["name"] = f"onnx:{Path(address).expanduser().absolute()}"
+    return dataclasses.replace(settings, representation=found)
 
 
 def evaluate(
@@ -317,7 +329,7 @@ def evaluate(
     check_places([*images, *(train_images or ())])
     run = run_of(inverter)
     if not images and run is None:
-        raise SettingsError("name the photographs to evaluate on, by --images")
+        raise SettingsError("name the photographs to evaluate on: --images, or images=...")
     if isinstance(inverter, Inverter):
         kept = {inverter.name: inverter}
     else:
@@ -584,20 +596,31 @@ def sample_photos(image_size: int = 256) -> Photos:
 
 
 def layers(name: str, **settings: Any) -> dict[str, str]:
-    """The layers of an encoder that is a torch module, and the shape of what each puts out for one image, in words.
+    """The layers of a network, or of an encoder that is a torch module, and the shape of what each puts out, in words.
 
     `settings` are those of `get_representation`. Raises `SettingsError` for other encoders.
     """
+    network = name.partition(".")[0]
+    if network in NETWORKS:  # whose layers have names of their own
+        named = [f"{network}.{layer}" for layer in NETWORKS[network].layers]
+        return {one: in_words(get_representation(one, **settings).feature_shape) for one in named}
     representation = get_representation(name, **settings)
     if not isinstance(representation, ModuleLayer | ModuleDoor):
         raise SettingsError(f"{name} is no torch module: it has no layers to choose from")
     size = representation.image_size
-    found = outputs_of(representation.module, representation.preprocessing(torch.zeros(1, 3, size, size)))
+    found = attempt(
+        lambda: outputs_of(representation.module, representation.preprocessing(torch.zeros(1, 3, size, size))),
+        f"{name} fails on an image of {size} pixels (another size is given by --set image_size=...)",
+    )
     return {
-        path: " x ".join(map(str, one.shape[1:])) if isinstance(one, Tensor) else type(one).__name__
+        path: in_words(one.shape[1:]) if isinstance(one, Tensor) else type(one).__name__
         for path, one in found.items()
         if path
     }
+
+
+def in_words(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def catalogue() -> dict[str, Any]:

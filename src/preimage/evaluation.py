@@ -3,6 +3,7 @@ without its baselines and its control."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,9 +103,14 @@ class Evaluation:
             ]
         )
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return f"<pre>{html.escape(str(self))}</pre>"
+
     def to_json(self) -> dict[str, Any]:
-        """All but the records and what was left out, as plain values."""
-        return {key: value for key, value in asdict(self).items() if key not in ("records", "left_out")}
+        """All but the records and what was left out, as plain values, and the comparisons in words."""
+        content = {key: value for key, value in asdict(self).items() if key not in ("records", "left_out")}
+        return content | {"remarks": paired_in_words(self)}
 
     def errors(self) -> dict[str, dict[str, float]]:
         """NRE by inverter, then photograph."""

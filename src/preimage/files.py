@@ -56,7 +56,7 @@ def replacing(file: Path) -> Iterator[Path]:
         sync(beside)
         beside.replace(file)
     except OSError as error:
-        if error.filename == str(beside):
+        if error.filename in (str(beside), None):  # a full disk names no file
             error.filename = str(file)
         raise
     finally:

@@ -206,6 +206,9 @@ class Inverter(ABC):
     representation: Representation
     settings: dict[str, Any]  # what the constructor takes beside the representation
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {self.representation.name}"
+
     @property
     def origin(self) -> Representation:
         """The representation it was made for, by whose name it is saved: its own, unless it trains the encoder too."""
@@ -252,7 +255,10 @@ def check_images(images: Tensor) -> None:
     The range is checked on the CPU only, and with `ROUNDING` of slack, as resizing needs.
     """
     if not isinstance(images, Tensor):
-        raise ImageError(f"expected a torch tensor of images (N, 3, H, W), got {type(images).__name__}")
+        raise ImageError(
+            f"expected a torch tensor of images (N, 3, H, W), got {type(images).__name__}: of 8-bit arrays "
+            "(N, H, W, 3) give torch.from_numpy(array).permute(0, 3, 1, 2) / 255; preimage.images.Photos reads files"
+        )
     if images.ndim != 4 or images.shape[1] != 3:
         hint = "; add a batch dimension with images[None]" if images.ndim == 3 else ""
         raise ImageError(f"expected images of shape (N, 3, H, W), got {tuple(images.shape)}{hint}")
@@ -260,12 +266,18 @@ def check_images(images: Tensor) -> None:
         raise ImageError(f"expected at least one image and one pixel, got shape {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ImageError(f"expected float pixel values in [0, 1], got {images.dtype}; divide 8-bit images by 255")
+    if images.dtype in (torch.float16, torch.bfloat16):
+        raise ImageError(f"expected pixel values of float32, got {images.dtype}: give images.float()")
     if images.device.type != "cpu":
         return  # looking at values on a GPU would make it wait; photographs come from the CPU and were in range there
     low, high = (bound.item() for bound in torch.aminmax(images.detach()))
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # written so that NaN fails too
-        clamp = "" if math.isnan(low) else "; images.clamp(0, 1) brings them there"
-        advice = "; divide 8-bit images by 255" if high > 2 else clamp
+        if low < -0.5:
+            advice = "; give them as they are, without mean subtracted: a representation feeds its encoder itself"
+        elif high > 2:
+            advice = "; divide 8-bit images by 255"
+        else:
+            advice = "" if math.isnan(low) else "; images.clamp(0, 1) brings them there"
         raise ImageError(f"expected pixel values in [0, 1], got [{low:.6g}, {high:.6g}]{advice}")
 
 

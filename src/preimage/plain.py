@@ -72,7 +72,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
 def plus_minus(mean: float, sem: float | None, digits: int = 3, sign: str = "") -> str:
     """`0.123 ± 0.004`; where one value is all there is, `0.123`. A `sign` of "+" is written out."""
     error = "" if sem is None or math.isnan(sem) else f" ± {sem:.{digits}f}"
-    return f"{mean:{sign}.{digits}f}{error}"
+    return f"{round(mean, digits) + 0.0:{sign}.{digits}f}{error}"  # never -0.000
 
 
 def duration(seconds: float) -> str:

@@ -68,7 +68,7 @@ EARLY_FILES = {LOCK, "checkpoint", "provenance.json", "provenance.json.new", "se
 
 
 class Run:
-    """A run folder on disk. `new` names one to be made, `open` finds one; nothing here trains."""
+    """A run folder on disk, and a path to it. `new` names one to be made, `open` finds one; nothing here trains."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,6 +79,12 @@ class Run:
         self.records_file = folder / "records.csv"
         self.summary_file = folder / "summary.json"
         self.figures = folder / "figures"
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, step {self.step})"
 
     @classmethod
     def new(cls, folder: str | Path) -> Run:
@@ -164,9 +170,11 @@ class Run:
             write_json(self.checkpoint_file, {"step": state.step, **facts})
         except OSError as error:
             tensors.unlink(missing_ok=True)
+            kept = self.checkpoint_file.exists()
+            before = f"The one of step {self.step} is kept" if kept else "There is none before it"
             raise RunError(
-                f"cannot write the checkpoint of step {state.step}: {error}. The one of step {self.step} is "
-                f"kept: go on with `preimage train --resume {self.folder}`"
+                f"cannot write the checkpoint of step {state.step}, {len(content) / 2**20:.0f} MiB: {error}. {before}: "
+                f"make room, and go on with `preimage train --resume {self.folder}`"
             ) from error
         for old in folder.glob("state-*.safetensors"):
             if old != tensors:
@@ -635,7 +643,8 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
         summary |= evaluation.to_json()
         points = [(v["step"], v["nre"], v["nre_sem"]) for v in run.validations]
         run.figures.mkdir(exist_ok=True)
-        curve({"validation": points}, run.figures / "curve.png", "step", "NRE (lower is better)")
+        if len(points) > 1:
+            curve({"validation": points}, run.figures / "curve.png", "step", "NRE (lower is better)")
     write_json(run.summary_file, summary)
 
 

@@ -110,9 +110,11 @@ class Trial:
         representation = self.inverter(name).representation
         if isinstance(representation, SavedFeatures):
             return judged_pairs(representation, run_of(name), source_list(self.images), None, self.fit)[1]
-        if not self.images:
+        run = run_of(name)
+        places = self.images or (run.settings.photos.validation if run else ())
+        if not places:
             raise SettingsError("name the photographs, by --images")
-        return Photos.open(self.images, representation.image_size, self.fit or fit_of(name) or "crop")
+        return Photos.open(places, representation.image_size, self.fit or fit_of(name) or "crop")
 
     def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""

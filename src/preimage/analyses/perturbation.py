@@ -15,6 +15,7 @@ from preimage.errors import FeatureError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
 from preimage.metrics import distance, mean_pairwise_distance
+from preimage.representations import SavedFeatures
 
 LOGITS = ("logits", "fc8")  # layers that hold class scores
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -34,6 +35,8 @@ class Brightness(Analysis):
             raise SettingsError(f"factors are positive, got {self.factors}")
 
     def unavailable(self, inverter: Inverter) -> str:
+        if isinstance(inverter.representation, SavedFeatures):
+            return f"{inverter.representation.name} has no encoder that brighter photographs could be given to"
         if inverter.representation.brightened(1) is None:
             return f"{inverter.representation.name} takes pixel values in [0, 1] only: there is no scale to multiply"
         return ""

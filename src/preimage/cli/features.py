@@ -132,10 +132,10 @@ def check(
 
 @app.command()
 def layers(
-    representation: Annotated[str, typer.Argument(help="timm:NAME, torch:MODULE:FACTORY, ..., or network.layer.")],
+    representation: Annotated[str, typer.Argument(help="timm:NAME, torch:MODULE:FACTORY, ..., or efficientnet_lite0.")],
     settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
 ) -> None:
-    """The layers of an encoder that is a torch module, for --layer, and the shape of what each puts out."""
+    """The layers of a torch module, for --layer, or of a network known here, for -r, and their shapes."""
     from preimage import api
 
     table = plain_table("", "layer", "output")
@@ -190,10 +190,11 @@ def invert(
 
     Of several -r or --run, every photograph has one sheet with all of them: PHOTO.sheet.png.
     """
-    from preimage import api
+    from preimage import api, zoo
     from preimage.config import overrides_for, settings_for
     from preimage.images import Photos, check_places
     from preimage.inverters import MeanImage, main_of
+    from preimage.representations.saved import open_table
     from preimage.studies import labels
 
     if (images is None) == (features is None):
@@ -202,6 +203,11 @@ def invert(
         raise SettingsError("--size native and --fit are about photographs: leave them out where --features are given")
     if size == "native" and fit is not None:
         raise SettingsError("--size native takes photographs as they are: leave out --fit")
+    if features is not None and not representation and not run:
+        made_by = str(open_table(features).made_by.get("name", ""))
+        representation = [made_by] if made_by in zoo.shipped() else []
+    if ships := [one for one in run if one in zoo.shipped() and not Path(one).exists()]:
+        raise SettingsError(f"{ships[0]} is no run but what ships: name it by -r {ships[0]}")
     called = labels([*representation, *map(Path, run)] or ["hog"])
     if size == "native" and len(called) > 1:
         raise SettingsError("--size native takes one inverter at a time")

@@ -164,6 +164,16 @@ def paths_by_name(option: str, given: list[str]) -> dict[str, str]:
     return found
 
 
+@contextmanager
+def told_if_stopped() -> Iterator[None]:
+    """What Ctrl-C means where nothing can be gone on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("stopped: an audit is written when it is whole, and begins anew; --quick and fewer --steps take less time")
+        raise
+
+
 @app.command()
 def audit(
     features: Annotated[Path, typer.Option(help="Saved features: .npy, .npz, .safetensors, .pt or .parquet.")],
@@ -196,7 +206,7 @@ def audit(
         seed=seed,
         keep_duplicates=keep_duplicates,
     )
-    with stepwise() as step:
+    with stepwise() as step, told_if_stopped():
         result = judge_features(
             features,
             images,

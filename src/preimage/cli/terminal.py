@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -110,6 +112,8 @@ def for_file(file: Path | None) -> Path | None:
 def for_folder(folder: Path | None) -> Path | None:
     """The place of a folder that a command will write into; it is made when there is something to write."""
     if folder is not None:
+        if folder.suffix.lower() in (".pdf", ".svg", ".png", ".jpg", ".jpeg") and not folder.is_dir():
+            raise SettingsError(f"pictures are written as PNG into a folder: name one, not {folder}")
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not nearest.is_dir():
             raise SettingsError(f"{nearest} is a file, not a folder: nothing can be written to {folder}")
@@ -312,10 +316,13 @@ def pick_device(device: str | None) -> str:
 
 def file_names(ids: list[str]) -> dict[str, str]:
     """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
-    flat = {own: own.strip("/").replace("/", "_").replace("\\", "_").replace(":", "_") for own in ids}
+    flat = {own: re.sub(r"^(\.*_)+", "", re.sub(r"[/\\:]", "_", own)) for own in ids}  # ../cat.jpg would be hidden
     stems = {own: name.removesuffix(Path(name).suffix) for own, name in flat.items()}
-    numbered = {own: f"{place}_{name}" for place, (own, name) in enumerate(flat.items())}
-    return next(names for names in (stems, flat, numbered) if len(set(names.values())) == len(names))
+    often = Counter(stems.values())
+    names = {own: stem if often[stem] == 1 else flat[own] for own, stem in stems.items()}
+    if len(set(names.values())) == len(names):
+        return names
+    return {own: f"{place}_{name}" for place, (own, name) in enumerate(flat.items())}
 
 
 def as_argument(folder: Path) -> str:

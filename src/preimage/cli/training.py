@@ -154,6 +154,7 @@ def fit(
     images: ImagesOption,
     output: Annotated[Path, to_file("The .safetensors file to write.")],
     representation: Name = "hog",
+    layer: Layer = None,
     fit: FitOption = None,
     settings: Overrides = [],  # noqa: B006
     device: Device = None,
@@ -164,8 +165,9 @@ def fit(
     """
     from preimage import api
     from preimage.config import WEIGHTS_KEYS, plain_settings
+    from preimage.representations import runs_code
 
-    of_representation = [
+    of_representation = as_override(layer) + [
         override
         for override in settings
         if override.startswith("representation.") or override.partition("=")[0].strip() in WEIGHTS_KEYS
@@ -181,7 +183,9 @@ def fit(
         fit=fit or "crop",
         device=pick_device(device),
     )
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB. Next: preimage invert --run {as_argument(output)} ...")
+    trusted = " --set trusted=true" if runs_code(representation) else ""
+    size = f"{output.stat().st_size / 2**20:.1f} MiB"
+    print(f"{output}: {size}. Next: preimage invert --run {as_argument(output)}{trusted} ...")
 
 
 @app.command()

@@ -30,6 +30,8 @@ class Photos:
     """
 
     def __init__(self, photos: Sequence[Photo], image_size: int, fit: Fit = "crop") -> None:
+        if isinstance(photos, str):
+            raise ImageError(f"photographs are opened by Photos.open({photos!r}, {image_size})")
         self.photos = list(photos)
         self.image_size = image_size
         self.fit: Fit = fit
@@ -37,6 +39,9 @@ class Photos:
         self._readable = False  # whether each has been decoded once
         self._memory: npt.NDArray[np.uint8] | None = None  # (M, S, S, 3), shared with every subset
         self._rows = np.arange(len(self.photos))  # of the photographs, in memory
+
+    def __repr__(self) -> str:
+        return f"{len(self)} Photos at {self.image_size} pixels"
 
     @classmethod
     def open(cls, sources: Sources, image_size: int, fit: Fit = "crop") -> Photos:
@@ -127,7 +132,7 @@ class Photos:
             try:
                 picture = self.pixels(index)
             except ImageError as error:
-                if self.photos[index].named:
+                if self.photos[index].named and len(self) == 1:
                     raise
                 return str(error)
             if keep:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from preimage.errors import ImageError
+from preimage.files import replacing
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 Fit = Literal["crop", "whole"]
@@ -96,7 +97,11 @@ def to_picture(image: Tensor) -> Image.Image:
 
 def save_image(image: Tensor, path: Path) -> None:
     """One image (3, H, W) in [0, 1] -> an 8-bit file; the suffix says the format."""
-    to_picture(image).save(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"no picture can be written as {path.suffix or 'a file without suffix'}: {path}")
+    with replacing(path) as beside:
+        to_picture(image).save(beside, kind)
 
 
 def grey(images: Tensor, scale: float = 255.0, rounded: bool = True) -> Tensor:

@@ -114,7 +114,11 @@ class Found:
 
 def source_list(sources: Sources) -> list[str]:
     """Where photographs come from, as often as one likes to read it: `Path.glob` can be read once."""
-    return [str(sources)] if isinstance(sources, str | Path) else [str(source) for source in sources]
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    for source in given:
+        if not isinstance(source, str | Path):
+            raise ImageError(f"photographs are named by where they lie, texts or paths, not by {type(source).__name__}")
+    return list(map(str, given))
 
 
 def absolute(sources: Sources) -> list[str]:

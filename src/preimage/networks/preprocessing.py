@@ -13,7 +13,8 @@ from torch import Tensor
 class Preprocessing:
     """RGB in [0, 1] -> what a network was trained on: (image * white - mean) / deviation, channel by channel.
 
-    `mean` and `deviation` are in the network's own channel order, which is blue, green, red if `bgr`.
+    `mean` and `deviation` are in the network's own channel order, which is blue, green, red if `bgr`; one number is
+    that of all three.
     """
 
     image_size: int  # pixels
@@ -21,6 +22,11 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
     bgr: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "deviation"):
+            if isinstance(value := getattr(self, name), int | float):
+                object.__setattr__(self, name, (float(value),) * 3)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] -> the network's input, same shape."""

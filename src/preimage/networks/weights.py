@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import http.client
 import re
@@ -194,7 +195,8 @@ class PickledCodeError(ValueError):
 def load_without_code(file: Path, mapped: bool = False) -> Any:
     """What torch.save wrote, tensors left on the disk if `mapped`; raises `PickledCodeError`."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(file))
+        with torch.serialization.safe_globals([argparse.Namespace]):  # in which scripts keep their arguments
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(file))
     except Exception as error:  # torch raises many kinds, from the zip reader to the unpickler
         code = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it holds {code[1]}, which is code" if code else f"{type(error).__name__}: {error}".partition("\n")[0]

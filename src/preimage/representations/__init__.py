@@ -63,6 +63,11 @@ def get_representation(name: str, **settings: Any) -> Representation:
 
 def get_known(name: str, **settings: Any) -> Representation:
     """The same for an inverter that was trained on it: how it is fed was told then."""
+    if not isinstance(name, str):
+        raise SettingsError(
+            f"a representation has a name, got {type(name).__name__}; a module at hand is read by "
+            "ModuleLayer(module, layer, preprocessing)"
+        )
     if name.startswith(PREFIX):
         return build(SavedFeatures, {"file": name.removeprefix(PREFIX)} | settings, PREFIX)
     if ":" in name:
@@ -83,8 +88,10 @@ def open_door(name: str, settings: dict[str, Any]) -> Representation:
     prefix, _, address = name.partition(":")
     if prefix not in DOORS:
         raise UnknownNameError("door", prefix, DOORS)
-    if not address or "address" in settings:
-        raise SettingsError(f"expected {prefix}:ADDRESS as the name, and no address in the settings; got {name!r}")
+    address = str(settings.get("address", address))  # where it lies now
+    settings = {key: value for key, value in settings.items() if key != "address"}
+    if not address:
+        raise SettingsError(f"expected {prefix}:ADDRESS as the name, got {name!r}")
     if prefix == PythonFunction.door and (own := own_representation(address, settings)) is not None:
         return own
     return build(DOORS[prefix], {"address": address, **settings}, name)

@@ -70,6 +70,7 @@ class Foreign(Representation):
     class_tokens: int | None = None
 
     door: ClassVar[str]
+    advice: ClassVar[str] = ""  # for encoders that do not give a row for each image
 
     def __post_init__(self) -> None:
         if self.class_tokens is not None and self.class_tokens < 0:
@@ -123,8 +124,8 @@ class Foreign(Representation):
         array = as_tensor(self.chosen(given), self.name)
         if array.ndim == 0 or len(array) != len(images):
             raise FeatureError(
-                f"{self.name} gave an array of shape {tuple(array.shape)} for {len(images)} images: expected "
-                f"{len(images)} rows, one an image"
+                f"{self.name} gave an array of shape {tuple(array.shape)} for a batch of {len(images)}: expected "
+                f"as many rows, one an image{self.advice}"
             )
         features = arrange(array, self.tokens, self.prefixes, self.channels_last, self.name)
         if features.numel() == 0:

@@ -88,7 +88,7 @@ class OnnxGraph(Fed):
     def graph(self) -> Graph:
         file = Path(self.address).expanduser()
         if not file.is_file():
-            raise WeightsError(f"there is no ONNX file {file}")
+            raise WeightsError(f"there is no ONNX file {file}; where it lies now is told by --set address=FILE")
         own = file.stat().st_mtime_ns
         return load_graph(file, stamp_of((file, *external_files(file, own))))
 

@@ -95,6 +95,7 @@ class PythonFunction(Program):
 
     door: ClassVar[str] = "python"
     source: ClassVar[str] = "your function"
+    advice: ClassVar[str] = "; a function of one image at a time is told by --set batched=false"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,6 +142,10 @@ class PythonFunction(Program):
         self.watch.row = tuple(rows.shape[1:])
         return rows
 
+    def bytes_wanted(self, error: Exception) -> str:
+        """Advice where code may expect 8-bit images, which takes no other type."""
+        return "; bytes instead are given by --set dtype=uint8" if isinstance(error, TypeError) else ""
+
     def one_by_one(self, arrays: Array) -> Tensor:
         """Rows of single images, zeros for those that fail if that is wanted."""
         rows: list[Tensor] = []
@@ -154,7 +159,7 @@ class PythonFunction(Program):
                     )
                     raise FeatureError(
                         f"{self.name} fails on image {index} of {len(arrays)}, counted from 0: "
-                        f"{type(error).__name__}: {error}{way_on}"
+                        f"{type(error).__name__}: {error}{way_on}{self.bytes_wanted(error)}"
                     ) from error
                 rows.append(torch.zeros(self.watch.row))
                 continue
