@@ -224,6 +224,27 @@ def test_inverting_saved_features_gives_the_same_picture(run: Path, cat: Path, t
     np.testing.assert_array_equal(a, b)
 
 
+def test_saved_features_are_inverted_by_what_they_say_they_are(cat: Path, tmp_path: Path) -> None:
+    preimage("encode", cat, "-r", "efficientnet_lite0.stage2", "-o", tmp_path / "cat.npy")
+    preimage("invert", "--features", tmp_path / "cat.npy", "-o", tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["chelsea.efficientnet_lite0.stage2.png"]
+
+
+def test_pictures_written_before_are_no_photographs(
+    run: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(cat, tmp_path / "chelsea.png")
+    monkeypatch.chdir(tmp_path)
+    first, second = (preimage("invert", ".", "--run", run).stdout for _ in range(2))
+    assert first == second
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_the_layers_of_a_known_network_are_those_with_names() -> None:
+    layers = preimage("layers", "efficientnet_lite0").stdout
+    assert re.search(r"efficientnet_lite0\.stage3 +40 x 28 x 28", layers)
+
+
 def test_features_of_other_settings_are_refused(run: Path, cat: Path, tmp_path: Path) -> None:
     preimage("encode", cat, "-o", tmp_path / "cat.npy", "--set", "image_size=64", "--set", "pixel_scale=1.0")
     result = preimage("invert", "--features", tmp_path / "cat.npy", "--run", run, "-o", tmp_path / "a", check=2)
@@ -350,6 +371,9 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "--run", "r"], "to train, name a preset (hog) or --features, --images too"),
         (["train", "hog", "--features", "x.npy", "--images", "x", "--run", "r"], "either a preset (hog) or --features"),
         (["layers", "hog"], "hog is no torch module"),
+        (["invert", SAMPLES[0], "--run", "hog"], "hog is no run but what ships: name it by -r hog"),
+        (["invert", SAMPLES[0], "-o", "one.pdf"], "into a folder: name one, not one.pdf"),
+        (["invert", SAMPLES[0], "--fit", "whol"], "'whol' is not one of"),
         (["fit", "upconv", "--images", "x", "-o", "a.safetensors"], "train it by"),
         (
             ["fit", "ridgee", "--images", "x", "-o", "a.safetensors"],
@@ -426,6 +450,7 @@ def test_an_encoder_of_the_current_folder_is_trained_on_encoded_and_inverted(
 def test_no_two_photographs_get_the_name_of_one_file() -> None:
     assert file_names(["a/cat.jpg", "b/cat.jpg"]) == {"a/cat.jpg": "a_cat", "b/cat.jpg": "b_cat"}
     assert file_names(["cat.jpg", "cat.png"]) == {"cat.jpg": "cat.jpg", "cat.png": "cat.png"}
+    assert file_names(["cat.jpg", "cat.png", "../dog.jpg"])["../dog.jpg"] == "dog"  # ".._dog" would be hidden
     assert len(set(file_names(["a/b.jpg", "a_b.jpg", "c.jpg"]).values())) == 3
 
 

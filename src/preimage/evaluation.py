@@ -201,7 +201,7 @@ def evaluate(
         fitted_on[FLOOR] = "the photographs themselves, scaled to the decoder's size and back"
     fitted_on[CONTROL] = f"as {main.name}; features of another photograph"
     return Evaluation(
-        representation.name,
+        with_layer(representation),
         images,
         total,
         representation.image_size,
@@ -215,6 +215,12 @@ def evaluate(
 @torch.no_grad()  # an autoencoder's encoder is not frozen
 def encoded(representation: Representation, ids: Sequence[str], images: Tensor) -> Tensor:
     return representation.encode_photos(ids, images)
+
+
+def with_layer(representation: Representation) -> str:
+    """The name, and the layer of a network that has one name for all."""
+    layer = representation.settings.get("layer")
+    return f"{representation.name}, layer {layer}" if layer else representation.name
 
 
 def measure(

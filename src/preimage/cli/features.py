@@ -40,6 +40,7 @@ from preimage.plain import plus_minus
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from preimage.images import Photos
     from preimage.interfaces import Inverter
 
 Batches = Iterable[tuple[list[str], "Tensor"]]  # ids, and images (N, 3, H, W) in [0, 1]
@@ -68,15 +69,17 @@ def list_command(as_json: AsJson = False) -> None:
     for needs, names in missing.items():
         out.print(f"{names[0]} ... {names[-1].partition('.')[2]}: {needs}")
     out.print()
-    for kind in ("doors", "decoders", "inverters"):
-        table = plain_table(kind, "name", "what it is")
+    titles = {
+        "doors": ("encoders of your own: -r PREFIX:ADDRESS", "prefix", "what is there"),
+        "decoders": ("decoders", "name", "what it is"),
+        "inverters": ("inverters", "name", "what it is"),
+        "analyses": ("analyses", "name", "what it asks"),
+    }
+    for kind, heading in titles.items():
+        table = plain_table(*heading)
         for name, description in catalogue[kind].items():
             table.add_row(name, description)
         out.print(table, "")
-    table = plain_table("analyses", "name", "what it asks")
-    for name, question in catalogue["analyses"].items():
-        table.add_row(name, question)
-    out.print(table, "")
     out.print(f"presets: {', '.join(catalogue['presets'])}\n")
     table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
     for name, entry in catalogue["shipped"].items():
@@ -234,10 +237,23 @@ def invert(
         mean = loaded[0].get(MeanImage.name)
         fits = [fit or api.fit_of(name) or "crop" for name in called.values()]
         sizes = [inverter.representation.image_size for inverter in inverters.values()]
-        photos = [Photos.open(images, *how).load() for how in zip(sizes, fits, strict=True)]
+        opened = [Photos.open(images, *how) for how in zip(sizes, fits, strict=True)]
+        photos = [not_written_before(each, images, output).load() for each in opened]
         tell_left_out(photos[0].left_out)
         ids, batches = photos[0].ids, [each.batches(16) for each in photos]
     invert_photos(inverters, mean, batches, file_names(ids), output, device)
+
+
+def not_written_before(photos: Photos, images: list[Path], output: Path) -> Photos:
+    """Photographs but for pictures in the folder to write into, where that lies within one of theirs."""
+    if output.resolve() in {place.resolve() for place in images}:
+        return photos
+    files = [getattr(photo, "path", None) for photo in photos.photos]
+    return photos.subset(
+        place
+        for place, file in enumerate(files)
+        if file is None or photos.photos[place].named or output.resolve() not in file.resolve().parents
+    )
 
 
 def invert_photos(
