@@ -316,7 +316,7 @@ def pick_device(device: str | None) -> str:
 
 def file_names(ids: list[str]) -> dict[str, str]:
     """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
-    flat = {own: re.sub(r"^(\.*_)+", "", re.sub(r"[/\\:]", "_", own)) for own in ids}  # ../cat.jpg would be hidden
+    flat = {own: re.sub(r"[/\\:]", "_", own.lstrip("./")) for own in ids}  # ../cat.jpg would be hidden
     stems = {own: name.removesuffix(Path(name).suffix) for own, name in flat.items()}
     often = Counter(stems.values())
     names = {own: stem if often[stem] == 1 else flat[own] for own, stem in stems.items()}

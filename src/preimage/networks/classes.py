@@ -23,21 +23,18 @@ def class_names() -> list[str]:
 
 def draw_classes(probabilities: Tensor, size: int) -> list[Image.Image]:
     """The likeliest classes of each row of probabilities (N, 1000), in words over bars, on pictures of size x size."""
-    return [draw_bars(dict(zip(*likeliest(row), strict=True)), size) for row in probabilities]
+    shares, numbers = probabilities.topk(SHOWN)
+    return [draw_bars(*row, size) for row in zip(numbers.tolist(), shares.tolist(), strict=True)]
 
 
-def likeliest(probabilities: Tensor) -> tuple[list[str], list[float]]:
-    values, numbers = probabilities.topk(SHOWN)
-    return [class_names()[number] for number in numbers.tolist()], values.tolist()
-
-
-def draw_bars(shares: dict[str, float], size: int) -> Image.Image:
+def draw_bars(numbers: list[int], shares: list[float], size: int) -> Image.Image:
+    """Shares of classes, a row each."""
     picture = Image.new("RGB", (size, size))
     pen = ImageDraw.Draw(picture)
     row, margin = size / SHOWN, size / 32
     font = ImageFont.load_default(size / 16)
-    for place, (name, share) in enumerate(shares.items()):
+    for place, (number, share) in enumerate(zip(numbers, shares, strict=True)):
         top = place * row + margin
-        pen.text((margin, top), f"{name} {100 * share:.0f} %", "white", font)
+        pen.text((margin, top), f"{class_names()[number]} {100 * share:.0f} %", "white", font)
         pen.rectangle((margin, top + row / 2, margin + (size - 2 * margin) * share, top + row / 2 + margin), "white")
     return picture
