@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 import re
@@ -310,3 +311,7 @@ def test_long_features_are_hashed_to_nearly_the_same_distances() -> None:
     assert hashed(long).shape == (6, LONGEST)
     flat, kept = long.flatten(1), hashed(long)
     torch.testing.assert_close(torch.cdist(kept, kept), torch.cdist(flat, flat), rtol=0.02, atol=0)
+
+
+def test_a_notebook_shows_the_table(result: Evaluation) -> None:
+    assert result._repr_html_() == f"<pre>{html.escape(str(result))}</pre>"

@@ -178,3 +178,7 @@ def test_class_scores_are_drawn_as_bars_of_the_likeliest_classes() -> None:
 
 def test_other_layers_have_no_picture() -> None:
     assert get_representation("efficientnet_lite0.pool").draw(torch.rand(1, 1280)) is None
+
+
+def test_one_number_is_that_of_all_channels() -> None:
+    assert Preprocessing(8, mean=0.5).mean == (0.5, 0.5, 0.5)  # type: ignore[arg-type]

@@ -75,7 +75,7 @@ HELD_OUT = 0.1  # share of saved pairs that are kept for validation
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel
 
 
-def is_path(name: str | Path) -> bool:
+def is_path(name: str | os.PathLike[str]) -> bool:
     """A plain name means what ships; anything with a slash, or a safetensors file, is a path; `onnx:...` is a name."""
     text = str(name)
     if isinstance(name, os.PathLike):  # which a run is too
@@ -83,7 +83,7 @@ def is_path(name: str | Path) -> bool:
     return not is_door(text) and ("/" in text or "\\" in text or text.endswith(".safetensors"))
 
 
-def load_inverter(name: str | Path, **settings: Any) -> Inverter:
+def load_inverter(name: str | os.PathLike[str], **settings: Any) -> Inverter:
     """A trained inverter: a shipped one by name (`"hog"`), a run or its folder (`"./runs/hog"`), a file of inverters.
 
     `settings` go to its representation: `weights="FILE"` for a network whose weights are yours to bring. A file whose
@@ -93,23 +93,23 @@ def load_inverter(name: str | Path, **settings: Any) -> Inverter:
     return main_of(load_kept(name, **settings))
 
 
-def load_kept(name: str | Path, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
+def load_kept(name: str | os.PathLike[str], *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
     """An inverter and, where they were kept with it, its baselines; the main one first."""
     if not is_path(name):
         return zoo.load_shipped(str(name), **settings)
     if Path(name).is_file() or str(name).endswith(".safetensors"):
-        return load_inverters(name, trusted=trusted, **settings)
-    inverter = runs.load_inverter(name, **settings)
+        return load_inverters(Path(name), trusted=trusted, **settings)
+    inverter = runs.load_inverter(Path(name), **settings)
     return {inverter.name: inverter}
 
 
-def described(name: str | Path) -> dict[str, Any]:
+def described(name: str | os.PathLike[str]) -> dict[str, Any]:
     """Name and settings of the representation an inverter was made for, as far as they are noted; loads nothing."""
     if not is_path(name):
         return {"name": str(name)}
     if Path(name).is_file() or str(name).endswith(".safetensors"):
-        return dict(read_description(name).representation)
-    return dict(Run.open(name).settings.representation)
+        return dict(read_description(Path(name)).representation)
+    return dict(Run.open(Path(name)).settings.representation)
 
 
 def training_time(name: str, given: Mapping[str, Any] | None = None) -> str:
@@ -128,20 +128,20 @@ def training_time(name: str, given: Mapping[str, Any] | None = None) -> str:
     )
 
 
-def fit_of(name: str | Path | Inverter) -> Fit | None:
+def fit_of(name: str | os.PathLike[str] | Inverter) -> Fit | None:
     """How a run made its photographs square; None for what ships and for a file, which do not know."""
     run = run_of(name)
     return run.settings.photos.fit if run else None
 
 
-def is_run(name: str | Path) -> bool:
+def is_run(name: str | os.PathLike[str]) -> bool:
     """Whether a name leads to a run folder, not to a file or to what ships."""
     return is_path(name) and Path(name).is_dir()
 
 
-def run_of(inverter: str | Path | Inverter) -> Run | None:
+def run_of(inverter: str | os.PathLike[str] | Inverter) -> Run | None:
     """The run that a name leads to; None for what ships, a file, and an inverter at hand."""
-    return None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(inverter)
+    return None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(Path(inverter))
 
 
 def train(
@@ -219,7 +219,7 @@ def resume(
 
 
 def started_from(
-    name: str | Path | None, settings: Settings, overrides: Sequence[str]
+    name: str | os.PathLike[str] | None, settings: Settings, overrides: Sequence[str]
 ) -> tuple[Settings, Start | None]:
     """The settings with the decoder of a trained inverter, and it; raises `SettingsError` where it is no network."""
     if name is None:
@@ -232,14 +232,14 @@ def started_from(
         raise SettingsError(f"{name} holds {start.name!r}: training starts from a trained network")
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
     facts = ("training", "augmentation", "made_with", "curve", "started_from")
-    card = zoo.describe(Run.open(name), start.representation) if is_run(name) else card_of(name)
+    card = zoo.describe(Run.open(Path(name)), start.representation) if is_run(name) else card_of(name)
     origin = {key: value for key, value in card.items() if key in facts}
     validated = settings.photos.validation or settings.photos.held_out
     seen = photos_of(name, start.representation) if validated else None
     return dataclasses.replace(settings, decoder=decoder), Start(start, {"inverter": str(name), **origin}, seen)
 
 
-def photos_of(name: str | Path, representation: Representation) -> Photos | None:
+def photos_of(name: str | os.PathLike[str], representation: Representation) -> Photos | None:
     """What an inverter was trained on, where it is a run's and they are still as they were."""
     run = run_of(name)
     try:
@@ -248,7 +248,7 @@ def photos_of(name: str | Path, representation: Representation) -> Photos | None
         return None
 
 
-def card_of(name: str | Path) -> dict[str, Any]:
+def card_of(name: str | os.PathLike[str]) -> dict[str, Any]:
     """How an inverter that ships or is a file was made; nothing where a file has no card beside it."""
     if not is_path(name):
         return zoo.card(str(name))
@@ -296,7 +296,7 @@ def from_anywhere(settings: Settings) -> Settings:
 
 
 def evaluate(
-    inverter: str | Path | Inverter,
+    inverter: str | os.PathLike[str] | Inverter,
     images: Sources = (),
     *,
     features: str | Path | None = None,
@@ -490,7 +490,7 @@ def quick_inverter(name: str, representation: Representation, settings: Mapping[
 
 
 def fit_confidence(
-    inverter: str | Path,
+    inverter: str | os.PathLike[str],
     images: Sources,
     output: str | Path,
     *,

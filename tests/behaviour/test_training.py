@@ -461,6 +461,14 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
 
 
+@pytest.mark.filterwarnings("ignore:64 of 64 photographs")
+def test_a_run_is_a_path_to_itself(finished: Path) -> None:
+    run = Run.open(finished)
+    assert repr(run) == f"Run({str(finished)!r}, step 40)"
+    assert repr(api.load_inverter(run)) == "UpConv of hog"
+    assert str(api.evaluate(run, limit=4)) == str(api.evaluate(finished, limit=4))
+
+
 def test_a_training_that_loses_itself_says_so_once(
     crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,15 @@ def test_images_that_are_no_batch_are_refused(representation: Representation, im
         representation.encode(images / images.max() * 1.001)
 
 
+def test_images_of_other_kinds_are_refused_with_a_way_on(representation: Representation, images: Tensor) -> None:
+    with pytest.raises(ImageError, match="without mean subtracted"):
+        representation.encode((images - 0.5) / 0.25)
+    with pytest.raises(ImageError, match=r"give images\.float\(\)"):
+        representation.encode(images.half())
+    with pytest.raises(ImageError, match=r"torch\.from_numpy"):
+        representation.encode(images.numpy())  # type: ignore[arg-type]
+
+
 def test_resizing_may_leave_the_range_by_rounding(representation: Representation, images: Tensor) -> None:
     features = representation.encode(images / images.max() * (1 + 1e-6))
     assert torch.isfinite(features).all()
