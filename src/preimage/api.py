@@ -98,8 +98,8 @@ def load_kept(name: str | os.PathLike[str], *, trusted: bool = False, **settings
     if not is_path(name):
         return zoo.load_shipped(str(name), **settings)
     if Path(name).is_file() or str(name).endswith(".safetensors"):
-        return load_inverters(Path(name), trusted=trusted, **settings)
-    inverter = runs.load_inverter(Path(name), **settings)
+        return load_inverters(os.fspath(name), trusted=trusted, **settings)
+    inverter = runs.load_inverter(os.fspath(name), **settings)
     return {inverter.name: inverter}
 
 
@@ -108,8 +108,8 @@ def described(name: str | os.PathLike[str]) -> dict[str, Any]:
     if not is_path(name):
         return {"name": str(name)}
     if Path(name).is_file() or str(name).endswith(".safetensors"):
-        return dict(read_description(Path(name)).representation)
-    return dict(Run.open(Path(name)).settings.representation)
+        return dict(read_description(os.fspath(name)).representation)
+    return dict(Run.open(os.fspath(name)).settings.representation)
 
 
 def training_time(name: str, given: Mapping[str, Any] | None = None) -> str:
@@ -141,7 +141,7 @@ def is_run(name: str | os.PathLike[str]) -> bool:
 
 def run_of(inverter: str | os.PathLike[str] | Inverter) -> Run | None:
     """The run that a name leads to; None for what ships, a file, and an inverter at hand."""
-    return None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(Path(inverter))
+    return None if isinstance(inverter, Inverter) or not is_run(inverter) else Run.open(os.fspath(inverter))
 
 
 def train(
@@ -232,7 +232,7 @@ def started_from(
         raise SettingsError(f"{name} holds {start.name!r}: training starts from a trained network")
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
     facts = ("training", "augmentation", "made_with", "curve", "started_from")
-    card = zoo.describe(Run.open(Path(name)), start.representation) if is_run(name) else card_of(name)
+    card = zoo.describe(Run.open(os.fspath(name)), start.representation) if is_run(name) else card_of(name)
     origin = {key: value for key, value in card.items() if key in facts}
     validated = settings.photos.validation or settings.photos.held_out
     seen = photos_of(name, start.representation) if validated else None
