@@ -63,6 +63,7 @@ from preimage.inverters.confidence import DEFAULT as CONFIDENCE
 from preimage.networks import NETWORKS
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
+from preimage.plain import shape_in_words
 from preimage.representations import DOORS, REPRESENTATIONS, ModuleLayer, SavedFeatures, get_representation, is_door
 from preimage.representations.foreign import attempt
 from preimage.representations.modules import ModuleDoor
@@ -603,7 +604,7 @@ def layers(name: str, **settings: Any) -> dict[str, str]:
     network = name.partition(".")[0]
     if network in NETWORKS:  # whose layers have names of their own
         named = [f"{network}.{layer}" for layer in NETWORKS[network].layers]
-        return {one: in_words(get_representation(one, **settings).feature_shape) for one in named}
+        return {one: shape_in_words(get_representation(one, **settings).feature_shape) for one in named}
     representation = get_representation(name, **settings)
     if not isinstance(representation, ModuleLayer | ModuleDoor):
         raise SettingsError(f"{name} is no torch module: it has no layers to choose from")
@@ -613,14 +614,10 @@ def layers(name: str, **settings: Any) -> dict[str, str]:
         f"{name} fails on an image of {size} pixels (another size is given by --set image_size=...)",
     )
     return {
-        path: in_words(one.shape[1:]) if isinstance(one, Tensor) else type(one).__name__
+        path: shape_in_words(one.shape[1:]) if isinstance(one, Tensor) else type(one).__name__
         for path, one in found.items()
         if path
     }
-
-
-def in_words(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def catalogue() -> dict[str, Any]:

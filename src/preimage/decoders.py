@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
+from preimage.plain import shape_in_words
 from preimage.randomness import seeded
 
 SLOPE = 0.2
@@ -507,7 +508,7 @@ def build_decoder(
     `SettingsError` where it cannot read such features.
     """
     check_choice(name, width)
-    size = " x ".join(map(str, feature_shape))
+    size = shape_in_words(feature_shape)
     if len(feature_shape) not in (1, 3):
         raise SettingsError(f"decoders read vectors (D,) and feature maps (C, h, w), got features of {size}")
     table = DECODERS[name](feature_shape, image_size)

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from preimage.errors import SettingsError, UnknownNameError
@@ -85,6 +85,11 @@ def duration(seconds: float) -> str:
 
 
 TOLD = 5  # names of many
+
+
+def shape_in_words(shape: Iterable[int]) -> str:
+    """`40 x 28 x 28`."""
+    return " x ".join(map(str, shape))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictio
 from preimage.metrics import METRICS
 from preimage.networks import NETWORKS
 from preimage.pages import render, span
-from preimage.plain import duration, plus_minus
+from preimage.plain import duration, plus_minus, shape_in_words
 from preimage.representations import get_representation
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
@@ -155,7 +155,7 @@ def shape(name: str, card: Mapping[str, Any]) -> str:
         known = card.get("feature_shape") or get_representation(name).feature_shape
     except PreimageError:
         return ""
-    return " x ".join(map(str, known))
+    return shape_in_words(known)
 
 
 def comparison(cards: Cards) -> list[dict[str, str]]:

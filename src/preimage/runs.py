@@ -54,7 +54,7 @@ from preimage.inverters.upconv import UpConv
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
-from preimage.plain import build
+from preimage.plain import build, shape_in_words
 from preimage.representations import SavedFeatures, get_known
 from preimage.training import Progress, TrainingSettings, TrainingState
 
@@ -681,7 +681,7 @@ def take_weights(inverter: UpConv, start: UpConv) -> None:
     """Begin with the weights of a trained inverter; raises `SettingsError` where its network is another."""
     kinds = [
         f"{one.name} with {one.settings['decoder']!r} at width {one.settings['width']} for features of "
-        + " x ".join(map(str, one.representation.feature_shape))
+        + shape_in_words(one.representation.feature_shape)
         for one in (start, inverter)
     ]
     if kinds[0] != kinds[1]:

@@ -35,7 +35,7 @@ from preimage.cli.terminal import (
     to_folder,
 )
 from preimage.errors import FeatureError, ImageError, SettingsError
-from preimage.plain import plus_minus
+from preimage.plain import plus_minus, shape_in_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def list_command(as_json: AsJson = False) -> None:
     table = plain_table("representations", "name", "features", "of images", "gradients", "source")
     for name, facts in catalogue["representations"].items():
         if facts["feature_shape"] is not None:
-            size = " x ".join(map(str, facts["feature_shape"]))
+            size = shape_in_words(facts["feature_shape"])
             gradients = "yes" if facts["differentiable"] else "no"
             table.add_row(name, size, f"{facts['image_size']} px", gradients, facts["source"])
     out.print(table)
@@ -167,7 +167,6 @@ def encode(
     chosen = representation_of(representation, settings + as_override(layer))
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
-    output.parent.mkdir(parents=True, exist_ok=True)
     described = save_features(pairs, output, on_batch=lambda batch: tell_empty(batch.ids, batch.features))
     features = np.load(output, mmap_mode="r")
     print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {described}")
@@ -197,7 +196,7 @@ def invert(
     from preimage.config import overrides_for, settings_for
     from preimage.images import Photos, check_places
     from preimage.inverters import MeanImage, main_of
-    from preimage.representations.saved import open_table
+    from preimage.representations.saved import facts_beside
     from preimage.studies import labels
 
     if (images is None) == (features is None):
@@ -207,8 +206,8 @@ def invert(
     if size == "native" and fit is not None:
         raise SettingsError("--size native takes photographs as they are: leave out --fit")
     if features is not None and not representation and not run:
-        made_by = str(open_table(features).made_by.get("name", ""))
-        representation = [made_by] if made_by in zoo.shipped() else []
+        made_by = facts_beside(features).get("representation")
+        representation = [own for own in zoo.shipped() if isinstance(made_by, dict) and own == made_by.get("name")]
     if ships := [one for one in run if one in zoo.shipped() and not Path(one).exists()]:
         raise SettingsError(f"{ships[0]} is no run but what ships: name it by -r {ships[0]}")
     called = labels([*representation, *map(Path, run)] or ["hog"])
@@ -276,7 +275,6 @@ def invert_photos(
             features = inverter.representation.encode(images.to(device))
             tell_empty(ids, features)
             done.append((images, features.cpu(), inverter.invert(features).cpu()))
-        output.mkdir(parents=True, exist_ok=True)
         for index, name in enumerate(ids):
             parts = [[each[index : index + 1] for each in tensors] for tensors in done]
             columns = {"photograph": parts[0][0]}
@@ -344,7 +342,6 @@ def invert_features(inverter: Inverter, title: str, file: Path, output: Path, de
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
     check_rows(table, {own: row for row, own in enumerate(ids)})
     names = file_names(ids)
-    output.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(table), 16):
         rows = range(start, min(start + 16, len(table)))
         reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()

@@ -144,7 +144,6 @@ def evaluate(
         )
     print_evaluation(result, as_json)
     if records is not None:
-        records.parent.mkdir(parents=True, exist_ok=True)
         replace_text(records, result.records_csv())
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import ignore
 from preimage.networks.caffemodel import read_caffemodel
+from preimage.plain import shape_in_words
 
 FOLDER = Path.home() / ".cache" / "preimage" / "weights"
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put a state dict within a checkpoint
@@ -149,7 +150,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{file}: weights are read from {', '.join(readers)} files")
     state = readers[file.suffix](file)
     for name, value in state.items():
-        if value.layout != torch.strided or value.is_complex() or value.is_quantized or value.is_meta:
+        if not is_dense(value):
             raise WeightsError(
                 f"{file}: expected dense real numbers, got {name} as {describe(value)}; convert it first"
             )
@@ -214,11 +215,16 @@ def tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
     return found
 
 
+def is_dense(value: Tensor) -> bool:
+    """Whether a tensor holds real numbers, each in its place."""
+    return value.layout == torch.strided and not (value.is_complex() or value.is_quantized or value.is_meta)
+
+
 def describe(value: Any) -> str:
     """What a file holds, in a few words."""
     if not isinstance(value, Tensor):
         return type(value).__name__
-    size = " x ".join(map(str, value.shape)) or "one number"
+    size = shape_in_words(value.shape) or "one number"
     return f"a tensor of {size}, {str(value.dtype).removeprefix('torch.')}, {value.device.type}, {value.layout}"
 
 

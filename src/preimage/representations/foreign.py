@@ -23,6 +23,7 @@ from preimage.errors import FeatureError, ImageError, PreimageError, Preprocessi
 from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_features, check_images
 from preimage.networks.preprocessing import Preprocessing
+from preimage.plain import shape_in_words
 from preimage.probe import probe_picture
 
 IMAGE_SIZE = 224  # pixels, where neither the encoder nor its user names a size
@@ -334,7 +335,7 @@ def described(choices: Mapping[str, Any]) -> str:
 
 
 def describe(value: Any) -> str:
-    return " x ".join(map(str, value.shape)) or "a number" if is_array(value) else type(value).__name__
+    return shape_in_words(value.shape) or "a number" if is_array(value) else type(value).__name__
 
 
 def as_tensor(given: Any, name: str) -> Tensor:
@@ -364,10 +365,15 @@ def arrange(array: Tensor, tokens: Tokens, prefixes: Sequence[int], channels_las
     return array.flatten(1) if array.ndim > 1 else array[:, None]
 
 
+def before_places(count: int, prefixes: Sequence[int], fewest: int = 1) -> int | None:
+    """Which of `prefixes` leaves a square of `fewest` tokens or more; None if none does."""
+    return next((k for k in prefixes if count - k >= fewest and math.isqrt(count - k) ** 2 == count - k), None)
+
+
 def arrange_tokens(array: Tensor, tokens: Tokens, prefixes: Sequence[int], name: str) -> Tensor:
     """(N, T, D) -> (N, D, s, s) with T = s * s + one of `prefixes`, or (N, D), or (N, T * D)."""
     count = array.shape[1]
-    prefix = next((k for k in prefixes if count > k and math.isqrt(count - k) ** 2 == count - k), None)
+    prefix = before_places(count, prefixes)
     if tokens == "class":
         return array[:, 0]
     if tokens == "mean":  # a number of tokens before the places that was given holds for any number of places

@@ -31,9 +31,9 @@ from torch import Tensor
 from preimage.errors import FeatureError, ImageError, SettingsError
 from preimage.images import SUFFIXES, Photos
 from preimage.interfaces import Representation, short_hash
-from preimage.networks.weights import PickledCodeError, describe, file_hash, load_without_code
-from preimage.plain import listed
-from preimage.representations.foreign import CLASS_TOKENS
+from preimage.networks.weights import PickledCodeError, describe, file_hash, is_dense, load_without_code
+from preimage.plain import listed, shape_in_words
+from preimage.representations.foreign import CLASS_TOKENS, before_places
 
 PREFIX = "saved:"
 ID_NAMES = ("ids", "id", "name", "names", "path", "paths", "file", "filename", "image_id")
@@ -75,10 +75,7 @@ class Table:
     def before_places(self) -> int | None:
         """How many tokens stand before those of a square of places, where rows are (tokens, D); else None."""
         own = self.source.shape[1:]
-        if len(own) != 2:
-            return None
-        places = {k: own[0] - k for k in CLASS_TOKENS if own[0] - k >= FEWEST_PLACES}
-        return next((k for k, count in places.items() if math.isqrt(count) ** 2 == count), None)
+        return before_places(own[0], CLASS_TOKENS, FEWEST_PLACES) if len(own) == 2 else None
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
@@ -137,7 +134,7 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
 def check_form(source: Rows, path: Path) -> None:
     """Raise `FeatureError` unless this is rows of numbers."""
     shape = tuple(source.shape)
-    size = " x ".join(map(str, shape))
+    size = shape_in_words(shape)
     dtype = getattr(source, "dtype", None)
     if dtype is not None and dtype.kind not in "biuf":
         raise FeatureError(f"{path} holds {dtype}, expected real numbers (float, integer or boolean)")
@@ -271,7 +268,7 @@ class MappedTensor:
     def __init__(self, path: Path, name: str, tensor: Tensor) -> None:
         self.tensor = tensor
         self.shape = tuple(tensor.shape)
-        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+        if not is_dense(tensor):
             raise FeatureError(f"{path}: {name} is {describe(tensor)}, expected dense real numbers")
 
     def __getitem__(self, rows: Sequence[int], /) -> npt.NDArray[np.float32]:
@@ -632,7 +629,7 @@ def check_encoder(table: Table, representation: Representation) -> None:
 def check_like(judged: SavedFeatures, trained: SavedFeatures) -> None:
     """Raise `FeatureError` unless features can be of the same encoder as those that something was trained on."""
     if judged.shape != trained.shape:
-        sizes = [" x ".join(map(str, each.shape)) for each in (judged, trained)]
+        sizes = [shape_in_words(each.shape) for each in (judged, trained)]
         raise FeatureError(f"{judged.file} holds features of {sizes[0]}, but those to learn from are of {sizes[1]}")
     if judged.encoder and trained.encoder and judged.encoder != trained.encoder:
         raise FeatureError(f"{judged.file} and {trained.file} were encoded with different settings: encode one again")
