@@ -21,17 +21,20 @@ from torch.utils._pytree import tree_leaves
 import encoders
 from preimage import api
 from preimage.analyses.recognition import Class
+from preimage.cache import FeatureMemory
 from preimage.defences import fit_defences
 from preimage.errors import FeatureError
 from preimage.images import Augmentation, Photos, TrainingStream
 from preimage.interfaces import Batch, Inverter, Pairs, Representation
-from preimage.inverters import GradientDescent
+from preimage.inverters import GradientDescent, UpConv
 from preimage.networks import load_kept, on_device
 from preimage.networks.preprocessing import Preprocessing, by_channel
 from preimage.randomness import seeded
-from preimage.representations import HOG, ModuleLayer, get_representation
+from preimage.representations import HOG, ModuleLayer, SparseSIFT, get_representation
 from preimage.representations.foreign import Foreign
 from preimage.representations.modules import ModuleDoor, load_module
+from preimage.runs import examples, pack, unpack
+from preimage.training import READ_EVERY, TrainingSettings, make_accelerator, start, train
 
 SMALL = "torch:encoders:Small"
 CUDA = torch.device("cuda")
@@ -318,6 +321,47 @@ def test_an_inverter_is_trained_and_evaluated_on_a_gpu(crops: Path, tmp_path: Pa
     api.train("hog", crops, tmp_path / "run", validation=crops, overrides=settings, device="cuda")
     rows = {row.inverter: row for row in api.evaluate(tmp_path / "run", crops, device="cuda").rows}
     assert rows["upconv"].nre < rows["mean-image"].nre
+
+
+@pytest.mark.gpu
+def test_training_does_not_make_a_gpu_wait(samples: Photos) -> None:
+    accelerator = make_accelerator("cuda")
+    network = nn.Conv2d(3, 3, 3, padding=1)
+    settings = TrainingSettings(steps=READ_EVERY, batch_size=8, ema_decay=0.9)
+    stream = TrainingStream(samples, batch_size=8, seed=1)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for step, images in enumerate(stream.batches_on(CUDA, 0)):
+            if step == READ_EVERY // 2:  # before numbers are read for the first time
+                torch.cuda.set_sync_debug_mode("error")
+            yield images, images
+            if step == READ_EVERY - 2:
+                torch.cuda.set_sync_debug_mode("default")
+
+    state = start(network, settings)
+    try:
+        train(state, batches(), READ_EVERY, settings, accelerator, places=8)
+        resumed = start(network, settings)
+        unpack(pack(state), resumed, 0)
+        train(resumed, batches(), READ_EVERY, settings, accelerator, places=8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_features_made_ahead_are_the_same(samples: Photos, device: str) -> None:
+    sift = SparseSIFT(image_size=samples.image_size)
+    stream = TrainingStream(samples, 8, seed=1, augmentation=Augmentation(variants=2))
+    inverter, on = UpConv(sift, width=0.02), torch.device(device)
+    memory = FeatureMemory(sift.encode, on, limit=1 << 30)
+    ahead = examples(stream, inverter, on, 2, memory, encoders=3)
+    plain = examples(stream, inverter, on, 2)
+    for (features, images), expected in itertools.islice(zip(ahead, plain, strict=True), 6):
+        assert features.device == images.device == expected[1].device
+        assert torch.equal(features, expected[0])
+        assert torch.equal(images, expected[1])
+    assert len(memory.kept) == 2 * len(samples)
+    ahead.close()
 
 
 @pytest.mark.gpu

@@ -184,10 +184,13 @@ class FeatureMemory:
             computed = self.encode(images[missing])
             self.shape = computed.shape[1:]
             maps = computed.flatten(2) if computed.ndim > 2 else computed[:, :, None]  # (N, channels, places)
-            for index, features in zip(missing, maps, strict=True):
-                places = features.any(dim=0).nonzero()[:, 0]
-                found[index] = places, features.T[places]
-                self.keep(keys[index], found[index])
+            filled = maps.any(dim=1)  # looked at once for all images: each look waits for a GPU
+            image, place = filled.nonzero(as_tuple=True)
+            counts = filled.sum(dim=1).tolist()
+            entries = zip(torch.split(place, counts), torch.split(maps.mT[image, place], counts), strict=True)
+            for index, entry in zip(missing, entries, strict=True):
+                found[index] = entry
+                self.keep(keys[index], entry)
         return self.arranged([found[index] for index in range(len(keys))])
 
     def keep(self, key: str, entry: tuple[Tensor, Tensor]) -> None:

@@ -44,6 +44,7 @@ class Representation(ABC):
     differentiable: ClassVar[bool] = False
     log_scale: ClassVar[bool] = False  # whether decoders should read the logarithm, as of probabilities near 1e-6
     costly: ClassVar[bool] = False  # tens of milliseconds an image: worth keeping on disk
+    ahead: ClassVar[bool] = False  # the processor's work, safe from several threads: done while a GPU trains
     source: ClassVar[str] = ""  # where what it computes comes from
     image_size: int  # pixels; photographs are brought to image_size x image_size
 
@@ -141,6 +142,10 @@ class Wrapped(Representation):
     @property
     def costly(self) -> bool:  # type: ignore[override]
         return self.inner.costly
+
+    @property
+    def ahead(self) -> bool:  # type: ignore[override]
+        return self.inner.ahead
 
     @property
     def grid(self) -> int | None:

@@ -23,6 +23,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,7 @@ from preimage.errors import BusyError, PreimageWarning, RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate
 from preimage.figures import curve
 from preimage.files import read_json, replace_text, sync, write_json
-from preimage.images import Photos, TrainingStream, sources_in_words
+from preimage.images import Photos, TrainingStream, in_advance, sources_in_words
 from preimage.interfaces import Representation, never
 from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
@@ -62,6 +63,7 @@ DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
 LOST = 1.0  # the squared error of black for white: no picture is further off
 HELD_OUT_IN_WORDS = "held out from the run's photographs"
+ENCODERS = 4  # batches whose features the processor makes at once, ahead of a GPU; each waits for the GPU at times
 SHEET_PHOTOS = 8  # the first validation photographs, drawn at each validation
 LOCK = "lock"
 EARLY_FILES = {LOCK, "checkpoint", "provenance.json", "provenance.json.new", "settings.json.new"}  # before a run begins
@@ -422,7 +424,8 @@ class Material:
     memory: FeatureMemory | None  # where features are kept beside the photographs on a GPU
 
     def examples(self, device: torch.device, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        return examples(self.stream, self.inverter, device, first_step, self.memory)
+        encoders = ENCODERS if device.type == "cuda" and self.inverter.representation.ahead else 0
+        return examples(self.stream, self.inverter, device, first_step, self.memory, encoders)
 
 
 def prepared(settings: Settings, representation: Representation, accelerator: Accelerator) -> Material:
@@ -690,17 +693,34 @@ def take_weights(inverter: UpConv, start: UpConv) -> None:
 
 
 def examples(
-    stream: TrainingStream, inverter: UpConv, device: torch.device, first_step: int, memory: FeatureMemory | None = None
+    stream: TrainingStream,
+    inverter: UpConv,
+    device: torch.device,
+    first_step: int,
+    memory: FeatureMemory | None = None,
+    encoders: int = 0,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """(what the network reads, images) by step, on the training device; features are computed there, in float32."""
+    """(what the network reads, images) by step, on the training device; features are computed there, in float32.
+
+    By so many threads, `encoders`, features are made of several batches at once, ahead of training.
+    """
     representation = inverter.representation
     if not stream.augmentation.recurs:  # features would be kept on disk for nothing
         representation = representation.uncached
-    for step, images in enumerate(stream.batches_on(device, first_step), first_step):
+
+    def encoded(step: int, images: Tensor) -> tuple[Tensor, Tensor]:
         batch = representation.batch(stream.ids(step), images)
         if memory is not None:
             batch = dataclasses.replace(batch, ids=stream.versions(step), encode=memory.features)
-        yield inverter.inputs(batch), images
+        return inverter.inputs(batch), images
+
+    steps = enumerate(stream.batches_on(device, first_step), first_step)
+    if not encoders:
+        yield from (encoded(step, images) for step, images in steps)
+        return
+    with ThreadPoolExecutor(encoders, thread_name_prefix="features") as pool:
+        begun = in_advance(pool, lambda _: pool.submit(encoded, *next(steps)), first_step, ahead=2 * encoders)
+        yield from (future.result() for future in begun)
 
 
 def with_steps(settings: Settings, num_photos: int, seconds_per_step: float) -> Settings:

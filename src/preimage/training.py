@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -165,20 +165,23 @@ def start(decoder: nn.Module, settings: TrainingSettings) -> TrainingState:
     decoder = decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = None
     if settings.ema_decay:
-        average = AveragedModel(decoder, multi_avg_fn=moving_average(settings.ema_decay))
+        average = AveragedModel(decoder)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999))
     return TrainingState(decoder, average, optimizer)
 
 
-def moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """Exponential averaging whose memory grows with the run: a tenth of the steps taken, up to 1 / (1 - decay)."""
+@torch.no_grad()
+def update_average(average: AveragedModel, decoder: nn.Module, decay: float) -> None:
+    """Exponential averaging whose memory grows with the run: a tenth of the steps taken, up to 1 / (1 - decay).
 
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-        count = float(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + count) / (10 + count)))
-
-    return update
+    Not by the class's own method, which looks at its count on the GPU three times, and waits for it each time.
+    """
+    count = int(average.n_averaged)
+    kept = min(decay, (1 + count) / (10 + count)) if count else 0.0
+    torch._foreach_lerp_(list(average.module.parameters()), list(decoder.parameters()), 1 - kept)
+    for own, current in zip(average.module.buffers(), decoder.buffers(), strict=True):
+        own.copy_(current)
+    average.n_averaged += 1
 
 
 def train(
@@ -206,9 +209,10 @@ def train(
     state.decoder.to(device)
     if state.average is not None:
         state.average.to(device)
-    move_optimizer(state.optimizer, device)
+        state.average.n_averaged = state.average.n_averaged.cpu()  # which is looked at in every step
     network = torch.compile(state.decoder) if settings.compile else state.decoder
     network, optimizer = accelerator.prepare(network, state.optimizer)
+    move_optimizer(state.optimizer, device)
     network.train()
 
     halved = resolve_precision(settings.precision, device) == "bfloat16"
@@ -288,7 +292,7 @@ def descend(
     norm = nn.utils.clip_grad_norm_(state.decoder.parameters(), settings.clip_norm or math.inf)
     optimizer.step()
     if state.average is not None:
-        state.average.update_parameters(state.decoder)
+        update_average(state.average, state.decoder, settings.ema_decay)
     state.step += 1
     return norm
 
@@ -343,11 +347,10 @@ def grid_energy(phases: Tensor) -> Tensor:
 
 
 def move_optimizer(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Bring restored moments to the device of the weights (Adam keeps its step counts on the CPU)."""
+    """Bring restored moments to the device of the weights, and Adam's step counts to the CPU, where it reads them."""
     for moments in optimizer.state.values():
         for name, value in moments.items():
-            if name != "step":
-                moments[name] = value.to(device)
+            moments[name] = value.to("cpu" if name == "step" else device)
 
 
 def seconds_per_step(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from preimage.images import Photos, grey
 from preimage.representations import SparseSIFT
-from preimage.representations.sift import DESCRIPTOR, keypoints
+from preimage.representations.sift import DESCRIPTOR, PARALLEL_FROM, keypoints
 from reference import vlfeat
 
 pytest.importorskip("vlsift")
@@ -53,6 +53,13 @@ def test_one_keypoint_stays_in_a_cell_and_the_loss_is_told() -> None:
     lost, found = SparseSIFT().collisions(blob(182, 61))  # one blob, several orientations
     assert (lost, found) == (found - 1, found)
     assert found > 1
+
+
+def test_many_large_images_are_encoded_as_each_is() -> None:
+    """Large ones went to other processes as memory that VLFeat's wrapper could not read."""
+    images = torch.rand(1, 3, 520, 520, generator=torch.Generator().manual_seed(0)).expand(PARALLEL_FROM, -1, -1, -1)
+    together = SparseSIFT(image_size=520).encode(images)
+    assert torch.equal(together[:1], SparseSIFT(image_size=520).encode(images[:1]))
 
 
 def test_its_picture_shows_the_keypoint_where_it_is() -> None:

@@ -20,7 +20,7 @@ from preimage.images.pictures import (
     whole,
 )
 from preimage.images.sources import Sources, absolute, check_places, find_photos, source_list, sources_in_words
-from preimage.images.stream import Augmentation, TrainingStream, views_of
+from preimage.images.stream import Augmentation, TrainingStream, in_advance, views_of
 
 __all__ = [
     "SUFFIXES",
@@ -35,6 +35,7 @@ __all__ = [
     "decode",
     "find_photos",
     "grey",
+    "in_advance",
     "resize",
     "save_image",
     "source_list",

@@ -85,7 +85,8 @@ def views_of(pictures: Tensor, views: Sequence[View]) -> Tensor:
     bits after each, as Pillow does it.
     """
     size, device = pictures.shape[1], pictures.device
-    x, y, side, mirrored = torch.tensor([astuple(view) for view in views], dtype=torch.float64).T.to(device)
+    numbers = torch.tensor([astuple(view) for view in views], dtype=torch.float64)
+    x, y, side, mirrored = numbers.T.to(device, non_blocking=True)
     across, down = bicubic(x, side, size), bicubic(y, side, size)
     across = torch.where(mirrored[:, None, None] > 0, across.flip(2), across)
     levels = pictures.permute(0, 3, 1, 2).float()
@@ -174,7 +175,7 @@ class TrainingStream:
         with ThreadPoolExecutor(1, thread_name_prefix="views") as pool:
             for future in in_advance(pool, lambda step: pool.submit(self.views, step), first_step, ahead):
                 indices, views = future.result()
-                yield views_of(pictures[torch.tensor(indices).to(device)], views)
+                yield views_of(pictures[torch.tensor(indices).to(device, non_blocking=True)], views)
 
     def views(self, step: int) -> tuple[list[int], list[View]]:
         """Which photographs this rank sees in a step, and what of each."""

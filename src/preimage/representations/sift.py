@@ -40,6 +40,7 @@ class SparseSIFT(Representation):
 
     name: ClassVar[str] = "sift"
     costly: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     source: ClassVar[str] = "VLFeat (vlsift)"
 
     cell_size: int = 4
@@ -72,7 +73,8 @@ class SparseSIFT(Representation):
         image = np.repeat(np.arange(len(found)), [len(cells) for cells, _ in found])
         cells, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
         maps = images.new_zeros(len(images), channels, rows * columns, dtype=torch.float32)
-        where, cell, held = (torch.from_numpy(part).to(images.device) for part in (image, cells, values))
+        parts = (torch.from_numpy(part) for part in (image, cells, values))
+        where, cell, held = (part.to(images.device, non_blocking=True) for part in parts)
         maps[where, :, cell] = held
         return maps.view(len(images), channels, rows, columns)
 
@@ -124,7 +126,8 @@ def all_keypoints(levels: Floats) -> list[tuple[Floats, Floats]]:
     """The `keypoints` of grey images (N, H, W), on all cores: VLFeat's wrapper works for one thread at a time."""
     if len(levels) < PARALLEL_FROM:
         return [keypoints(level) for level in levels]
-    found: list[tuple[Floats, Floats]] = Parallel(n_jobs=-1)(delayed(keypoints)(level) for level in levels)
+    at_once = Parallel(n_jobs=-1, max_nbytes=None)  # beyond which an image would come as memory that is read-only
+    found: list[tuple[Floats, Floats]] = at_once(delayed(keypoints)(level) for level in levels)
     return found
 
 
