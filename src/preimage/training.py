@@ -82,7 +82,7 @@ def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """`auto` takes bfloat16 where the hardware multiplies it fast: CUDA since Ampere, CPUs with AMX."""
+    """`auto` takes bfloat16 where the hardware multiplies it fast: CUDA since Ampere, CPUs with AMX or AVX512_BF16."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -91,9 +91,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fl
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this CPU has AMX tiles; without them bfloat16 is emulated and slower than float32."""
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
+    """Whether this CPU multiplies in bfloat16: by AMX tiles, or AVX512_BF16. Elsewhere it is emulated, and slower."""
+    asked = (getattr(torch.cpu, f"_is_{one}_supported", None) for one in ("amx_tile", "avx512_bf16"))
+    return any(supported is not None and supported() for supported in asked)
 
 
 @dataclass
