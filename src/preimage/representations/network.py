@@ -6,7 +6,7 @@ import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,12 +122,24 @@ class KnownLayer(ModuleLayer):
     def structure(self) -> list[str]:
         return []
 
+    def feature_shape_at(self, height: int, width: int) -> tuple[int, ...]:
+        if height == width == self.image_size:
+            return own_shapes(self.module, self.preprocessing)[self.layer]
+        return super().feature_shape_at(height, width)
+
     def draw(self, features: Tensor) -> Tensor | None:
         """Of class scores and probabilities the likeliest classes, in words."""
         if features.shape[1:] != (len(class_names()),):
             return None
         probabilities = features.cpu() if self.layer == "prob" else features.cpu().softmax(dim=1)
         return to_tensor([np.asarray(one) for one in draw_classes(probabilities, self.image_size)])
+
+
+@lru_cache(maxsize=4)
+def own_shapes(module: nn.Module, preprocessing: Preprocessing) -> dict[str, tuple[int, ...]]:
+    """The shapes of what all parts of a network put out for one image of its own size, by one dry run."""
+    images = torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size, device=device_of(module))
+    return {path: tuple(output.shape[1:]) for path, output in outputs_of(module, preprocessing(images)).items()}
 
 
 def check_layer(module: nn.Module, layer: str) -> None:
