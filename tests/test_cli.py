@@ -21,6 +21,7 @@ from command import preimage
 from preimage.api import sample_files
 from preimage.cli import terminal
 from preimage.cli.terminal import file_names
+from preimage.findings import read_finding
 
 SAMPLES = [str(sample_files()[0]), "--images", str(sample_files()[1])]
 
@@ -243,6 +244,15 @@ def test_pictures_written_before_are_no_photographs(
 def test_the_layers_of_a_known_network_are_those_with_names() -> None:
     layers = preimage("layers", "efficientnet_lite0").stdout
     assert re.search(r"efficientnet_lite0\.stage3 +40 x 28 x 28", layers)
+
+
+def test_programs_read_what_people_do(run: Path, crops: Path, tmp_path: Path) -> None:
+    assert json.loads(preimage("layers", "efficientnet_lite0", "--json").stdout)["efficientnet_lite0.pool"] == "1280"
+    sources = (f"{run}/", "--images", crops, "--limit", 4, "--json", "-o", tmp_path / "out")
+    compared = json.loads(preimage("compare", *sources).stdout)
+    assert compared["table"] == read_finding(tmp_path / "out" / "compare")["table"]
+    ((title, findings),) = json.loads(preimage("analyse", "code", *sources).stdout).items()
+    assert findings[0]["table"] == read_finding(tmp_path / "out" / title / "code")["table"]
 
 
 def test_features_of_other_settings_are_refused(run: Path, cat: Path, tmp_path: Path) -> None:

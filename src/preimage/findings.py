@@ -76,11 +76,10 @@ class Finding:
     sheets: list[Sheet] = field(default_factory=list)
     reason: str = ""
 
-    def save(self, folder: str | Path) -> None:
-        """Write everything under `folder`/NAME."""
-        own = Path(folder) / self.analysis
-        replace_text(own / "records.csv", to_csv(self.records))
-        content = {
+    @property
+    def content(self) -> dict[str, Any]:
+        """All but records and pictures, as plain values."""
+        return {
             "analysis": self.analysis,
             "question": self.question,
             "answer": self.answer,
@@ -92,7 +91,12 @@ class Finding:
                 for place, one in enumerate(self.sheets)
             ],
         }
-        replace_text(own / "finding.json", to_json(content) + "\n")
+
+    def save(self, folder: str | Path) -> None:
+        """Write everything under `folder`/NAME."""
+        own = Path(folder) / self.analysis
+        replace_text(own / "records.csv", to_csv(self.records))
+        replace_text(own / "finding.json", to_json(self.content) + "\n")
         for place, one in enumerate(self.sheets):
             sheet(one.columns, own / f"sheet-{place}.png", captions=one.captions)
         redraw(own)

@@ -137,12 +137,17 @@ def check(
 def layers(
     representation: Annotated[str, typer.Argument(help="timm:NAME, torch:MODULE:FACTORY, ..., or efficientnet_lite0.")],
     settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+    as_json: AsJson = False,
 ) -> None:
     """The layers of a torch module, for --layer, or of a network known here, for -r, and their shapes."""
     from preimage import api
 
+    found = api.layers(representation, **representation_settings(settings))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
     table = plain_table("", "layer", "output")
-    for path, output in api.layers(representation, **representation_settings(settings)).items():
+    for path, output in found.items():
         table.add_row(path, output)
     out.print(table)
 

@@ -71,6 +71,7 @@ def analyse(
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """What the features keep and what the picture depends on: numbers (CSV, JSON) first, then figures."""
     from preimage import studies
@@ -79,6 +80,9 @@ def analyse(
     names = list(ANALYSES) if name == "all" else name.split(",")
     with trial_of(images, limit, fit, settings, device, baseline) as trial:
         found = studies.analyse_all(names, inverters, trial, output)
+    if as_json:
+        print(to_json({title: [finding.content for finding in findings] for title, findings in found.items()}))
+        return
     for title, findings in found.items():
         for finding in findings:
             out.print(Text.assemble((finding.analysis, "bold"), f": {finding.question}"))
@@ -96,12 +100,16 @@ def compare(
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Layers or encoders side by side on the same photographs: a table, a figure, a sheet."""
     from preimage import studies
 
     with trial_of(images, limit, fit, settings, device) as trial:
         finding = studies.compare(inverters, trial, output)
+    if as_json:
+        print(to_json(finding.content))
+        return
     out.print(finding.answer)
     print_table(finding.table)
     note(f"records and figures: {output / finding.analysis}")
