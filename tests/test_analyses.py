@@ -101,6 +101,7 @@ def test_figures_are_redrawn_from_the_folder(images: Tensor, tmp_path: Path) -> 
     plot.unlink()
     assert redraw(tmp_path / "brightness") == [plot]
     assert plot.read_bytes() == before
+    assert redraw(tmp_path / "brightness", ".pdf")[0].read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize(

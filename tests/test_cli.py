@@ -19,7 +19,7 @@ from rich.console import Console
 
 from command import preimage
 from preimage.api import sample_files
-from preimage.cli import terminal
+from preimage.cli import one_by_one, terminal
 from preimage.cli.terminal import file_names
 from preimage.findings import read_finding
 
@@ -253,6 +253,15 @@ def test_programs_read_what_people_do(run: Path, crops: Path, tmp_path: Path) ->
     assert compared["table"] == read_finding(tmp_path / "out" / "compare")["table"]
     ((title, findings),) = json.loads(preimage("analyse", "code", *sources).stdout).items()
     assert findings[0]["table"] == read_finding(tmp_path / "out" / title / "code")["table"]
+
+
+def test_a_pattern_need_not_be_quoted(crops: Path, tmp_path: Path) -> None:
+    files = sorted(crops.glob("*.png"))[:5]
+    rows = json.loads(preimage("evaluate", "--json", "--images", *files, "hog").stdout)["rows"]
+    assert {row["n"] for row in rows} == {5}
+    one, other = map(str, files[:2])
+    told = one_by_one(["train", "--images", one, "hog", "--val", one, other, "--run", one])
+    assert told == ["train", "--images", one, "hog", "--val", one, "--val", other, "--run", one]
 
 
 def test_features_of_other_settings_are_refused(run: Path, cat: Path, tmp_path: Path) -> None:

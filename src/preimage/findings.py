@@ -102,11 +102,11 @@ class Finding:
         redraw(own)
 
 
-def redraw(folder: str | Path) -> list[Path]:
-    """Draw the plots of a saved finding from its numbers; returns the files."""
+def redraw(folder: str | Path, suffix: str = ".png") -> list[Path]:
+    """Draw the plots of a saved finding from its numbers, as `.pdf` or `.svg` for a paper; returns the files."""
     folder, files = Path(folder), []
     for place, described in enumerate(read_finding(folder)["plots"]):
-        file = folder / f"plot-{place}.png"
+        file = folder / f"plot-{place}{suffix}"
         described.pop("title", None)  # of older findings
         Plot(**described).draw(file)
         files.append(file)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from preimage.cli.terminal import app, fail, note, show_notes, tell
 from preimage.errors import NotShippedError, PreimageError
 from preimage.memory import keep_freed_memory
 
+PHOTOGRAPHS = ("--images", "--val", "--train-images", "--test-images")  # options
+
 
 def main() -> None:
     """The entry point of the `preimage` command."""
@@ -24,7 +26,7 @@ def main() -> None:
     show_notes()
     keep_freed_memory()
     try:
-        app()
+        app(one_by_one(sys.argv[1:]))
     except NotShippedError as error:
         tell(str(error))
         note(training_time(error.name, error.settings))
@@ -35,6 +37,22 @@ def main() -> None:
         if os.environ.get("PREIMAGE_DEBUG"):
             raise
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def one_by_one(arguments: Sequence[str]) -> list[str]:
+    """An option before each of the files that a shell made of an unquoted pattern: `--images a.jpg b.jpg`."""
+    told: list[str] = []
+    option = ""  # that takes photographs
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument if argument in PHOTOGRAPHS else ""
+        elif option and told[-1] != option:
+            if Path(argument).is_file() and not argument.endswith(".safetensors"):
+                told.append(option)
+            else:
+                option = ""
+        told.append(argument)
+    return told
 
 
 def training_time(name: str, settings: Mapping[str, Any]) -> str:
