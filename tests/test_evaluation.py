@@ -180,7 +180,8 @@ def test_a_baseline_by_name_has_its_row(samples: Photos, monkeypatch: pytest.Mon
     result = preimage.evaluate(Perfect(samples), files, baselines=["gradient-descent"], baseline_limit=2)
     row = next(row for row in result.rows if row.inverter == "gradient-descent")
     assert row.n == 2
-    assert row.fitted_on == "the 4 evaluated photographs; the published schedule"
+    assert (row.fitted_on, row.remark) == ("the 4 evaluated photographs", "the published schedule")
+    assert "gradient-descent: fitted on the 4 evaluated photographs; the published schedule" in str(result)
 
 
 def test_a_baseline_may_not_learn_from_the_photographs_it_is_judged_on(samples: Photos) -> None:

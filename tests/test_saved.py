@@ -431,7 +431,7 @@ def test_a_run_is_evaluated_on_what_it_held_out_and_on_other_saved_pairs(
     np.save(tmp_path / "others.npy", thumbnails[:3, :7])
     with pytest.raises(FeatureError, match="features of 7, but those to learn from are of 48"):
         preimage.api.evaluate(run, folder, features=tmp_path / "others.npy")
-    assert preimage.api.evaluate(run, described="what it held out").images == "what it held out"
+    assert preimage.api.evaluate(run, images_in_words="what it held out").images == "what it held out"
     with pytest.raises(SettingsError, match="are those of its training"):
         preimage.api.evaluate(run, baselines=["gradient-descent"])
 

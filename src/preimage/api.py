@@ -1,4 +1,4 @@
-"""The library's front door: names and paths in, results out. What the sub-commands do, they do here."""
+"""The library's front door: names and paths in, results out."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ from preimage.inverters import (
     save_inverters,
 )
 from preimage.inverters.confidence import DEFAULT as CONFIDENCE
-from preimage.networks import NETWORKS
+from preimage.networks import NETWORKS, named_files
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
-from preimage.plain import shape_in_words
+from preimage.plain import duration, shape_in_words
 from preimage.representations import DOORS, REPRESENTATIONS, ModuleLayer, SavedFeatures, get_representation, is_door
 from preimage.representations.foreign import attempt
 from preimage.representations.modules import ModuleDoor
@@ -124,8 +124,8 @@ def training_time(name: str, given: Mapping[str, Any] | None = None) -> str:
     epochs = settings.training.epochs or runs.DEFAULT_EPOCHS
     whole = pace * epochs * photos / batch_size
     return (
-        f"here 1,000 steps of {batch_size} photographs take about {pace * 1000 / 60:.0f} min; "
-        f"the {epochs:.0f} passes of its preset over {photos:,} photographs, {whole / 3600:.1f} h"
+        f"here 1,000 steps of {batch_size} photographs take about {duration(1000 * pace)}; "
+        f"{epochs:.0f} passes over {photos:,} photographs, as by default, {duration(whole)}"
     )
 
 
@@ -199,7 +199,7 @@ def resume(
     features lie by now.
     """
     settings = Run.open(run).settings
-    if features is not None and "sha256" not in settings.representation:
+    if features is not None and not settings.representation["name"].startswith(PREFIX):
         raise SettingsError(f"{run} encodes photographs itself: leave out the saved features")
     moved = {
         **({} if weights is None else {"weights": weights}),
@@ -287,9 +287,9 @@ def saved_settings(
 def from_anywhere(settings: Settings) -> Settings:
     """The same settings in whatever folder one is, for weights that are files."""
     found = dict(settings.representation)
-    files = str(found.get("weights", "")).split(",")  # a door's may be no file
-    if all(Path(file).is_file() for file in files):
-        found["weights"] = ",".join(str(Path(file).absolute()) for file in files)
+    files = named_files(str(found.get("weights", "")))  # a door's may be no file
+    if all(file.is_file() for file in files):
+        found["weights"] = ",".join(str(file.absolute()) for file in files)
     door, _, address = found["name"].partition(":")
     if door == "onnx":
         found["name"] = f"onnx:{Path(address).expanduser().absolute()}"
@@ -302,7 +302,7 @@ def evaluate(
     *,
     features: str | Path | None = None,
     train_images: Sources | None = None,
-    described: str | None = None,
+    images_in_words: str | None = None,
     fit: Fit | None = None,
     device: str = "cpu",
     limit: int | None = None,
@@ -317,7 +317,7 @@ def evaluate(
     `images` are by default those that a run was validated on. Baselines are fitted on `train_images`, by default those
     it was trained on. Without any, the mean image and the ridge regression kept with a shipped inverter serve, and the
     nearest neighbour is sought among the other evaluated photographs. `fit` is by default as the run had it, else
-    "crop". `limit` takes the first so many photographs; `described` says in the table which photographs these are.
+    "crop". `limit` takes the first so many photographs; `images_in_words` says in the table which these are.
     `settings` are those of `load_inverter`; `loaded` is what `load_kept` gave, where it was called before.
     `baselines` are slow ones to add, on the first `baseline_limit` photographs: names such as "gradient-descent", or
     files that `fit_inverter` wrote.
@@ -337,7 +337,6 @@ def evaluate(
         kept = dict(loaded or load_kept(inverter, **(settings or {})))
     main = main_of(kept)
     representation = main.representation
-    own = run.settings if run else None
     if isinstance(representation, SavedFeatures):
         if baselines or train_images is not None:
             raise SettingsError(
@@ -345,36 +344,57 @@ def evaluate(
                 "to fit them on"
             )
         contenders, photos = saved_contenders(kept, run, images, features, fit, limit, device)
+    elif features is not None:
+        raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
     else:
-        if features is not None:
-            raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
-        fit = fit or (own.photos.fit if own else "crop")
+        fit = fit or fit_of(inverter) or "crop"
         photos, train_photos = judged_photos(representation, run, images, fit)
         photos = photos.load(limit)
-        trained_on = sources_in_words(own.photos.train) if own else "its training photographs"
-        if train_photos is not None:
-            runs.warn_seen(photos.among(train_photos), "were trained on")
-        if train_images is not None:
-            train_photos = Photos.open(train_images, representation.image_size, fit)
-            runs.warn_seen(photos.among(train_photos), "are those that baselines are fitted on")
-        if train_photos is not None:
-            train_photos = train_photos.load()
-            warn_left_out(train_photos.left_out)
-            words = (
-                f"{sources_in_words(train_images) if train_images else trained_on} ({len(train_photos)} photographs)"
-            )
-            usual = fit_baselines(representation, train_photos, words, device)
-            known = EncodedPhotos(representation, train_photos, device=device)
-        else:
-            words = f"the {len(photos)} evaluated photographs"
-            known = EncodedPhotos(representation, photos, device=device)
-            usual = kept_baselines(kept, trained_on, known)
-        given = slow_baselines(baselines, known, words, baseline_limit, unseen=train_images is not None)
-        names = {main.name, *(one.inverter.name for one in given)}  # what was given takes the place of a usual one
-        contenders = [Contender(main, trained_on), *(one for one in usual if one.inverter.name not in names), *given]
-    images = images or list(own.photos.validation if own else ())
-    described = described or sources_in_words(images) or HELD_OUT_IN_WORDS
-    return evaluate_contenders(contenders, photos, described, device=device, on_progress=on_progress)
+        contenders = encoding_contenders(
+            kept, run, photos, train_photos, train_images, fit, device, baselines, baseline_limit
+        )
+    images = images or list(run.settings.photos.validation if run else ())
+    images_in_words = images_in_words or sources_in_words(images) or HELD_OUT_IN_WORDS
+    return evaluate_contenders(contenders, photos, images_in_words, device=device, on_progress=on_progress)
+
+
+def encoding_contenders(
+    kept: Mapping[str, Inverter],
+    run: Run | None,
+    photos: Photos,
+    trained_on: Photos | None,
+    train_images: list[str] | None,
+    fit: Fit,
+    device: str,
+    baselines: Iterable[str | Path],
+    baseline_limit: int,
+) -> list[Contender]:
+    """Who is judged by `evaluate` on photographs, for an inverter whose representation encodes them.
+
+    Baselines are fitted on `train_images`, or on what the inverter was trained on, if that is at hand.
+    """
+    main = main_of(kept)
+    representation = main.representation
+    own_words = sources_in_words(run.settings.photos.train) if run else "its training photographs"
+    words, train_photos = own_words, trained_on
+    if trained_on is not None:
+        runs.warn_seen(photos.among(trained_on), "were trained on")
+    if train_images is not None:
+        words, train_photos = sources_in_words(train_images), Photos.open(train_images, representation.image_size, fit)
+        runs.warn_seen(photos.among(train_photos), "are those that baselines are fitted on")
+    if train_photos is not None:
+        train_photos = train_photos.load()
+        warn_left_out(train_photos.left_out)
+        words = f"{words} ({len(train_photos)} photographs)"
+        known = EncodedPhotos(representation, train_photos, device=device)
+        usual = fit_baselines(representation, train_photos, words, device)
+    else:
+        words = f"the {len(photos)} evaluated photographs"
+        known = EncodedPhotos(representation, photos, device=device)
+        usual = kept_baselines(kept, own_words, known)
+    given = slow_baselines(baselines, known, words, baseline_limit, unseen=train_photos is not None)
+    names = {main.name, *(one.inverter.name for one in given)}  # what was given takes the place of a usual one
+    return [Contender(main, own_words), *(one for one in usual if one.inverter.name not in names), *given]
 
 
 def judged_photos(
@@ -440,8 +460,7 @@ def slow_baselines(
                     f"that `preimage fit {name}` wrote"
                 )
             inverter.fit(pairs)
-        words_of_row = f"{fitted_on}; {inverter.remark}" if inverter.remark else fitted_on
-        found.append(Contender(inverter, words_of_row, limit))
+        found.append(Contender(inverter, fitted_on, limit))
     return found
 
 

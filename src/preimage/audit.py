@@ -46,7 +46,7 @@ ALPHA = 0.01  # features give something away where the best attacker's luck is l
 LEAST = 32  # pairs at the beginning of the learning curve
 PASSES = 60  # of the network over its pairs, at most
 LOOKS = 10  # how often the network is tried on the pairs it held out
-NETWORK_DEFENCES = ("noise of 1 deviations", "1 bits", "above the median or not")
+NETWORK_DEFENCES = {("noise", 1), ("quantisation", 1), ("binarisation", 1)}  # by name and strength
 SHOWN = 6  # photographs on the page
 FEW = 200  # photographs, of which the parts are counted closely
 FITTED_ON = 2000  # photographs, of a defence
@@ -364,6 +364,7 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
         batch_size=min(32, len(photos)),
         warmup_steps=100,
         ema_decay=0.99,
+        grid_weight=0,
         evaluate_every=max(1, steps // LOOKS),
         checkpoint_every=steps,
     )
@@ -383,7 +384,6 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
     state = training.start(attacker.network, plan)
     batches = examples(stream, attacker, accelerator.device, 0)
     training.train(state, batches, steps, plan, accelerator, on_step=lambda _: teller.advance(1), on_evaluate=look)
-    attacker.use(state.best)
     return attacker.restore(kept)
 
 
@@ -544,7 +544,7 @@ def attack_defences(
 
 def attackers_of(defence: Defence) -> tuple[str, ...]:
     """Ridge regression attacks every defence, the network a few."""
-    return (RIDGE, NETWORK) if defence.words in NETWORK_DEFENCES else (RIDGE,)
+    return (RIDGE, NETWORK) if (defence.name, defence.strength) in NETWORK_DEFENCES else (RIDGE,)
 
 
 def work_of(pairs: int, sizes: Sequence[int], defences: Sequence[Defence], settings: AuditSettings) -> int:

@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,9 @@ def cached(representation: Representation, wanted: bool | None = None) -> Repres
 class CachedRepresentation(Wrapped):
     """A representation that looks on disk before it computes; in all else the one it wraps. No gradient passes.
 
-    At most `gigabytes` (10^9 bytes) are kept under `folder`, of all representations together; beyond that, those not
-    used for the longest time are deleted, and last those that this one has used: of photographs that come round and
-    round, as many are found again as there is room for. Several processes may share a folder.
+    At most `gigabytes` (10^9 bytes) are kept under `folder`, of all representations together; beyond that the least
+    recently used go first, and those this object has used go last: of more photographs than there is room for, some are
+    found again in the next pass. Several processes may share a folder.
     """
 
     def __init__(self, inner: Representation, folder: str | Path | None = None, gigabytes: float = GIGABYTES) -> None:
@@ -174,6 +175,7 @@ class FeatureMemory:
         self.room = limit  # bytes
         self.shape = torch.Size()  # of one image's features
         self.kept: dict[str, tuple[Tensor, Tensor]] = {}  # the places (K,) that hold something, and what (K, C)
+        self.counting = Lock()  # of the room, by several threads
 
     @torch.no_grad()
     def features(self, keys: Sequence[str], images: Tensor) -> Tensor:
@@ -194,12 +196,13 @@ class FeatureMemory:
         return self.arranged([found[index] for index in range(len(keys))])
 
     def keep(self, key: str, entry: tuple[Tensor, Tensor]) -> None:
-        if self.room is None:
-            self.room = torch.cuda.mem_get_info(self.device)[0] // 2
         size = sum(tensor.nbytes for tensor in entry)
-        if size <= self.room:
-            self.room -= size
-            self.kept[key] = entry
+        with self.counting:
+            if self.room is None:
+                self.room = torch.cuda.mem_get_info(self.device)[0] // 2
+            if size <= self.room:
+                self.room -= size
+                self.kept[key] = entry
 
     def arranged(self, entries: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Places and what they hold -> features (N, *feature_shape), channels last in memory."""

@@ -19,9 +19,9 @@ Promise = Callable[[Representation, Tensor], None]  # raises FeatureError where 
 ABSOLUTE, RELATIVE = 1e-5, 1e-4  # of the largest feature, of each: sums may run in another order
 
 
-def broken_promises(representation: Representation, images: Tensor | None = None) -> dict[str, str]:
+def broken_promises(representation: Representation) -> dict[str, str]:
     """Promise -> what was found instead, for those that are not kept; on pictures made by a formula unless given."""
-    images = some_pictures(representation.image_size) if images is None else images
+    images = some_pictures(representation.image_size)
     broken = {}
     for words, check in PROMISES.items():
         try:

@@ -92,7 +92,7 @@ def noise(sample: Tensor, strength: float, seed: int) -> Defence:
             drawn.append(torch.randn(deviation.shape, generator=generator))
         return features + (strength * deviation * torch.stack(drawn)).to(features.device)
 
-    words = f"noise of {strength:g} deviations"
+    words = f"noise of {strength:g} deviation{'' if strength == 1 else 's'}"
     return Defence("noise", strength, words, tuple(deviation.shape), FLOAT_BYTES * deviation.numel(), change)
 
 
@@ -106,7 +106,8 @@ def quantisation(sample: Tensor, bits: int) -> Defence:
         lowest, step = fitted(features)
         return ((features - lowest) / step).round().clamp(0, highest) * step + lowest
 
-    return Defence("quantisation", bits, f"{bits} bits", tuple(low.shape), bits * low.numel() / 8, change)
+    words = f"{bits} bit{'' if bits == 1 else 's'}"
+    return Defence("quantisation", bits, words, tuple(low.shape), bits * low.numel() / 8, change)
 
 
 def principal_components(mean: Tensor, basis: Tensor) -> Defence:

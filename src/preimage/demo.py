@@ -62,7 +62,9 @@ def show(
 
     shown = []
     for exhibit in exhibits(sample_files(), overrides=overrides, device=device, tell=leave_out):
-        evaluation = evaluate(exhibit.name, sample_files(), described=DESCRIBED, device=device, loaded=exhibit.kept)
+        evaluation = evaluate(
+            exhibit.name, sample_files(), images_in_words=DESCRIBED, device=device, loaded=exhibit.kept
+        )
         shown.append(Shown(exhibit, evaluation, zoo.card(exhibit.name)))
     if not shown:
         raise PreimageError(f"nothing that ships can be shown here: {'; '.join(left_out) or 'nothing ships'}")

@@ -60,6 +60,12 @@ class Row:
     psnr_sem: float
     ssim: float
     ssim_sem: float
+    remark: str = ""  # what must be known of how it inverts
+
+    @property
+    def basis(self) -> str:
+        """What it was fitted on, and what must be known of it."""
+        return f"{self.fitted_on}; {self.remark}" if self.remark else self.fitted_on
 
 
 def measured(row: Row | Mapping[str, Any], measure: str) -> str:
@@ -91,7 +97,7 @@ class Evaluation:
         fitted: dict[str, list[str]] = {}
         for row in self.rows:
             own = row.inverter in (CONTROL, FLOOR)
-            fitted.setdefault(row.fitted_on if own else f"fitted on {row.fitted_on}", []).append(row.inverter)
+            fitted.setdefault(row.basis if own else f"fitted on {row.basis}", []).append(row.inverter)
         return "\n".join(
             [
                 f"{self.representation}: {self.n} photographs at {self.image_size} pixels, {self.images}",
@@ -196,17 +202,17 @@ def evaluate(
             records += measure(ids, inverter.name, batch, reconstructions, pairwise)
             done += stop - start
             on_progress(done, work)
-    fitted_on = {c.inverter.name: c.fitted_on for c in contenders}
+    rows = [summarise(records, one.inverter.name, one.fitted_on, one.inverter.remark) for one in contenders]
     if any(record.inverter == FLOOR for record in records):
-        fitted_on[FLOOR] = "the photographs themselves, scaled to the decoder's size and back"
-    fitted_on[CONTROL] = f"as {main.name}; features of another photograph"
+        rows.append(summarise(records, FLOOR, "the photographs themselves, scaled to the decoder's size and back"))
+    rows.append(summarise(records, CONTROL, f"as {main.name}; features of another photograph"))
     return Evaluation(
         with_layer(representation),
         images,
         total,
         representation.image_size,
         pairwise,
-        [summarise(records, name, words) for name, words in fitted_on.items()],
+        rows,
         records,
         photos.left_out,
     )
@@ -231,14 +237,14 @@ def measure(
     return [Record(one, inverter, d / pairwise, p, s) for one, d, p, s in zip(ids, *values, strict=True)]
 
 
-def summarise(records: Sequence[Record], inverter: str, fitted_on: str) -> Row:
+def summarise(records: Sequence[Record], inverter: str, fitted_on: str, remark: str = "") -> Row:
     """The row of one inverter."""
     own = [record for record in records if record.inverter == inverter]
     means = {}
-    for metric in ("nre", "psnr", "ssim"):
+    for metric in METRICS:
         values = [getattr(record, metric) for record in own]
         means[metric], means[f"{metric}_sem"] = mean_and_sem(values)
-    return Row(inverter, len(own), fitted_on, **means)
+    return Row(inverter, len(own), fitted_on, **means, remark=remark)
 
 
 def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, float, int]:
@@ -251,7 +257,7 @@ def paired(evaluation: Evaluation, first: str, second: str) -> tuple[float, floa
 
 
 def paired_in_words(evaluation: Evaluation) -> list[str]:
-    """Rows on fewer photographs than the first one's beside it, on the same ones; then what is better, if anything."""
+    """How rows on fewer photographs compare with the first on the same ones; then the best, if it beats the first."""
     main, *others = evaluation.rows
     differences = {row.inverter: paired(evaluation, row.inverter, main.inverter) for row in others}
     words = [
@@ -259,20 +265,20 @@ def paired_in_words(evaluation: Evaluation) -> list[str]:
         for name, (difference, sem, n) in differences.items()
         if n < main.n
     ]
-    better = {
-        difference: f"{name}'s NRE is {plus_minus(-difference, sem)} lower on the same {n}"
+    better = [
+        (difference, f"{name}'s NRE is {plus_minus(-difference, sem)} lower on the same {n}")
         for name, (difference, sem, n) in differences.items()
         if name not in (FLOOR, CONTROL) and difference < -2 * sem
-    }
+    ]
     if better:
-        words.append(f"{main.inverter} is not the best here: {better[min(better)]}")
+        words.append(f"{main.inverter} is not the best here: {min(better)[1]}")
     return words
 
 
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
     """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
     ids, images = next(photos.batches(len(photos)))
-    features = inverter.representation.encode_photos(ids, images.to(device))
+    features = encoded(inverter.representation, ids, images.to(device))
     reconstructions = inverter.invert(features).cpu()
     sheet(sheet_columns(inverter, images, features.cpu(), reconstructions), file, captions=ids)
 

@@ -65,5 +65,5 @@ def replacing(file: Path) -> Iterator[Path]:
 
 def sync(file: Path) -> None:
     """Wait until a file is on the disk."""
-    with file.open("rb") as handle:
+    with file.open("r+b") as handle:
         os.fsync(handle.fileno())

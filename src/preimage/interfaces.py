@@ -85,7 +85,7 @@ class Representation(ABC):
         return None
 
     def smooth(self) -> Callable[[Tensor], Tensor] | None:
-        """What `encode` computes, but for rounding, of pixel values of any size and with gradients; None if nothing is.
+        """A function like `encode`, but unrounded, for any pixel values and with gradients; None where there is none.
 
         Gradient descent needs it: on its way, pixels leave [0, 1].
         """
@@ -119,7 +119,7 @@ class Representation(ABC):
 
 
 class Wrapped(Representation):
-    """A representation around another one, `inner`: what is known of it is what is known of that one."""
+    """A representation around another one, `inner`, whose settings and properties it shares."""
 
     inner: Representation
 
@@ -228,7 +228,7 @@ class Inverter(ABC):
         """Features (N, *feature_shape) -> reconstructions (N, 3, H, W) in [0, 1]; raises `FeatureError`."""
 
     def perfect(self, images: Tensor) -> Tensor | None:  # noqa: ARG002 (by default any image can be reached)
-        """Images at the size this inverter works at, scaled back; None where that is their own."""
+        """Images scaled to the size this inverter works at, and back; None where no scaling is needed."""
         return None
 
     @property

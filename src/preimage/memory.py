@@ -15,7 +15,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees, until it ends; False where the C library is not glibc.
 
-    Nothing else changes; gaps between tensors that stay, too small for what comes next, are kept too.
+    Nothing else changes; gaps that are too small to be used again are kept as well.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

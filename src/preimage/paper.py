@@ -32,14 +32,11 @@ Errors = Mapping[str, Mapping[str, float]]  # condition or method -> photograph 
 
 @dataclass(frozen=True)
 class Claim:
-    """A finding of the paper: under one condition the error is larger than under another, or hardly larger.
-
-    Without conditions there is no number for it.
-    """
+    """A finding of the paper: under one condition the error is larger than under another, or hardly larger."""
 
     words: str
-    worse: str = ""
-    better: str = ""
+    worse: str
+    better: str
     hardly: bool = False
 
 
@@ -72,8 +69,6 @@ def verdict(claim: Claim, errors: Errors) -> tuple[str, str, str]:
 
     What lies within two standard errors is undecided.
     """
-    if not claim.worse:
-        return "no number says it: see the pictures", "", ""
     if missing := [name for name in (claim.worse, claim.better) if name not in errors]:
         return f"not measured: {' and '.join(missing)}", "", ""
     difference, sem, n = paired_difference(errors[claim.worse], errors[claim.better])

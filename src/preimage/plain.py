@@ -92,10 +92,15 @@ def shape_in_words(shape: Iterable[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], separator: str = ", ") -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-    return ", ".join(names[:TOLD]) + more
+    return separator.join(names[:TOLD]) + more
+
+
+def mebibytes(size: int) -> str:
+    """`7.7 MiB`, of so many bytes."""
+    return f"{size / 2**20:.1f} MiB"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -163,9 +163,9 @@ def evaluation_block(result: Evaluation) -> Block:
     rows = [
         [
             row.inverter,
-            *(with_error(getattr(row, name), getattr(row, f"{name}_sem")) for name in ("nre", "psnr", "ssim")),
+            *(with_error(getattr(row, name), getattr(row, f"{name}_sem")) for name in METRICS),
             str(row.n),
-            without_folders(row.fitted_on),
+            without_folders(row.basis),
         ]
         for row in result.rows
     ]
@@ -175,7 +175,7 @@ def evaluation_block(result: Evaluation) -> Block:
         f"{result.image_size} pixels). The mean image ignores the features; other-image is the control: the "
         "same inverter given the features of another photograph."
     )
-    columns = ["inverter", *(COLUMNS[name] for name in ("nre", "psnr", "ssim", "n")), "fitted on"]
+    columns = ["inverter", *(COLUMNS[name] for name in (*METRICS, "n")), "fitted on"]
     return Block("How good is it?", paired_in_words(result), columns, rows, note=note)
 
 

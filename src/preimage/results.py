@@ -23,7 +23,7 @@ from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictio
 from preimage.metrics import METRICS
 from preimage.networks import NETWORKS
 from preimage.pages import render, span
-from preimage.plain import duration, plus_minus, shape_in_words
+from preimage.plain import duration, mebibytes, plus_minus, shape_in_words
 from preimage.representations import get_representation
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
@@ -187,7 +187,7 @@ def cost(name: str, card: Mapping[str, Any]) -> dict[str, str]:
         "name": name,
         "decoder": card["decoder"]["name"],
         "weights": f"{card['decoder']['parameters'] / 1e6:.1f} M",
-        "size": f"{card['size_bytes'] / 2**20:.1f} MiB",
+        "size": mebibytes(card["size_bytes"]),
         "photographs": f"{card['photos']['n']:,}",
         "steps": " + ".join(f"{part['training']['steps']:,}" for part in parts),
         "seen": f"{sum(map(photographs_seen, parts)):,}",
@@ -221,7 +221,7 @@ def device_of(card: Mapping[str, Any]) -> str:
 
 
 def by_family(cards: Cards) -> Mapping[str, Cards]:
-    """Cards by network, all forms of AlexNet together; what is of none is made by hand."""
+    """Cards by network, all forms of AlexNet together; those of no network as "hand-made"."""
     families: dict[str, dict[str, dict[str, Any]]] = {}
     for name, card in cards.items():
         network = name.partition(".")[0]

@@ -56,8 +56,9 @@ from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
 from preimage.plain import build, shape_in_words
+from preimage.randomness import seeded
 from preimage.representations import SavedFeatures, get_known
-from preimage.training import Progress, TrainingSettings, TrainingState
+from preimage.training import Precision, Progress, TrainingSettings, TrainingState
 
 DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
@@ -464,7 +465,7 @@ def planned(
         device=accelerator.device.type,
         precision=training.resolve_precision(settings.precision, accelerator.device),
         cost=cost(inverter.network, inverter.input_shape),
-        memory=memory_needed(inverter.network, inputs),
+        memory=memory_needed(inverter.network, inputs, settings.precision),
         batch_size=settings.batch_size,
         steps=settings.steps,
         first_step=first_step,
@@ -702,7 +703,7 @@ def examples(
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """(what the network reads, images) by step, on the training device; features are computed there, in float32.
 
-    By so many threads, `encoders`, features are made of several batches at once, ahead of training.
+    `encoders` threads compute the features of several batches ahead of training; with 0, each when it is asked for.
     """
     representation = inverter.representation
     if not stream.augmentation.recurs:  # features would be kept on disk for nothing
@@ -747,8 +748,8 @@ def validate(inverter: UpConv, photos: Photos, pairwise: float, accelerator: Acc
     return Validation(step, nre, nre_sem, len(photos))
 
 
-def memory_needed(network: nn.Module, inputs: Tensor) -> int:
-    """Bytes a training step holds: weights five times (average, gradient, two moments), and what backward will need.
+def memory_needed(network: nn.Module, inputs: Tensor, precision: Precision) -> int:
+    """Bytes a training step holds, about: weights five times (average, gradient, two moments), and what backward needs.
 
     The latter is what autograd keeps for a second image beyond the first, times the images of the batch.
     """
@@ -760,7 +761,8 @@ def memory_needed(network: nn.Module, inputs: Tensor) -> int:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with hooks, seeded(0, inputs.device), training.autocast(precision, inputs.device):
             network(inputs[:1].expand(images, *inputs.shape[1:]))
         return sum(storages.values())
 

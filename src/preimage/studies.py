@@ -32,7 +32,7 @@ from preimage.api import (
 )
 from preimage.config import parse_override, settings_for, split_override
 from preimage.errors import ImageError, RunError, SettingsError
-from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet
+from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet, encoded
 from preimage.evaluation import evaluate as evaluate_contenders
 from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, points, summarise
@@ -232,7 +232,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
                 records.append(own | beside)
         sizes[title] = {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)}
         ids, shown = next(photos.first(SHOWN).batches(SHOWN))
-        features = inverter.representation.encode_photos(ids, shown.to(trial.device))
+        features = encoded(inverter.representation, ids, shown.to(trial.device))
         columns.setdefault("photograph", resized(shown, SIDE))
         columns[title] = resized(inverter.invert(features).cpu(), SIDE)
     table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", *BESIDE])
@@ -256,7 +256,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
 
 def closest(errors: Mapping[str, Mapping[str, float]]) -> str:
     """Whose errors (by photograph) are least, and by how much less than each other's, in words."""
-    best = min(errors, key=lambda title: mean_and_sem(list(errors[title].values())))
+    best = min(errors, key=lambda title: mean_and_sem(list(errors[title].values()))[0])
     mean, sem = mean_and_sem(list(errors[best].values()))
     others = []
     for title, own in errors.items():

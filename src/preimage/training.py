@@ -73,7 +73,7 @@ class TrainingSettings:
 
 
 def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, of a fifth of all steps at most, then half a cosine down to zero at the last step."""
+    """Linear warm-up, of a fifth of all steps at most, then half a cosine down towards zero."""
     warmup = min(settings.warmup_steps, steps // 5)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
@@ -88,6 +88,12 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fl
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if device.type == "cpu" and has_fast_bfloat16() else "float32"
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """In here `device` multiplies at a precision."""
+    halved = resolve_precision(precision, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=halved)
 
 
 def has_fast_bfloat16() -> bool:
@@ -112,6 +118,13 @@ class TrainingState:
             return self.decoder
         averaged: nn.Module = self.average.module
         return averaged
+
+    def to(self, device: torch.device) -> None:
+        """Bring weights and their average to a device; how many were averaged stays where every step looks at it."""
+        self.decoder.to(device)
+        if self.average is not None:
+            self.average.to(device)
+            self.average.n_averaged = self.average.n_averaged.cpu()
 
 
 @dataclass(frozen=True)
@@ -206,16 +219,12 @@ def train(
     step.
     """
     device = accelerator.device
-    state.decoder.to(device)
-    if state.average is not None:
-        state.average.to(device)
-        state.average.n_averaged = state.average.n_averaged.cpu()  # which is looked at in every step
+    state.to(device)
     network = torch.compile(state.decoder) if settings.compile else state.decoder
     network, optimizer = accelerator.prepare(network, state.optimizer)
     move_optimizer(state.optimizer, device)
     network.train()
 
-    halved = resolve_precision(settings.precision, device) == "bfloat16"
     unread: list[Tensor] = []  # error and gradient norm of the steps that have not been reported
     read_every = steps_at_once(device)
     waited, began = 0.0, time.perf_counter()
@@ -226,7 +235,7 @@ def train(
 
         rate = learning_rate(state.step, steps, settings)
         draw = state.step * accelerator.num_processes + accelerator.process_index
-        with seeded(draw, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
+        with seeded(draw, device), autocast(settings.precision, device):
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images, settings.loss_size)
         if places is not None and settings.grid_weight:

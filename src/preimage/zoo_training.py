@@ -330,7 +330,7 @@ def slow_rows(evaluation: Evaluation, pairwise: float) -> list[dict[str, Any]]:
             {
                 "inverter": row.inverter, "n": n, "nre": scale * row.nre, "nre_sem": scale * row.nre_sem,
                 "difference": scale * difference, "difference_sem": scale * sem,
-                "remark": row.fitted_on.partition("; ")[2],
+                "remark": row.remark,
             }
         )  # fmt: skip
     return rows

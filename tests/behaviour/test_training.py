@@ -513,6 +513,12 @@ def test_a_compiled_decoder_trains_to_the_same_picture(finished: Path, crops: Pa
     assert plain == pytest.approx(compiled, abs=5e-3)
 
 
+def test_a_baseline_by_name_learns_from_what_a_run_was_trained_on(finished: Path, crops: Path) -> None:
+    with pytest.warns(PreimageWarning, match="were trained on"):
+        rows = {row.inverter: row for row in api.evaluate(finished, crops, limit=4, baselines=["ridge"]).rows}
+    assert (rows["ridge"].n, rows["ridge"].fitted_on) == (4, f"{crops} (64 photographs)")
+
+
 def test_a_run_on_another_encoder_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HOG, "version", 2)
     with pytest.raises(RunError, match="was trained on another 'hog'"):

@@ -26,8 +26,8 @@ SHEET_BANDS = (8.0, 32.0)  # cycles per image: what parts coarse, middle and fin
 class Detail(Analysis):
     """Per octave: 1 - (mean squared error) / (variance over the photographs, unbiased: divided by n - 1).
 
-    1 is a perfect band, less than 0 is worse than the mean image. What returns the mean of all photographs there are,
-    or nothing in a band whose mean is 0, scores 0 there up to chance, however few are measured. A share below its
+    1 is a perfect band, less than 0 is worse than the mean image. The mean of all photographs there are scores 0 on
+    average, however few are measured; so does nothing at all, in a band whose mean is 0. A share below its
     `noise_floor` is not told from nothing: features that keep nothing exceed one of all bands in 5 % of cases.
 
     Bands are those of the discrete cosine transform, which sees an image mirrored at its border: no window is needed,

@@ -95,8 +95,8 @@ def grey_arrays(images: Tensor) -> list[Grey]:
 def estimate_shift(before: Grey, after: Grey, reach: int) -> Grey:
     """(down, right) in pixels from one grey picture (H, W) to another; 0 where there is nothing to go by.
 
-    Whole pixels first; then the second window follows the picture and the rest is read, which keeps the windows, that
-    stand still, from pulling the estimate towards 0.
+    Whole pixels first; then the second window is moved by them and the rest is estimated: two windows that stand still
+    would pull the estimate towards 0.
     """
     margin = 2 * reach
     first = correlate(window_at(before, margin), window_at(after, margin), 1)

@@ -35,7 +35,7 @@ from preimage.cli.terminal import (
     to_folder,
 )
 from preimage.errors import FeatureError, ImageError, SettingsError
-from preimage.plain import plus_minus, shape_in_words
+from preimage.plain import mebibytes, plus_minus, shape_in_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ def list_command(as_json: AsJson = False) -> None:
     table = plain_table("inverters that come with the package", "shipped", "size", "trained on", "NRE")
     for name, entry in catalogue["shipped"].items():
         nre = f"{plus_minus(entry['nre'], entry['nre_sem'])} (n={entry['n']})"
-        table.add_row(name, f"{entry['size_bytes'] / 2**20:.1f} MiB", entry["trained_on"], nre)
+        table.add_row(name, mebibytes(entry["size_bytes"]), entry["trained_on"], nre)
     out.print(table)
 
 
@@ -174,7 +174,7 @@ def encode(
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
     described = save_features(pairs, output, on_batch=lambda batch: tell_empty(batch.ids, batch.features))
     features = np.load(output, mmap_mode="r")
-    print(f"{output}: {' x '.join(map(str, features.shape))} {features.dtype}, settings in {described}")
+    print(f"{output}: {shape_in_words(features.shape)} {features.dtype}, settings in {described}")
 
 
 @app.command()
@@ -325,7 +325,7 @@ def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Bat
             try:
                 image = whole(decode(photo.read(), photo.id), grid)
             except ImageError as error:
-                if photo.named:
+                if photo.named and len(found.photos) == 1:
                     raise
                 tell_left_out({photo.id: str(error)})
             else:

@@ -39,6 +39,7 @@ from preimage.cli.terminal import (
     to_file,
 )
 from preimage.errors import SettingsError
+from preimage.plain import mebibytes
 
 
 @app.command()
@@ -183,7 +184,7 @@ def fit(
         device=pick_device(device),
     )
     trusted = " --set trusted=true" if runs_code(representation) else ""
-    size = f"{output.stat().st_size / 2**20:.1f} MiB"
+    size = mebibytes(output.stat().st_size)
     print(f"{output}: {size}. Next: preimage invert --run {as_argument(output)}{trusted} ...")
 
 
@@ -213,7 +214,7 @@ def confidence(
             device=pick_device(device),
             on_progress=partial(step, "fitting"),
         )
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+    print(f"{output}: {mebibytes(output.stat().st_size)}")
 
 
 @app.command()
@@ -230,4 +231,4 @@ def export(
 
     given = representation_settings(settings)
     card = zoo.export(run, output, licence=licence, half=not full, settings=given, device=pick_device(device))
-    print(f"{output}: {card['size_bytes'] / 2**20:.1f} MiB, card in {output.with_suffix('.json').name}")
+    print(f"{output}: {mebibytes(card['size_bytes'])}, card in {output.with_suffix('.json').name}")

@@ -34,7 +34,7 @@ from preimage.cli.terminal import (
     to_folder,
 )
 from preimage.errors import SettingsError
-from preimage.plain import duration, plus_minus, to_json
+from preimage.plain import duration, mebibytes, plus_minus, to_json
 
 if TYPE_CHECKING:
     from preimage.zoo_training import Standing
@@ -167,7 +167,7 @@ def zoo_export(
         device=pick_device(device),
         on_begin=lambda name: note(f"{name}: fitting its baselines, measuring the file"),
     ):
-        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+        print(f"{file}: {mebibytes(file.stat().st_size)}")
 
 
 @zoo_app.command("baselines")
@@ -218,7 +218,7 @@ def zoo_list(as_json: AsJson = False) -> None:
             f"{row['psnr']:.2f}",
             f"{row['ssim']:.3f}",
             str(row["n"]),
-            f"{card['size_bytes'] / 2**20:.1f} MiB",
+            mebibytes(card["size_bytes"]),
         )
     out.print(table)
     for name, card in cards.items():
@@ -242,9 +242,7 @@ def zoo_check(
     found = zoo.check(folder, settings)
     table = plain_table("", "file", "size", "problems", "notes")
     for one in found:
-        table.add_row(
-            one.name, f"{one.size_bytes / 2**20:.1f} MiB", "; ".join(one.problems) or "none", "; ".join(one.notes)
-        )
+        table.add_row(one.name, mebibytes(one.size_bytes), "; ".join(one.problems) or "none", "; ".join(one.notes))
     out.print(table)
     if any(one.problems for one in found):
         sys.exit(1)

@@ -8,7 +8,6 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,14 @@ from torch import Tensor
 from preimage.errors import ImageError, PreimageWarning
 from preimage.images.pictures import Fit, Pixels, decode, resize, to_tensor
 from preimage.images.sources import Photo, Sources, find_photos
+from preimage.plain import listed
 
 
 class Photos:
     """Photographs decoded to one size, `image_size` x `image_size`, kept in memory where they fit.
 
     What is no picture or cannot be read is left out when `load` meets it and told in `left_out` (name -> why); a file
-    that the user named raises `ImageError` instead, and so does any without `load`.
+    that the user named raises `ImageError` if it is the only one, and so does any that is read without `load`.
     """
 
     def __init__(self, photos: Sequence[Photo], image_size: int, fit: Fit = "crop") -> None:
@@ -177,15 +177,11 @@ class Photos:
             yield ids[start : start + batch_size], self.images(range(start, min(start + batch_size, len(self))))
 
 
-LEFT_OUT_TOLD = 5  # names in a warning
-
-
 def warn_left_out(left_out: Mapping[str, str]) -> None:
     """Warn of photographs and other files that were left out (name -> why); of the same ones once."""
     if left_out:
-        told = "; ".join(f"{name}: {why}" for name, why in islice(left_out.items(), LEFT_OUT_TOLD))
-        more = f"; and {len(left_out) - LEFT_OUT_TOLD} more" if len(left_out) > LEFT_OUT_TOLD else ""
-        warnings.warn(f"left out {told}{more}", PreimageWarning, stacklevel=1)  # here: Python repeats none of one place
+        told = listed([f"{name}: {why}" for name, why in left_out.items()], "; ")
+        warnings.warn(f"left out {told}", PreimageWarning, stacklevel=1)  # here: Python repeats none of one place
 
 
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroups v2, v1

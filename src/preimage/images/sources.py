@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from preimage.errors import ImageError
 from preimage.images.pictures import SUFFIXES
+from preimage.plain import listed
 
 Sources = str | Path | Iterable[str | Path]  # of photographs
 SOURCES_SHOWN = 2  # of many, the first alone
@@ -42,7 +43,7 @@ class Photo(Protocol):
 class FilePhoto:
     """A file, or (with `length`) a member of an uncompressed tar shard: `length` bytes from `offset`.
 
-    `named`: the user named this very file, so that it is an error if it cannot be read.
+    `named`: the user named this very file, not a folder or a pattern; alone, it is an error if it cannot be read.
     """
 
     id: str
@@ -158,7 +159,7 @@ def find_photos(sources: Sources) -> Found:
             photos += [replace(p, named=p.named and places == [place]) for p in found.photos]  # type: ignore[type-var]
             passed_over += found.passed_over
     if not photos:
-        seen = f"; passed over {', '.join(passed_over[:5])}" if passed_over else ""
+        seen = f"; passed over {listed(list(passed_over))}" if passed_over else ""
         raise ImageError(f"no photographs in {', '.join(sources)}{seen}")
     return Found(with_unique_ids(photos), passed_over)
 

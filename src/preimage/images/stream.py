@@ -22,6 +22,8 @@ from preimage.errors import SettingsError
 from preimage.images.photos import Photos
 from preimage.images.pictures import Pixels, to_tensor
 
+AHEAD = 3  # steps in the making at once
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -156,8 +158,8 @@ class TrainingStream:
         """One augmented photograph."""
         return self.view(epoch, index).of(self.photos.pixels(index))
 
-    def batches(self, first_step: int, num_workers: int | None = None, ahead: int = 3) -> Iterator[Tensor]:
-        """Images (N, 3, S, S) in [0, 1] from `first_step` on, without end; threads work `ahead` steps in advance."""
+    def batches(self, first_step: int, num_workers: int | None = None, ahead: int = AHEAD) -> Iterator[Tensor]:
+        """Images (N, 3, S, S) in [0, 1] from `first_step` on, without end; `ahead` steps are in the making at once."""
         with ThreadPoolExecutor(num_workers or os.cpu_count(), thread_name_prefix="photos") as pool:
             for pictures in in_advance(pool, partial(self.decoding, pool), first_step, ahead):
                 yield to_tensor([picture.result() for picture in pictures])
@@ -166,14 +168,14 @@ class TrainingStream:
         """The pictures of this rank's share of a step, as a pool has begun to make them."""
         return [pool.submit(self.picture, *member) for member in self.members(step)]
 
-    def batches_on(self, device: torch.device, first_step: int, ahead: int = 3) -> Iterator[Tensor]:
+    def batches_on(self, device: torch.device, first_step: int) -> Iterator[Tensor]:
         """As `batches`, on a device: from photographs in its memory, augmented there, where it is a GPU with room."""
         pictures = self.photos.on_gpu(device) if device.type == "cuda" else None
         if pictures is None:
-            yield from (images.to(device, non_blocking=True) for images in self.batches(first_step, ahead=ahead))
+            yield from (images.to(device, non_blocking=True) for images in self.batches(first_step))
             return
         with ThreadPoolExecutor(1, thread_name_prefix="views") as pool:
-            for future in in_advance(pool, lambda step: pool.submit(self.views, step), first_step, ahead):
+            for future in in_advance(pool, lambda step: pool.submit(self.views, step), first_step):
                 indices, views = future.result()
                 yield views_of(pictures[torch.tensor(indices).to(device, non_blocking=True)], views)
 
@@ -186,8 +188,10 @@ class TrainingStream:
 Work = TypeVar("Work")
 
 
-def in_advance(pool: ThreadPoolExecutor, begin: Callable[[int], Work], first_step: int, ahead: int) -> Iterator[Work]:
-    """The work that a pool was given for each step from `first_step` on, begun `ahead` steps before it is asked for."""
+def in_advance(
+    pool: ThreadPoolExecutor, begin: Callable[[int], Work], first_step: int, ahead: int = AHEAD
+) -> Iterator[Work]:
+    """The work that a pool was given for each step from `first_step` on; `ahead` steps are in the making at once."""
     queue: deque[Work] = deque()
     try:
         for step in itertools.count(first_step):

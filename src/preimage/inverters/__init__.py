@@ -77,9 +77,9 @@ def check_file_name(file: str | Path) -> None:
 
 
 def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write fitted inverters of one representation; of wider floating-point tensors matrices and more become `dtype`.
+    """Write fitted inverters of one representation, floating-point tensors that are wider than `dtype` in `dtype`.
 
-    Vectors are small, and some (the features' means and deviations) go beyond what float16 can hold.
+    Not vectors, which are small, and some (the features' means and deviations) go beyond what float16 can hold.
     """
     representation = inverters[0].origin
     tensors = {

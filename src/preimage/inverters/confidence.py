@@ -117,12 +117,10 @@ class Confidence:
     ) -> Any:
         """Gradient steps; returns the network to use."""
         state = training.start(self.network.train(), settings)
-        if state.average is not None:
-            state.average.to(device)
+        state.to(device)
         steps = training.steps_of(settings)
-        halved = training.resolve_precision(settings.precision, device) == "bfloat16"
         for step, examples in enumerate(islice(batches, steps)):
-            with seeded(step, device), torch.autocast(device.type, torch.bfloat16, enabled=halved):
+            with seeded(step, device), training.autocast(settings.precision, device):
                 log_variance = state.decoder(examples.features, examples.reconstructions)
             variance = log_variance.exp()
             # Weighted by the deviation (Seitzer et al. 2022): the optimum is the same, and a few pixels that were

@@ -18,6 +18,7 @@ from torch import Tensor
 from preimage.errors import NotFittedError, SettingsError
 from preimage.images import grey
 from preimage.interfaces import Inverter, Pairs, Representation, check_features
+from preimage.plain import shape_in_words
 from preimage.representations.hog import HOG
 
 WINDOW = 5  # cells across a window
@@ -60,7 +61,7 @@ class PairedDictionary(Inverter):
         if min(inner.feature_shape[1:]) < WINDOW + 2 * MARGIN:
             raise SettingsError(
                 f"paired dictionaries learn from {WINDOW + 2 * MARGIN} x {WINDOW + 2 * MARGIN} cells and more, "
-                f"got images of {' x '.join(map(str, inner.feature_shape[1:]))} cells: raise image_size"
+                f"got images of {shape_in_words(inner.feature_shape[1:])} cells: raise image_size"
             )
         if not 1 <= atoms <= windows:
             raise SettingsError(f"a dictionary has at least 1 atom and as many windows, got {atoms=} and {windows=}")

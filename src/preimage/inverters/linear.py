@@ -14,6 +14,7 @@ from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 HELD_OUT = 10  # every tenth photograph chooses the strength of the penalty
 PENALTIES = [10.0**power for power in range(2, -6, -1)]  # where nothing is held out, the first
+PLACES_PER_PHOTO = 64  # of a map, drawn at random
 MOST_WEIGHTS = 350_000  # of the local step of ridge regression: what is small enough to ship
 
 
@@ -88,14 +89,16 @@ class Ridge(Inverter):
 
     @property
     def patch(self) -> int:
-        """Side in pixels at which a place of a feature map is drawn: that of what it stands for, rounded up, or less
-        where there are so many channels that its weights could not ship."""
+        """Side in pixels of the patch drawn for one place: image size over map width, rounded up.
+
+        Less where its weights would be too many to ship.
+        """
         whole = math.ceil(self.representation.image_size / self.representation.feature_shape[-1])
         return max(1, min(whole, math.isqrt(MOST_WEIGHTS // (3 * self.representation.feature_shape[0]))))
 
     @property
     def neighbourhood(self) -> int:
-        """The largest odd number of places across whose weights stay small enough to ship."""
+        """5, 3 or 1 places across: the most, up to `max_neighbourhood`, whose weights are few enough to ship."""
         per_place = self.representation.feature_shape[0] * 3 * self.patch**2
         sizes = [s for s in (5, 3) if s <= self.settings["max_neighbourhood"] and per_place * s**2 <= MOST_WEIGHTS]
         return sizes[0] if sizes else 1
@@ -124,7 +127,7 @@ class Ridge(Inverter):
         solution = {f"thumbnail.{name}": value for name, value in regression.solve().items()}
         return solution | {"thumbnail.basis": basis, "thumbnail.mean": mean}
 
-    def fit_patches(self, pairs: Pairs, places_per_photo: int = 64) -> dict[str, Tensor]:
+    def fit_patches(self, pairs: Pairs) -> dict[str, Tensor]:
         channels, height, width = self.representation.feature_shape
         regression = Regression(channels * self.neighbourhood**2, 3 * self.patch**2)
         generator = torch.Generator().manual_seed(0)
@@ -132,7 +135,7 @@ class Ridge(Inverter):
             rest = batch.images - self.from_thumbnail(batch.features)
             rest = F.interpolate(rest, (height * self.patch, width * self.patch), mode="bilinear", antialias=True)
             y = F.unfold(rest, self.patch, stride=self.patch).transpose(1, 2)  # (N, places, 3 * p * p)
-            chosen = torch.randperm(height * width, generator=generator)[:places_per_photo].to(y.device)
+            chosen = torch.randperm(height * width, generator=generator)[:PLACES_PER_PHOTO].to(y.device)
             regression.add(self.neighbours(batch.features, chosen), y[:, chosen])
         return {f"patch.{name}": value for name, value in regression.solve().items()}
 
@@ -196,8 +199,8 @@ class Regression:
     """Ridge regression from sums alone, so that examples can stream by: y = (x - centre) / scale @ weight + bias.
 
     Every tenth example is held out; its sums are enough to know its error under each penalty. The centre is the mean of
-    the first examples: an offset that all share would drown in float32 what tells them apart. The scale is half-way
-    between each input's own deviation, which makes too much of inputs that are rarely active, and one for all.
+    the first examples: an offset that all share would drown in float32 what tells them apart. The scale is the
+    geometric mean of each input's own deviation, which alone would favour rarely active inputs, and a common one.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

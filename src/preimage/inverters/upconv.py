@@ -115,7 +115,10 @@ class UpConv(Inverter):
 
     @cached_property
     def output_size(self) -> torch.Size:
-        """(height, width) of what the decoder puts out for features of the representation's own size."""
+        """(height, width) of what the decoder puts out for features of the representation's own size.
+
+        By a pass of its own: one on PyTorch's `meta` device, as in `decoders.output_size`, would import a compiler.
+        """
         features = torch.zeros(1, *self.representation.feature_shape, device=next(self.decoder.parameters()).device)
         with torch.no_grad():
             size: torch.Size = self.decoder.eval()(features).shape[2:]

@@ -46,16 +46,20 @@ NETWORKS: dict[str, Network] = {
 }
 
 
+def named_files(weights: str) -> list[Path]:
+    """Weights files as settings name them, with commas between several."""
+    return [Path(part.strip()).expanduser() for part in weights.split(",")]
+
+
 def weights_files(name: str, weights: str | None = None) -> list[Path]:
     """The files a network is loaded from: those named (several with commas), else its own.
 
     Raises `WeightsError` that says what to do where there is none.
     """
     if weights:
-        parts = [part.strip() for part in weights.split(",")]
-        if not all(parts):
+        if not all(part.strip() for part in weights.split(",")):
             raise WeightsError(f"expected weights files with commas between them, got {weights!r}")
-        return [Path(part).expanduser() for part in parts]
+        return named_files(weights)
     network = NETWORKS[name]
     if network.installed is not None:
         return [network.installed()]

@@ -35,7 +35,7 @@ class Preprocessing:
         return (ordered * self.white - mean) / deviation
 
 
-@lru_cache(maxsize=32)  # for each batch anew, the CPU would wait for the GPU to take them
+@lru_cache(maxsize=32)  # a new copy for every batch would make the CPU wait for the GPU
 @torch.inference_mode(False)  # what is kept may be used again where gradients are wanted
 def by_channel(values: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Three numbers as (1, 3, 1, 1)."""

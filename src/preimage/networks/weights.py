@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import ignore
 from preimage.networks.caffemodel import read_caffemodel
-from preimage.plain import shape_in_words
+from preimage.plain import listed, shape_in_words
 
 FOLDER = Path.home() / ".cache" / "preimage" / "weights"
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put a state dict within a checkpoint
@@ -183,7 +183,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     ]
     if strange:
         raise WeightsError(
-            f"{file} is no state dict of tensors: it holds {', '.join(strange[:8])}; save one by "
+            f"{file} is no state dict of tensors: it holds {listed(strange)}; save one by "
             "torch.save(module.state_dict(), FILE)"
         )
     return dict(content)
@@ -292,8 +292,7 @@ def load_into(network: nn.Module, state: dict[str, Tensor], file: Path | str) ->
         if name in state and state[name].shape != value.shape
     ]
     if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise WeightsError(f"{file} holds another architecture: {'; '.join(problems[:3])}{more}")
+        raise WeightsError(f"{file} holds another architecture: {listed(problems, '; ')}")
     network.load_state_dict(state)
 
 

@@ -135,9 +135,10 @@ class Foreign(Representation):
         return features.to(images.device)
 
     def check_finite(self, features: Tensor) -> None:
-        """Raise `FeatureError` unless features are finite; on a GPU, which would have to wait, when next it is asked.
+        """Raise `FeatureError` unless features are finite.
 
-        It is asked whenever the probe is encoded.
+        On a GPU, which would have to be waited for, the answer is only noted: `ask_whether_finite` reads it when the
+        probe is encoded.
         """
         if features.device.type != "cpu":
             finite = torch.isfinite(features.detach()).all()

@@ -190,9 +190,9 @@ def unaltered(load: Any, *arguments: Any) -> nn.Module:
 class WeightsSeen:
     """The weights of a module as they were once, to tell whether any has been written to since.
 
-    torch counts how often a tensor is written to, and that is looked at, not the values. Only, when a module moves to
-    another device, its parameters stay the tensors that they were, while buffers, such as the statistics of batch
-    normalisation, become new ones, whose count begins anew: of those the values are compared.
+    torch counts how often a tensor is written to, and that is looked at, not the values. Moving a module to another
+    device keeps its parameters but replaces its buffers, such as the statistics of batch normalisation, whose counts
+    begin anew: buffers are compared by value.
     """
 
     def __init__(self, module: nn.Module) -> None:

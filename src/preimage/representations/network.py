@@ -189,7 +189,7 @@ def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
 
 @torch.no_grad()
 def outputs_of(module: nn.Module, inputs: Tensor) -> dict[str, Any]:
-    """What every part of a module puts out, by its path, in the order in which they are done; those that are used."""
+    """What every part that takes part in the forward pass puts out, by its path, in the order of completion."""
     found: dict[str, Any] = {}
 
     def keeper(path: str) -> Callable[[nn.Module, Any, Any], None]:

@@ -19,6 +19,7 @@ from preimage.interfaces import short_hash
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.protobuf import Messages, message_class
 from preimage.networks.weights import Stamp, file_hash, stamp_of
+from preimage.plain import shape_in_words
 from preimage.representations.foreign import IMAGE_SIZE, Fed, attempt
 
 TYPES = {
@@ -136,7 +137,7 @@ class OnnxGraph(Fed):
         given = [
             attempt(
                 lambda part=part: self.graph.session.run([self.wanted], {self.graph.input: part}),  # type: ignore[misc]
-                f"{self.name} fails on an input of {' x '.join(map(str, part.shape))}",
+                f"{self.name} fails on an input of {shape_in_words(part.shape)}",
             )[0]
             for part in self.portions(values)
         ]

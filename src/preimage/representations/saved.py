@@ -147,7 +147,7 @@ def check_form(source: Rows, path: Path) -> None:
         raise FeatureError(f"{path} is empty: its shape is {size}")
     if len(shape) == 4 and shape[1] == shape[2] != shape[3]:
         raise FeatureError(
-            f"{path} holds maps of {' x '.join(map(str, shape[1:]))}, which looks like (h, w, C); expected (C, h, w): "
+            f"{path} holds maps of {shape_in_words(shape[1:])}, which looks like (h, w, C); expected (C, h, w): "
             "save features.transpose(0, 3, 1, 2)"
         )
 
@@ -229,7 +229,7 @@ def choose(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
     candidates = [name for name, shape in shapes.items() if len(shape) >= 2 and name not in ID_NAMES]
     if len(candidates) == 1:
         return candidates[0]
-    found = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items()) or "nothing"
+    found = ", ".join(f"{name} {shape_in_words(shape)}" for name, shape in shapes.items()) or "nothing"
     raise FeatureError(f"{path} holds {found}: which are the features? Name that one 'features'")
 
 
@@ -411,14 +411,14 @@ def match(table: Table, photo_ids: Sequence[str]) -> Match:
     """Rows to photographs: by ids, else by the order of the file names. Raises `FeatureError` where that is unsure."""
     if table.ids is None:
         return match_by_order(table, photo_ids)
-    best: dict[str, int] = {}
+    best: set[str] = set()
     how = ""
     key: Key = whole_id
     for description, candidate in keys(photo_ids):
         known = {candidate(own) for own in table.ids} - {""}
         found = {own for own in map(candidate, photo_ids) if own in known}
         if len(found) > len(best):
-            best, how, key = dict.fromkeys(found, 0), description, candidate
+            best, how, key = found, description, candidate
     if not best:
         raise FeatureError(
             f"no id in {table.ids_from} names a photograph: the ids are {listed(table.ids)}, the photographs "
@@ -426,7 +426,7 @@ def match(table: Table, photo_ids: Sequence[str]) -> Match:
         )
     photos_of = grouped(photo_ids, key)
     rows_of = grouped(table.ids, key)
-    for own in best:
+    for own in sorted(best):
         if len(photos_of[own]) > 1:
             raise FeatureError(
                 f"one feature for {len(photos_of[own])} photographs: {listed(photos_of[own])} all have the id {own!r} "
@@ -553,7 +553,10 @@ class SavedFeatures(Representation):
         return table
 
     def match(self, photos: Photos) -> Photos:
-        """The photographs that have features, to be asked for from now on; the others are in their `left_out`."""
+        """The photographs that have features here; their rows are remembered for `encode_photos`.
+
+        The others are in their `left_out`.
+        """
         if self.table.fit not in ("", photos.fit):
             raise FeatureError(
                 f"{self.file} was encoded from photographs with --fit {self.table.fit}, and here they are read with "

@@ -126,7 +126,7 @@ def all_keypoints(levels: Floats) -> list[tuple[Floats, Floats]]:
     """The `keypoints` of grey images (N, H, W), on all cores: VLFeat's wrapper works for one thread at a time."""
     if len(levels) < PARALLEL_FROM:
         return [keypoints(level) for level in levels]
-    at_once = Parallel(n_jobs=-1, max_nbytes=None)  # beyond which an image would come as memory that is read-only
+    at_once = Parallel(n_jobs=-1, max_nbytes=None)  # larger arrays would arrive as memory maps that are read-only
     found: list[tuple[Floats, Floats]] = at_once(delayed(keypoints)(level) for level in levels)
     return found
 
