@@ -440,7 +440,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_sheet_and_no_training(
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device", "sheet.png")
 
-    monkeypatch.setattr(runs, "draw_sheet", full)
+    monkeypatch.setattr(runs.training, "draw_sheet", full)
     with pytest.warns(PreimageWarning, match=r"No space left on device: 'sheet\.png': training goes on without it"):
         train_tiny(crops, tmp_path / "run", "training.steps=40")
     assert_identical(weights(finished), weights(tmp_path / "run"))

@@ -1,0 +1,55 @@
+"""Runs: the folder that a training writes, what it works on, and training into it."""
+
+from __future__ import annotations
+
+from preimage.runs.folder import Run, pack, unpack
+from preimage.runs.material import (
+    check_same_photos,
+    examples,
+    load_inverter,
+    make_inverter,
+    open_photos,
+    photos_of,
+    prepared,
+    split,
+    warn_seen,
+)
+from preimage.runs.training import (
+    DEFAULT_EPOCHS,
+    HELD_OUT_IN_WORDS,
+    Plan,
+    Reporter,
+    Start,
+    Validation,
+    device_name,
+    measure_pace,
+    resume,
+    train,
+    with_steps,
+)
+
+__all__ = [
+    "DEFAULT_EPOCHS",
+    "HELD_OUT_IN_WORDS",
+    "Plan",
+    "Reporter",
+    "Run",
+    "Start",
+    "Validation",
+    "check_same_photos",
+    "device_name",
+    "examples",
+    "load_inverter",
+    "make_inverter",
+    "measure_pace",
+    "open_photos",
+    "pack",
+    "photos_of",
+    "prepared",
+    "resume",
+    "split",
+    "train",
+    "unpack",
+    "warn_seen",
+    "with_steps",
+]
