@@ -17,8 +17,8 @@ SOURCE = Path(preimage.__file__).parent
 LAYERS = [
     "errors", "memory", "randomness", "plain", "files", "pages", "interfaces", "cache", "images", "figures", "metrics",
     "leakage", "networks", "probe", "representations", "defences", "contract", "decoders", "pairs", "training",
-    "inverters", "evaluation", "findings", "paper", "analyses", "report", "config", "runs", "audit", "audit_page",
-    "zoo", "api", "studies", "reproduce", "zoo_training", "gallery", "results", "demo", "cli", "__main__",
+    "inverters", "evaluation", "findings", "paper", "analyses", "report", "config", "runs", "audit_summary", "audit",
+    "audit_page", "zoo", "api", "studies", "reproduce", "zoo_training", "gallery", "results", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

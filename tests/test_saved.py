@@ -35,7 +35,8 @@ from preimage.metrics import distance
 from preimage.pairs import EncodedPhotos, save_features, saved_pairs
 from preimage.representations import SavedFeatures, get_representation
 from preimage.representations import saved as saved_module
-from preimage.representations.saved import match, open_table
+from preimage.representations.matching import match
+from preimage.representations.tables import open_table
 from preimage.runs import Run, load_inverter
 from preimage.training import TrainingSettings
 

@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from preimage import leakage, training
+from preimage.audit_summary import ALPHA, summary
 from preimage.defences import Changed, Defence, fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
 from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream
 from preimage.interfaces import Inverter, Representation, ignore
 from preimage.inverters import MeanImage, Nearest, Ridge, UpConv, make_inverter
-from preimage.metrics import COLOURLESS, distance, mean_and_sem, mean_pairwise_distance, ssim
+from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance, ssim
 from preimage.pairs import EncodedPhotos
-from preimage.plain import plus_minus
 from preimage.randomness import check_seed
 from preimage.representations import SavedFeatures
-from preimage.representations.saved import WITHOUT_IDS, check_like
+from preimage.representations.saved import check_like
 from preimage.runs import examples, split
 from preimage.training import TrainingSettings, TrainingState
 
@@ -42,7 +42,6 @@ ATTACKERS = (NETWORK, RIDGE, NEAREST, MEAN)
 LEARNING = len(ATTACKERS) - 1  # of which the best is chosen
 WORK = {RIDGE: 60, NEAREST: 10, MEAN: 5}  # about so many steps of the network's training
 FEWEST_TRAIN, FEWEST_TEST = 20, 10
-ALPHA = 0.01  # features give something away where the best attacker's luck is less probable
 LEAST = 32  # pairs at the beginning of the learning curve
 PASSES = 60  # of the network over its pairs, at most
 LOOKS = 10  # how often the network is tried on the pairs it held out
@@ -99,7 +98,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Material:
+class AttackMaterial:
     """Training pairs, whose features are looked up when they are needed, and test pairs in memory."""
 
     representation: Representation
@@ -120,12 +119,12 @@ class Material:
             photos = photos.subset(chosen.tolist())
         return EncodedPhotos(self.representation, photos)
 
-    def defended(self, defence: Defence) -> Material:
+    def defended(self, defence: Defence) -> AttackMaterial:
         """The same photographs, their features changed."""
         changed = Changed(self.representation, defence.words, defence.shape, defence.change)
         return replace(self, representation=changed, test_features=defence.change(self.test_ids, self.test_features))
 
-    def shuffled(self, seed: int) -> Material:
+    def shuffled(self, seed: int) -> AttackMaterial:
         """Every training photograph with the features of another."""
         ids = self.train.ids
         partner = {ids[one]: ids[other] for one, other in enumerate(partners(len(ids), seed))}
@@ -145,7 +144,7 @@ def partners(count: int, seed: int) -> list[int]:
     return [int(other) for other in others]
 
 
-class Teller:
+class Work:
     """Adds up the work of an audit, in steps of a network's training, and tells what is done and of what."""
 
     def __init__(self, on_progress: Callable[[str, int, int], None]) -> None:
@@ -184,13 +183,13 @@ def judge_features(
     if not settings.quick:
         sizes = curve_sizes(len(material.train), settings.sizes)
         defences = fit_defences(sample_of(material), settings.seed)
-    teller = Teller(on_progress)
-    teller.total = work_of(len(material.train), sizes, defences, settings)
-    attack = Attack(settings, teller, device)
+    work = Work(on_progress)
+    work.total = work_of(len(material.train), sizes, defences, settings)
+    attack = Attack(settings, work, device)
 
     built = {}
     for name in ATTACKERS:
-        teller.begin(name)
+        work.begin(name)
         attacker = attack.learn(name, material.pairs(), settings.seed)
         built[name] = attack.rebuild(attacker, material.test_features)
         if name != MEAN and best_of(material, built) == name:
@@ -234,7 +233,7 @@ def open_material(
     labels: str | Path | None,
     settings: AuditSettings,
     fit: Fit,
-) -> Material:
+) -> AttackMaterial:
     """Match, split, load, and take from the test side what is nearly the same on the training side."""
     if (test_features is None) != (test_images is None):
         raise SettingsError("test pairs are two things: give both test features and test images, or neither")
@@ -273,7 +272,7 @@ def open_material(
         "near_duplicates": {"found": duplicates, "removed": not settings.keep_duplicates},
         "left_out": left_out,
     }
-    return Material(
+    return AttackMaterial(
         own, train, test.ids, pictures, tested.encode_photos(test.ids, pictures), classes, why,
         mean_pairwise_distance(pictures), facts,
     )  # fmt: skip
@@ -320,7 +319,7 @@ def labels_of(photos: Photos, file: str | Path | None) -> tuple[list[str], str]:
     return [""] * len(photos), "no labels"
 
 
-def sample_of(material: Material) -> Tensor:
+def sample_of(material: AttackMaterial) -> Tensor:
     """Features of some training photographs, for defences to be fitted on."""
     return torch.cat([batch.features for batch in material.pairs(FITTED_ON)])
 
@@ -333,16 +332,16 @@ class Attack:
     """How attackers learn and rebuild, and who is told of it."""
 
     settings: AuditSettings
-    teller: Teller
+    work: Work
     device: str
 
     def learn(self, name: str, pairs: EncodedPhotos, seed: int) -> Inverter:
         """An attacker that has learnt from these pairs."""
         pairs = replace(pairs, device=self.device)
         if name == NETWORK:
-            return train_network(pairs, self.settings, seed, self.teller)
+            return train_network(pairs, self.settings, seed, self.work)
         attacker = make_inverter(name, pairs.representation).fit(pairs)
-        self.teller.advance(WORK[name])
+        self.work.advance(WORK[name])
         return attacker
 
     def rebuild(self, attacker: Inverter, features: Tensor) -> Tensor:
@@ -355,7 +354,7 @@ def network_steps(pairs: int, settings: AuditSettings) -> int:
     return min(settings.steps, PASSES * max(1, pairs // 32))
 
 
-def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, teller: Teller) -> UpConv:
+def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, work: Work) -> UpConv:
     """The up-convolutional network, stopped where it did best on a tenth of the pairs, which it does not learn from."""
     photos, held_out = split(pairs.photos, 0.1, seed)
     representation, steps = pairs.representation, network_steps(len(pairs), settings)
@@ -383,7 +382,7 @@ def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, tell
 
     state = training.start(attacker.network, plan)
     batches = examples(stream, attacker, accelerator.device, 0)
-    training.train(state, batches, steps, plan, accelerator, on_step=lambda _: teller.advance(1), on_evaluate=look)
+    training.train(state, batches, steps, plan, accelerator, on_step=lambda _: work.advance(1), on_evaluate=look)
     return attacker.restore(kept)
 
 
@@ -396,20 +395,20 @@ def mean_error(attacker: Inverter, pairs: EncodedPhotos) -> float:
 # --- what came out ----------------------------------------------------------------------------------------------------
 
 
-def errors_of(reconstructions: Tensor, material: Material) -> Row:
+def errors_of(reconstructions: Tensor, material: AttackMaterial) -> Row:
     """NRE and SSIM with their standard errors."""
     nre, nre_sem = mean_and_sem((distance(material.test_images, reconstructions) / material.pairwise).tolist())
     alike, alike_sem = mean_and_sem(ssim(material.test_images, reconstructions).tolist())
     return {"nre": nre, "nre_sem": nre_sem, "ssim": alike, "ssim_sem": alike_sem}
 
 
-def best_of(material: Material, built: dict[str, Tensor]) -> str:
+def best_of(material: AttackMaterial, built: dict[str, Tensor]) -> str:
     """The attacker with the least error, the mean image aside."""
     errors = {name: float(distance(material.test_images, own).mean()) for name, own in built.items() if name != MEAN}
     return min(errors, key=lambda name: errors[name])
 
 
-def judge(name: str, built: dict[str, Tensor], material: Material, settings: AuditSettings) -> Row:
+def judge(name: str, built: dict[str, Tensor], material: AttackMaterial, settings: AuditSettings) -> Row:
     """Everything about one attacker."""
     own, mean = built[name], built[MEAN][:1]
     alike = leakage.likeness(own, material.test_images, mean)
@@ -434,17 +433,17 @@ def judge(name: str, built: dict[str, Tensor], material: Material, settings: Aud
     }
 
 
-def others_of(material: Material, seed: int) -> Tensor:
+def others_of(material: AttackMaterial, seed: int) -> Tensor:
     """For every test photograph the features of another one."""
     return material.test_features[partners(len(material.test_ids), seed)]
 
 
-def shuffled_control(material: Material, mean: Tensor, attack: Attack) -> Row:
+def shuffled_control(material: AttackMaterial, mean: Tensor, attack: Attack) -> Row:
     """The network and ridge regression, learnt from shuffled pairs: the better one must do no better than the mean.
 
     `difference` is that from the mean image's NRE, photograph by photograph.
     """
-    attack.teller.begin("control: shuffled pairs")
+    attack.work.begin("control: shuffled pairs")
     seed = attack.settings.seed
     wrong = material.shuffled(seed)
     guessed = distance(material.test_images, mean)
@@ -457,7 +456,7 @@ def shuffled_control(material: Material, mean: Tensor, attack: Attack) -> Row:
     return min(results, key=lambda row: float(row["nre"]))
 
 
-def class_leakage(reconstructions: Tensor, material: Material, settings: AuditSettings) -> Row:
+def class_leakage(reconstructions: Tensor, material: AttackMaterial, settings: AuditSettings) -> Row:
     """A linear probe's accuracy on reconstructions, beside that on the photographs themselves and the largest class."""
     if material.why_no_labels:
         return {"available": False, "reason": material.why_no_labels}
@@ -480,13 +479,13 @@ def curve_sizes(pairs: int, count: int) -> list[int]:
     return sorted({round(size) for size in np.geomspace(least, pairs, count)})
 
 
-def learning_curve(material: Material, sizes: Sequence[int], attack: Attack) -> list[Row]:
+def learning_curve(material: AttackMaterial, sizes: Sequence[int], attack: Attack) -> list[Row]:
     """Errors by the number of pairs an attacker has. `nre_sem` is over photographs and over seeds, added up."""
     rows: list[Row] = []
     settings = attack.settings
     for size in sizes:
         for name in ATTACKERS:
-            attack.teller.begin(f"learning curve: {name}, {size} pairs")
+            attack.work.begin(f"learning curve: {name}, {size} pairs")
             results = []
             for seed in range(settings.seed, settings.seed + settings.seeds):
                 attacker = attack.learn(name, material.pairs(size, seed), seed)
@@ -501,7 +500,7 @@ def learning_curve(material: Material, sizes: Sequence[int], attack: Attack) -> 
 
 
 def attack_defences(
-    material: Material, defences: Sequence[Defence], rows: Sequence[Row], mean: Tensor, attack: Attack
+    material: AttackMaterial, defences: Sequence[Defence], rows: Sequence[Row], mean: Tensor, attack: Attack
 ) -> list[Row]:
     """What defended features still give away to attackers that learn from defended pairs, and what they still serve."""
     if not defences:
@@ -523,7 +522,7 @@ def attack_defences(
         changed = material.defended(defence)
         kept = neighbours_kept(material.test_features, changed.test_features)
         for name in attackers_of(defence):
-            attack.teller.begin(f"{defence.name}, {defence.words}: {name}")
+            attack.work.begin(f"{defence.name}, {defence.words}: {name}")
             attacker = attack.learn(name, changed.pairs(), attack.settings.seed)
             own = attack.rebuild(attacker, changed.test_features)
             top1 = float(leakage.hits(leakage.likeness(own, material.test_images, mean)).mean())
@@ -557,93 +556,3 @@ def work_of(pairs: int, sizes: Sequence[int], defences: Sequence[Defence], setti
     jobs += [(name, size) for size in sizes for name in ATTACKERS for _ in range(settings.seeds)]
     jobs += [(name, pairs) for defence in defences for name in attackers_of(defence)]
     return sum(work(name, size) for name, size in jobs)
-
-
-# --- in words ---------------------------------------------------------------------------------------------------------
-
-
-def summary(content: dict[str, Any]) -> list[str]:
-    """What the numbers mean, for someone who knows none of the words; the limits last."""
-    rows = {row["attacker"]: row for row in content["rows"]}
-    own, mean = rows[content["best"]], rows[MEAN]
-    gives_away = content["above_chance_p"] < ALPHA
-    saved = 1 - own["nre"] / mean["nre"]
-    pairs, k = f"{content['n_train']:,} example pairs", content["n_test"]
-    if not gives_away:
-        first = (
-            f"With {pairs}, none of the attackers tried here could tell one photograph's features from another's "
-            f"(p = {content['above_chance_p']:.2g}, not below {ALPHA}). That is not proof that nothing can be rebuilt."
-        )
-    elif saved <= 0:
-        first = (
-            f"These features give something of the photographs away (p = {content['above_chance_p']:.2g}), but "
-            f"with {pairs} no attacker tried here comes closer to a photograph than the average picture does "
-            f"(NRE {own['nre']:.3f} against {mean['nre']:.3f})."
-        )
-    else:
-        first = (
-            f"These features give something of the photographs away. With {pairs}, the best attacker tried here "
-            f"({own['attacker']}) rebuilds photographs it has never seen {percent(saved)} closer than the average "
-            f"picture does (NRE {plus_minus(own['nre'], own['nre_sem'])} against "
-            f"{plus_minus(mean['nre'], mean['nre_sem'])})."
-        )
-    words = [first]
-    if not gives_away and WITHOUT_IDS in content["matched_by"]:
-        words.append(
-            "The rows were taken in the order of the photographs' names, as the file has no ids: if they are in "
-            "another order, nothing can be found in them. Write a name a line to FILE.ids.txt to be sure."
-        )
-    if gives_away:
-        named = max(content["rows"], key=lambda row: float(row["top1"]))
-        words.append(
-            f"Identity: shown what {named['attacker']} rebuilt, one finds the right photograph among {k} in "
-            f"{percent(named['top1'])} of cases (95 % interval {percent(named['top1_low'])} to "
-            f"{percent(named['top1_high'])}; by chance {percent(1 / k)}). If {percent(named['false_match_rate'])} of "
-            f"wrong photographs are accepted, {percent(named['true_match_rate'])} of the right ones are recognised."
-        )
-        if mean["colour_error"] < COLOURLESS:
-            words.append("Colour: the photographs have none by which they differ.")
-        else:
-            colour = 1 - own["colour_error"] / mean["colour_error"]
-            how = "closer" if colour >= 0 else "farther off"
-            words.append(
-                f"Colour: {own['attacker']}'s colours are {percent(abs(colour))} {how} than those of the average "
-                "picture."
-            )
-    classes = content["classes"]
-    if classes["available"]:
-        found = classes["reconstructions"]
-        words.append(
-            f"Class: a linear probe reads the class off the reconstructions in {percent(found['accuracy'])} of cases "
-            f"({percent(found['low'])} to {percent(found['high'])}; the most frequent class alone "
-            f"{percent(classes['chance'])}, the photographs themselves {percent(classes['photographs']['accuracy'])})."
-        )
-    shuffled = content["shuffled"]
-    fell = shuffled["difference"] > -2 * shuffled["difference_sem"]
-    words.append(
-        f"Control: learnt from shuffled pairs, the better of network and ridge has NRE {shuffled['nre']:.3f}, "
-        + (
-            "no better than the average picture, as it must."
-            if fell
-            else "better than the average picture: something is wrong."
-        )
-    )
-    closest = min(content["defences"], key=lambda row: float(row["nre"]), default=own)
-    if closest["nre"] < own["nre"]:
-        words.append(
-            f"Defences: behind one of them ({closest['words']}) {closest['attacker']} comes closer (NRE "
-            f"{plus_minus(closest['nre'], closest['nre_sem'])}) than any attacker with the features as they are. A "
-            "defence adds nothing to features, so attackers do not find everything in them: take the least error as "
-            "what they give away."
-        )
-    words.append(
-        "Limits: an error that stays high does not prove safety. More pairs, a larger network, a longer training or "
-        "knowledge of the encoder may rebuild more; a face or a number plate may be recognised where the whole "
-        "photograph is not; and similar features already tell that two photographs are similar, without any of this."
-    )
-    return words
-
-
-def percent(share: float) -> str:
-    """Small shares with a decimal: 0.018 is 1.8 %."""
-    return f"{100 * share:.{0 if share >= 0.1 else 1}f}".removesuffix(".0") + " %"

@@ -201,7 +201,7 @@ def invert(
     from preimage.config import overrides_for, settings_for
     from preimage.images import Photos, check_places
     from preimage.inverters import MeanImage, main_of
-    from preimage.representations.saved import facts_beside
+    from preimage.representations.tables import facts_beside
     from preimage.studies import labels
 
     if (images is None) == (features is None):
@@ -338,7 +338,8 @@ def invert_features(inverter: Inverter, title: str, file: Path, output: Path, de
     import torch
 
     from preimage.images import save_image
-    from preimage.representations.saved import check_encoder, check_rows, open_table
+    from preimage.representations.saved import check_encoder, check_rows
+    from preimage.representations.tables import open_table
     from preimage.studies import file_name
 
     representation = inverter.representation
