@@ -14,7 +14,7 @@ from preimage.decoders import (
     Join,
     SmoothConvTranspose2d,
     Standardise,
-    UpConv,
+    Up,
     build_decoder,
     cost,
     load_weights,
@@ -217,8 +217,8 @@ def test_probabilities_are_read_as_logarithms() -> None:
 
 
 def test_a_smooth_up_convolution_is_an_up_convolution_and_a_blur() -> None:
-    smooth = UpConv(5, smooth=True).build(3, 5)
-    plain = UpConv(5).build(3, 5)
+    smooth = Up(5, smooth=True).build(3, 5)
+    plain = Up(5).build(3, 5)
     plain.load_state_dict(smooth.state_dict())
     features = torch.rand(2, 3, 6, 6)
     line = torch.tensor([1.0, 2.0, 1.0]) / 6**0.5
@@ -234,7 +234,7 @@ def test_a_smooth_up_convolution_is_an_up_convolution_and_a_blur() -> None:
 def test_a_smooth_up_convolution_has_no_grid_of_its_own(kernel: int) -> None:
     flat = torch.rand(1, 8, 1, 1).expand(1, 8, 10, 10)
     with torch.no_grad():
-        smooth, plain = (UpConv(4, kernel, smooth).build(8, 4)(flat)[..., 4:-4, 4:-4] for smooth in (True, False))
+        smooth, plain = (Up(4, kernel, smooth).build(8, 4)(flat)[..., 4:-4, 4:-4] for smooth in (True, False))
     assert smooth.shape == (1, 4, 12, 12)
     assert smooth.std(dim=(2, 3)).max() < 1e-6
     assert plain.std(dim=(2, 3)).max() > 1e-2
@@ -342,7 +342,7 @@ def test_a_decoder_of_fewer_parameters_than_any_width_has_is_the_narrowest() -> 
 
 
 def test_blurring_the_kernel_does_not_depend_on_its_layout_in_memory() -> None:
-    smooth = UpConv(5, smooth=True).build(3, 5)
+    smooth = Up(5, smooth=True).build(3, 5)
     features = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         contiguous = smooth(features)

@@ -70,7 +70,7 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class UpConv:
+class Up:
     """An up-convolution: twice the size. Kernel 4 pads 1; kernel 5 pads 2 and adds 1 to the output.
 
     Its even and odd pixels come from different weights, which shows as a grid; with `smooth` it is blurred away.
@@ -137,7 +137,7 @@ class JoinNeighbours(nn.Module):
         return joined
 
 
-Layer = Linear | Grid | Conv | UpConv | Join
+Layer = Linear | Grid | Conv | Up | Join
 Stream = tuple[Layer, ...]
 Streams = tuple[Stream, ...]
 
@@ -169,34 +169,34 @@ def to_half(side: int, image_size: int) -> int:
 
 def paper_hog(_shape: Shape, _image_size: int) -> Table:
     """The paper's for HOG: one stream sees far and finds the brightness, one keeps detail, the third joins them."""
-    far = (Conv(256, 5, 2), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256), UpConv(128))
+    far = (Conv(256, 5, 2), Conv(512, 5, 2), Conv(1024, 3, 2), Up(512), Up(256), Up(128))
     detail = (Conv(128, 5), Conv(128, 3))
-    return Table((far, detail), (Conv(256), Conv(128), UpConv(64), UpConv(32), UpConv(3)))
+    return Table((far, detail), (Conv(256), Conv(128), Up(64), Up(32), Up(3)))
 
 
 def paper_lbp(_shape: Shape, _image_size: int) -> Table:
     """The paper's for LBP: as for HOG, on cells of 16 pixels."""
-    far = (Conv(256, 5), Conv(512, 5, 2), Conv(1024, 3, 2), UpConv(512), UpConv(256))
+    far = (Conv(256, 5), Conv(512, 5, 2), Conv(1024, 3, 2), Up(512), Up(256))
     detail = (Conv(128, 5), Conv(128, 3))
-    return Table((far, detail), (Conv(256), Conv(128), UpConv(128), UpConv(64), UpConv(32), UpConv(3)))
+    return Table((far, detail), (Conv(256), Conv(128), Up(128), Up(64), Up(32), Up(3)))
 
 
 def paper_sift(_shape: Shape, _image_size: int) -> Table:
     """The paper's for sparse SIFT: down to 4 x 4 and up again."""
     down = (Conv(256, 5, 2), Conv(512, 3, 2), Conv(1024, 3, 2), Conv(2048, 3, 2), Conv(2048), Conv(1024))
-    return Table((down,), (UpConv(512), UpConv(256), UpConv(128), UpConv(64), UpConv(32), UpConv(3)))
+    return Table((down,), (Up(512), Up(256), Up(128), Up(64), Up(32), Up(3)))
 
 
 def paper_map(shape: Shape, image_size: int) -> Table:
     """The paper's for AlexNet's convolutional layers: 192, 208 or 216 pixels for images of 227."""
     check_is_map(shape)
-    ups = tuple(UpConv(channels, 5) for channels in (256, 128, 64, 32, 3))
+    ups = tuple(Up(channels, 5) for channels in (256, 128, 64, 32, 3))
     return Table(((Conv(256), Conv(256), Conv(256)),), ups[-max(1, doublings(max(shape[1:]), image_size)) :])
 
 
 def paper_vector(_shape: Shape, _image_size: int) -> Table:
     """The paper's for AlexNet's fully connected layers: 128 pixels."""
-    ups = tuple(UpConv(channels, 5) for channels in (256, 128, 64, 32, 3))
+    ups = tuple(Up(channels, 5) for channels in (256, 128, 64, 32, 3))
     return Table(((Linear(4096), Linear(4096), Grid(256, 4)),), ups)
 
 
@@ -226,7 +226,7 @@ def multiscale(shape: Shape, image_size: int) -> Table:
     size, and only the last up-convolution is blurred.
     """
     far, near = far_and_near(shape)
-    middle = (*narrowed(shape), Conv(128, 5, 2), Conv(256, 3, 2), Conv(256), UpConv(128), UpConv(128))
+    middle = (*narrowed(shape), Conv(128, 5, 2), Conv(256, 3, 2), Conv(256), Up(128), Up(128))
     joint = (Conv(256), Conv(128), *rising(to_half(max(shape[1:]), image_size), 32))
     return Table((far, middle, near), last_blurred(joint))
 
@@ -267,7 +267,7 @@ def far_and_near(shape: Shape) -> tuple[Stream, Stream]:
     downs = max(1, math.ceil(math.log2(max(shape[1:]) / 4)))
     widths = [max(32, 1024 >> place) for place in range(downs + 1)]  # 1024, 512, 256 ...
     down = [Conv(channels, 5 if place else 3, 2) for place, channels in enumerate(widths[:-1])]
-    far = (*narrowed(shape), *reversed(down), *(UpConv(channels) for channels in widths[1:]))
+    far = (*narrowed(shape), *reversed(down), *(Up(channels) for channels in widths[1:]))
     near = (*narrowed(shape), Conv(128, 5), Conv(128, 3))
     return far, near
 
@@ -277,12 +277,12 @@ def rising(steps: int, narrowest: int) -> Stream:
     if not steps:
         return (Conv(3),)
     widths = [narrowest << place for place in reversed(range(steps - 1))]
-    return (*(UpConv(min(256, channels)) for channels in widths), UpConv(3))
+    return (*(Up(min(256, channels)) for channels in widths), Up(3))
 
 
 def blurred(layers: Stream) -> Stream:
     """The same layers, with a blur in every up-convolution."""
-    return tuple(replace(layer, smooth=True) if isinstance(layer, UpConv) else layer for layer in layers)
+    return tuple(replace(layer, smooth=True) if isinstance(layer, Up) else layer for layer in layers)
 
 
 def last_blurred(layers: Stream) -> Stream:
@@ -504,7 +504,7 @@ def build_decoder(
 ) -> Decoder:
     """The decoder of that name for features of this shape, freshly initialised from `seed`.
 
-    Its images need not be of `image_size`: `UpConv` brings them there. They have `channels` channels. Raises
+    Its images need not be of `image_size`: `Up` brings them there. They have `channels` channels. Raises
     `SettingsError` where it cannot read such features.
     """
     check_choice(name, width)

@@ -57,7 +57,16 @@ SHADES = {
     "difference": "Differences: mid-grey is 0, brighter is where the reconstruction is too bright.",
     "expected error": "Errors: dark violet is 0, yellow the end of the scale.",
 }  # what must be known of a column of pictures to read it, by a part of its title
-FOLDERS = re.compile(r"(?<![^\s(])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?=\S)(?:[^\s,;]*[/\\])?(?!\.?(?:[\s,;)]|$))")
+FOLDERS = re.compile(
+    r"""
+    (?<![^\s(])                # at the beginning of a word
+    (?:~|\.{1,2}|[A-Za-z]:)?   # home, this folder or the one above, a drive
+    [/\\](?=\S)
+    (?:[^\s,;]*[/\\])?         # folders up to the last one,
+    (?!\.?(?:[\s,;)]|$))       # unless nothing follows it
+    """,
+    re.VERBOSE,
+)
 LONG = 16  # rows of a table that is shown at once, at most
 NOTHING = "\u2013"  # a dash, in a cell without a value
 
@@ -151,7 +160,9 @@ def plot_caption(plot: Mapping[str, Any], n: str) -> str:
     errors = [point[2] for points in plot["series"].values() for point in points]
     intervals = any(isinstance(error, list) and None not in error for error in errors)
     deviations = any(isinstance(error, float | int) for error in errors)
-    bars = " and ".join(["95 % intervals"] * intervals + ["standard errors"] * deviations)
+    bars = " and ".join(
+        words for words, drawn in (("95 % intervals", intervals), ("standard errors", deviations)) if drawn
+    )
     notes = "; ".join(filter(None, [n, f"error bars: {bars}" if bars else ""]))
     dashed = f" Dashed: {plot['level_name']}, {number(plot['level'])}." if plot.get("level_name") else ""
     axes = axes_in_words(plot)

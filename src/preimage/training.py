@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -66,10 +66,9 @@ class TrainingSettings:
                 raise SettingsError(f"{name} is not negative, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise SettingsError(f"ema_decay is in [0, 1), got {self.ema_decay}")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise SettingsError(f"precision is 'auto', 'float32' or 'bfloat16', got {self.precision!r}")
-        if self.loss_size not in ("image", "decoder"):
-            raise SettingsError(f"loss_size is 'image' or 'decoder', got {self.loss_size!r}")
+        for name, choices in (("precision", get_args(Precision)), ("loss_size", get_args(LossSize))):
+            if (given := getattr(self, name)) not in choices:
+                raise SettingsError(f"{name} is {' or '.join(map(repr, choices))}, got {given!r}")
 
 
 def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:

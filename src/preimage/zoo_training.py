@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from preimage import runs, zoo
 from preimage.api import applies, evaluate, training_settings
@@ -39,6 +39,7 @@ from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import BUDGETS, Progress, make_accelerator
 
 LOG = "zoo.jsonl"
+State = Literal["missing", "begun", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Standing:
     """How far one inverter has come."""
 
     name: str
-    state: str  # "missing", "begun", "finished", or "failed"
+    state: State
     step: int = 0
     steps: int | None = None  # the budget; None before it is known
     seconds: float = 0.0
@@ -177,7 +178,7 @@ def standing(name: str, folder: Path, reason: str = "") -> Standing:
 
 
 def standing_of(run: Run, name: str, reason: str) -> Standing:
-    state = "failed" if reason else "finished" if run.summary_file.exists() else "begun"
+    state: State = "failed" if reason else "finished" if run.summary_file.exists() else "begun"
     last = run.validations[-1] if run.validations else {}
     pace = zoo.pace(run)
     return Standing(

@@ -213,12 +213,7 @@ def zoo_list(as_json: AsJson = False) -> None:
     for name, card in cards.items():
         row = card["evaluation"]["rows"][0]
         table.add_row(
-            name,
-            measured(row, "nre"),
-            f"{row['psnr']:.2f}",
-            f"{row['ssim']:.3f}",
-            str(row["n"]),
-            mebibytes(card["size_bytes"]),
+            name, *(measured(row, metric) for metric in METRICS), str(row["n"]), mebibytes(card["size_bytes"])
         )
     out.print(table)
     for name, card in cards.items():

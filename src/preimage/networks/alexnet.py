@@ -8,10 +8,11 @@ A layer's output is that of its last processing step (Dosovitskiy & Brox 2016, s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -25,24 +26,47 @@ CAFFE = Preprocessing(image_size=227, white=255.0, mean=(104.0, 117.0, 123.0), b
 TORCHVISION = Preprocessing(image_size=224, mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
 
 
+class Convolution(NamedTuple):
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+    groups: int = 1
+
+
 @dataclass(frozen=True)
 class Form:
-    """What tells the variants apart: (channels, kernel, stride, padding, groups) of five convolutions, and steps."""
+    """What tells the variants apart: five convolutions, and the steps after them."""
 
-    convolutions: tuple[tuple[int, int, int, int, int], ...]
+    convolutions: tuple[Convolution, ...]
     order: tuple[str, ...]  # the steps of conv1 and conv2 after the convolution
 
 
 CAFFE_CONVOLUTIONS = (
-    (96, 11, 4, 0, 1), (256, 5, 1, 2, 2), (384, 3, 1, 1, 1), (384, 3, 1, 1, 2), (256, 3, 1, 1, 2),
-)  # fmt: skip
+    Convolution(96, 11, stride=4, padding=0),
+    Convolution(256, 5, padding=2, groups=2),
+    Convolution(384),
+    Convolution(384, groups=2),
+    Convolution(256, groups=2),
+)
 FORMS: dict[str, Form] = {
     "bvlc": Form(CAFFE_CONVOLUTIONS, ("relu", "norm", "pool")),
     "caffenet": Form(CAFFE_CONVOLUTIONS, ("relu", "pool", "norm")),
     "torchvision": Form(
-        ((64, 11, 4, 2, 1), (192, 5, 1, 2, 1), (384, 3, 1, 1, 1), (256, 3, 1, 1, 1), (256, 3, 1, 1, 1)),
+        (
+            Convolution(64, 11, stride=4, padding=2),
+            Convolution(192, 5, padding=2),
+            Convolution(384),
+            Convolution(256),
+            Convolution(256),
+        ),
         ("relu", "pool"),
     ),
+}
+STEPS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "pool": partial(nn.MaxPool2d, 3, stride=2, ceil_mode=True),  # Caffe rounds up; at 227 and 224 it is the same
+    "norm": partial(nn.LocalResponseNorm, 5, alpha=1e-4, beta=0.75, k=1),
 }
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")
 
@@ -62,7 +86,7 @@ class AlexNet(nn.Sequential):
                 ("conv", nn.Conv2d(channels, out, kernel, stride, padding, groups=groups))
             ]
             order = {1: form.order, 2: form.order, 5: ("relu", "pool")}.get(number, ("relu",))
-            steps += [(name, step(name)) for name in order]
+            steps += [(name, STEPS[name]()) for name in order]
             self.add_module(f"conv{number}", nn.Sequential(OrderedDict(steps)))
             channels = out
         if convolutions_only:
@@ -71,14 +95,6 @@ class AlexNet(nn.Sequential):
         self.fc7 = dense(4096, 4096)
         self.fc8 = nn.Sequential(OrderedDict([("linear", nn.Linear(4096, 1000))]))
         self.prob = nn.Softmax(dim=1)
-
-
-def step(name: str) -> nn.Module:
-    if name == "relu":
-        return nn.ReLU()
-    if name == "pool":
-        return nn.MaxPool2d(3, stride=2, ceil_mode=True)  # Caffe rounds up; at 227 (and 224) it makes no difference
-    return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1)
 
 
 def dense(inputs: int, outputs: int) -> nn.Sequential:

@@ -294,8 +294,9 @@ def load_weights(module: nn.Module, weights: str, prefix: str = "") -> None:
     module.load_state_dict({**own, **fitting})
     if lacking or left:
         beside = [f"{name} of another shape" if name in own else name for name in left]
-        words = [f"lacks {listed(lacking)}"] * bool(lacking) + [f"has {listed(beside)} beside it"] * bool(left)
-        warnings.warn(f"of this network {file} {' and '.join(words)}", WeightsWarning, stacklevel=2)
+        told = {"lacks": listed(lacking), "has": f"{listed(beside)} beside it" if beside else ""}
+        words = " and ".join(f"{verb} {what}" for verb, what in told.items() if what)
+        warnings.warn(f"of this network {file} {words}", WeightsWarning, stacklevel=2)
 
 
 def under(prefix: str, state: dict[str, Tensor], own: Collection[str], file: Path) -> dict[str, Tensor]:

@@ -314,7 +314,7 @@ def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
         id_column = next((key for key in ID_NAMES if key in columns and key != name), None)
         ids: list[str] = []
         with tempfile.TemporaryFile() as spool:
-            for batch in content.iter_batches(1024, columns=[name] + [id_column] * bool(id_column)):
+            for batch in content.iter_batches(1024, columns=list(filter(None, (name, id_column)))):
                 part = vectors_of(batch.column(0), path, name)
                 if width and part.shape[1] != width:
                     raise FeatureError(f"{path}: rows of {name} have {width} and {part.shape[1]} numbers: expected one")
