@@ -354,6 +354,7 @@ def network_steps(pairs: int, settings: AuditSettings) -> int:
     return min(settings.steps, PASSES * max(1, pairs // 32))
 
 
+@training.learning()
 def train_network(pairs: EncodedPhotos, settings: AuditSettings, seed: int, work: Work) -> UpConv:
     """The up-convolutional network, stopped where it did best on a tenth of the pairs, which it does not learn from."""
     photos, held_out = split(pairs.photos, 0.1, seed)

@@ -8,8 +8,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from preimage.errors import RunError
+
+UNFINISHED = ".new"  # how names of files end that are still being written
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def replacing(file: Path) -> Iterator[Path]:
         return
     file = file.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(file.name + ".new")
+    beside = file.with_name(f".{uuid4().hex[:12]}{UNFINISHED}")  # of this writer alone
     try:
         yield beside
         sync(beside)

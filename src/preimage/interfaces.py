@@ -271,7 +271,7 @@ def check_images(images: Tensor) -> None:
         raise ImageError(f"expected at least one image and one pixel, got shape {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ImageError(f"expected float pixel values in [0, 1], got {images.dtype}; divide 8-bit images by 255")
-    if images.dtype in (torch.float16, torch.bfloat16):
+    if images.dtype != torch.float32:
         raise ImageError(f"expected pixel values of float32, got {images.dtype}: give images.float()")
     if images.device.type != "cpu":
         return  # looking at values on a GPU would make it wait; photographs come from the CPU and were in range there

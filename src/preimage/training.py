@@ -7,6 +7,7 @@ learning rate) is a pure function of the step.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import statistics
@@ -138,6 +139,13 @@ class Progress:
     waiting: float  # seconds of it spent waiting for photographs
 
 
+@contextlib.contextmanager
+def learning() -> Iterator[None]:
+    """In here gradients are computed, whatever was switched off before."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 def make_accelerator(device: str | None = None) -> Accelerator:
     """accelerate's view of this process: its device and its rank. `device` is "cpu", "cuda" or "mps".
 
@@ -196,6 +204,7 @@ def update_average(average: AveragedModel, decoder: nn.Module, decay: float) -> 
     average.n_averaged += 1
 
 
+@learning()
 def train(
     state: TrainingState,
     batches: Iterator[tuple[Tensor, Tensor]],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ PHOTOGRAPHS = ("--images", "--val", "--train-images", "--test-images")  # option
 
 def main() -> None:
     """The entry point of the `preimage` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without arrows costs them, not the table
     sys.path.append(str(Path.cwd()))  # where torch: and python: look for code of the user's
     show_notes()
     keep_freed_memory()

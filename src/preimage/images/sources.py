@@ -60,7 +60,7 @@ class FilePhoto:
 
     @property
     def origin(self) -> tuple[str, int]:
-        return str(self.path.absolute()), self.offset
+        return str(self.path.resolve()), self.offset
 
     def read(self) -> bytes:
         try:

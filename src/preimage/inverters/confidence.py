@@ -85,6 +85,7 @@ class Confidence:
             self.network = DeviationNetwork(inner)
         self.scales: dict[str, Tensor] = {}
 
+    @training.learning()
     def fit(
         self,
         pairs: Pairs,

@@ -40,7 +40,7 @@ class Nearest(Inverter):
             check_features(batch.features, self.representation.feature_shape)
             if place == 0:
                 self.centre = hashed(batch.features).mean(dim=0).cpu()
-                self.scales = torch.empty(len(pairs))
+                self.scales = torch.empty(len(pairs), dtype=torch.float32)
                 self.features = torch.empty(len(pairs), len(self.centre), dtype=torch.float16)
             assert self.features is not None
             rows = slice(place, place + len(batch.images))
@@ -67,7 +67,7 @@ class Nearest(Inverter):
         unit = self.scales.min().item()  # what brings the furthest of all near 1
         kept, scales = self.rounded(features)
         wanted = kept.float() * (unit / scales)[:, None]
-        least = torch.full((len(wanted),), torch.inf, device=wanted.device)
+        least = wanted.new_full((len(wanted),), torch.inf)
         index = torch.zeros(len(wanted), dtype=torch.long)
         chunks = (torch.split(each, CHUNK) for each in (self.features, unit / self.scales))
         for start, (chunk, share) in enumerate(zip(*chunks, strict=True)):

@@ -88,6 +88,7 @@ class UpConv(Inverter):
         assert isinstance(self.network, Trainable)
         self.network.to(images[0].device).prepare(torch.cat(inputs), torch.cat(images))
 
+    @training.learning()
     def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
         """Train on pairs as they come, over and over; `preimage.train` adds shuffling, augmentation, a run folder.
 
@@ -107,7 +108,8 @@ class UpConv(Inverter):
             raise NotFittedError(self.name)
         own = self.representation.feature_shape
         check_features(features, own if self.representation.grid is None else (own[0], None, None))
-        images: Tensor = self.decoder.to(features.device).eval()(features.float())
+        with torch.autocast(features.device.type, enabled=False):
+            images: Tensor = self.decoder.to(features.device).eval()(features.float())
         size = self.representation.image_size_of(features)
         if tuple(images.shape[2:]) != size:
             images = F.interpolate(images, size, mode="bilinear")  # as the paper measures

@@ -96,7 +96,8 @@ def load_network(name: str, weights: str | None = None) -> nn.Module:
 
 @lru_cache(maxsize=4)
 def load_kept(name: str, stamp: Stamp) -> nn.Module:
-    return NETWORKS[name].load([file for file, *_ in stamp]).eval().requires_grad_(False)
+    network = NETWORKS[name].load([file for file, *_ in stamp])
+    return network.float().eval().requires_grad_(False)  # float32, also where torch's default is another
 
 
 @torch.inference_mode(False)  # what moves within it may not be used where gradients are wanted

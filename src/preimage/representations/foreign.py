@@ -11,7 +11,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -191,13 +191,19 @@ class Foreign(Representation):
         """Encode the probe alone and in company, and remember what came out."""
         images = probe_and_another(height, width).to(device)
         alone = self.read(self.compute(images[:1]), images[:1])
-        together = self.read(self.compute(images), images)[:1]
+        together = self.read(self.compute(images), images)
         self.ask_whether_finite()
-        if difference(alone, together) > COMPANY:
+        if (apart := difference(alone, together[:1])) > COMPANY:
             raise FeatureError(
                 f"{self.name} gives one image different features from call to call, or beside another image (by "
-                f"{difference(alone, together):.1%} of the largest): it draws random numbers, keeps a state, or is in "
+                f"{apart:.1%} of the largest): it draws random numbers, keeps a state, or is in "
                 "training mode. Features must depend on the image alone"
+            )
+        if len(together) > 1 and torch.equal(together[0], together[1]):
+            warnings.warn(
+                f"{self.name} gives two very different pictures the same features: is this the output you want?",
+                PreprocessingWarning,
+                stacklevel=1,
             )
         self.watch.seen[device.type, height, width] = alone
         self.watch.shapes[height, width] = tuple(alone.shape[1:])
@@ -322,6 +328,10 @@ def parts(given: Any) -> dict[str, Any]:
     named: Mapping[Any, Any] = {}
     if isinstance(given, Mapping):
         named = given
+    elif is_dataclass(given) and not isinstance(given, type):
+        named = vars(given)
+    elif isinstance(given, tuple) and hasattr(given, "_asdict"):  # a named one
+        named = given._asdict()
     elif isinstance(given, tuple) or (isinstance(given, list) and any(is_array(one) for one in given)):
         named = dict(enumerate(given))
     return {str(key): value for key, value in named.items() if value is not None}
@@ -351,7 +361,7 @@ def as_tensor(given: Any, name: str) -> Tensor:
         given = torch.from_numpy(np.array(array, dtype=np.float32))
     if given.is_complex():
         raise FeatureError(f"{name} gave complex numbers: take their absolute values, or both parts side by side")
-    numbers: Tensor = given.float()
+    numbers: Tensor = (given if given.layout == torch.strided else given.to_dense()).float()
     return numbers
 
 

@@ -26,7 +26,7 @@ from preimage.networks.weights import Stamp, fingerprint, load_into, read_weight
 from preimage.plain import listed
 from preimage.randomness import seeded
 from preimage.representations.foreign import Fed, Layout, attempt
-from preimage.representations.network import check_frozen, check_layer, layer_output
+from preimage.representations.network import check_frozen, check_layer, frozen, layer_output
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ModuleDoor(Fed):
     @cached_property
     def loaded(self) -> Loaded:
         loaded = self.load()
-        loaded.module.eval().requires_grad_(False)
+        frozen(loaded.module)
         return loaded
 
     @property
@@ -175,7 +175,7 @@ def load_module(factory: Any, name: str, weights: str, prefix: str, stamp: Stamp
         raise SettingsError(f"{name} gave {type(module).__name__}, expected a torch.nn.Module")
     if weights:
         load_weights(module, weights, prefix)
-    return Kept(module, WeightsSeen(module))
+    return Kept(frozen(module), WeightsSeen(module))
 
 
 def unaltered(load: Any, *arguments: Any) -> nn.Module:

@@ -7,20 +7,22 @@ import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
+from threading import get_ident
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from preimage.errors import FeatureError, ImageError, UnknownNameError, WeightsError
+from preimage.errors import FeatureError, ImageError, SettingsError, UnknownNameError, WeightsError
 from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_images, short_hash
 from preimage.networks import NETWORKS, device_of, load_network, on_device
 from preimage.networks.classes import class_names, draw_classes
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint
-from preimage.representations.foreign import CLASS_TOKENS, Tokens, arrange_tokens
+from preimage.representations.foreign import CLASS_TOKENS, Tokens, arrange_tokens, as_tensor
 
 
 class ModuleLayer(Representation):
@@ -49,8 +51,9 @@ class ModuleLayer(Representation):
     ) -> None:
         check_layer(module, layer)
         if not shared and (module.training or any(one.requires_grad for one in module.parameters())):
-            module = copy.deepcopy(module)
-        self.module = module.eval().requires_grad_(False)
+            with torch.no_grad():  # TorchScript's copies of parameters would be computed ones
+                module = copy.deepcopy(module)
+        self.module = frozen(module)
         self.tokens = tokens
         self.layer = layer
         self.preprocessing = preprocessing
@@ -71,7 +74,8 @@ class ModuleLayer(Representation):
     def features_of(self, images: Tensor) -> Tensor:
         """As `encode`, for pixel values of any size."""
         check_frozen(self.module, self.name)
-        features = run_to_layer(on_device(self.module, images.device), self.layer, self.preprocessing(images))
+        given = run_to_layer(on_device(self.module, images.device), self.layer, self.preprocessing(images))
+        features = as_tensor(given, self.name)
         return arrange_tokens(features, self.tokens, CLASS_TOKENS, self.name) if features.ndim == 3 else features
 
     def brightened(self, factor: float) -> ModuleLayer:
@@ -85,7 +89,7 @@ class ModuleLayer(Representation):
         if (height, width) not in self._shapes:
             try:
                 with torch.no_grad():
-                    features = self.encode(torch.zeros(1, 3, height, width, device=device_of(self.module)))
+                    features = self.encode(blank(height, width, device_of(self.module)))
             except RuntimeError as error:
                 raise ImageError(f"{self.name} cannot be computed for {width} x {height} pixels: {error}") from error
             self._shapes[height, width] = tuple(features.shape[1:])
@@ -135,16 +139,41 @@ class KnownLayer(ModuleLayer):
         return to_tensor([np.asarray(one) for one in draw_classes(probabilities, self.image_size)])
 
 
+def blank(height: int, width: int, device: torch.device) -> Tensor:
+    """One black image, whatever torch's default type is."""
+    return torch.zeros(1, 3, height, width, dtype=torch.float32, device=device)
+
+
 @lru_cache(maxsize=4)
 def own_shapes(module: nn.Module, preprocessing: Preprocessing) -> dict[str, tuple[int, ...]]:
     """The shapes of what all parts of a network put out for one image of its own size, by one dry run."""
-    images = torch.zeros(1, 3, preprocessing.image_size, preprocessing.image_size, device=device_of(module))
+    images = blank(preprocessing.image_size, preprocessing.image_size, device_of(module))
     return {path: tuple(output.shape[1:]) for path, output in outputs_of(module, preprocessing(images)).items()}
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """The module itself, in eval mode and without gradients of its own; raises `SettingsError` for one without weights.
+
+    Parameter by parameter: TorchScript's modules have no `requires_grad_`.
+    """
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(value) or value.is_meta:
+            raise SettingsError(
+                f"{name} of {type(module).__name__} has no values yet: run the module once, or load its weights"
+            )
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module.eval()
 
 
 def check_layer(module: nn.Module, layer: str) -> None:
     """Raise `UnknownNameError` unless this is the path of a part of the module; the empty one is the module itself."""
-    paths = [path for path, _ in module.named_modules()]
+    paths = [path for path, _ in module.named_modules(remove_duplicate=False)]
+    if layer and isinstance(module, torch.jit.ScriptModule):
+        raise SettingsError(
+            f"layer {layer!r} of a TorchScript module cannot be read: it runs as one piece. Leave the layer out, or give "
+            "the module that it was made of"
+        )
     if layer not in paths:
         raise UnknownNameError(f"layer of {type(module).__name__}", layer, paths[1:])
 
@@ -173,15 +202,23 @@ def run_to_layer(module: nn.Module, layer: str, inputs: Tensor) -> Tensor:
 
 
 def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
-    """Whatever a layer puts out; the module is left without hooks whatever happens."""
+    """Whatever a layer puts out, in the module's own precision; the module is left without hooks whatever happens.
+
+    Other threads may be in the same module, with a hook of their own: each takes what it put in itself.
+    """
     found: list[Any] = []
+    own = get_ident()
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        found.append(output)
-        raise _ReachedLayer
+        if get_ident() == own:
+            found.append(output)
+            raise _ReachedLayer
 
-    with module.get_submodule(layer).register_forward_hook(keep), contextlib.suppress(_ReachedLayer):
-        module(inputs)
+    with torch.autocast(inputs.device.type, enabled=False):
+        if not layer:
+            return module(inputs)
+        with module.get_submodule(layer).register_forward_hook(keep), contextlib.suppress(_ReachedLayer):
+            module(inputs)
     if not found:
         raise FeatureError(f"layer {layer!r} was not reached: the module does not use it in its forward pass")
     return found[0]
@@ -191,10 +228,12 @@ def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
 def outputs_of(module: nn.Module, inputs: Tensor) -> dict[str, Any]:
     """What every part that takes part in the forward pass puts out, by its path, in the order of completion."""
     found: dict[str, Any] = {}
+    own = get_ident()
 
     def keeper(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            found[path] = output
+            if get_ident() == own:
+                found[path] = output
 
         return keep
 

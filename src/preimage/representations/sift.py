@@ -7,6 +7,7 @@ by the package `vlsift`. Arranged for inversion as in Dosovitskiy & Brox 2016, s
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -25,6 +26,7 @@ from preimage.representations.cells import whole_cells
 
 DESCRIPTOR = 128
 CHANNELS = DESCRIPTOR + 5  # x and y within the cell in pixels, sine and cosine of the angle, log of the scale
+OWN_PROCESS = os.getpid()
 PARALLEL_FROM = 8  # images; fewer are not worth waking other processes for
 Floats = npt.NDArray[np.float32]
 
@@ -123,8 +125,11 @@ class SparseSIFT(Representation):
 
 
 def all_keypoints(levels: Floats) -> list[tuple[Floats, Floats]]:
-    """The `keypoints` of grey images (N, H, W), on all cores: VLFeat's wrapper works for one thread at a time."""
-    if len(levels) < PARALLEL_FROM:
+    """The `keypoints` of grey images (N, H, W), on all cores: VLFeat's wrapper works for one thread at a time.
+
+    Not in a process forked from this one, which would wait for workers that are not its own.
+    """
+    if len(levels) < PARALLEL_FROM or os.getpid() != OWN_PROCESS:
         return [keypoints(level) for level in levels]
     at_once = Parallel(n_jobs=-1, max_nbytes=None)  # larger arrays would arrive as memory maps that are read-only
     found: list[tuple[Floats, Floats]] = at_once(delayed(keypoints)(level) for level in levels)

@@ -225,7 +225,7 @@ def choose(shapes: dict[str, tuple[int, ...]], path: Path) -> str:
     candidates = [name for name, shape in shapes.items() if len(shape) >= 2 and name not in ID_NAMES]
     if len(candidates) == 1:
         return candidates[0]
-    found = ", ".join(f"{name} {shape_in_words(shape)}" for name, shape in shapes.items()) or "nothing"
+    found = listed([f"{name} {shape_in_words(shape)}" for name, shape in shapes.items()]) or "nothing"
     raise FeatureError(f"{path} holds {found}: which are the features? Name that one 'features'")
 
 
@@ -330,14 +330,14 @@ def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
 
 def is_list(kind: Any) -> bool:
     """Whether an Arrow type is a list of any kind."""
-    return str(kind).partition("<")[0].endswith("list")
+    return str(getattr(kind, "storage_type", kind)).partition("<")[0].endswith("list")
 
 
 def vectors_of(column: Any, path: Path, name: str) -> npt.NDArray[np.float32]:
     """A part of a column of lists -> float32 (n, D); lists in lists (maps) become one row of numbers."""
     import pyarrow.compute
 
-    values = column
+    values = getattr(column, "storage", column)  # of an extension type, such as a tensor of fixed shape
     while is_list(values.type):
         if values.null_count:
             raise FeatureError(f"{path}: some rows of {name} are missing (null): leave those rows out")

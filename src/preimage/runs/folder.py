@@ -30,13 +30,13 @@ from torch import Tensor
 from preimage.config import Settings
 from preimage.decoders import load_weights
 from preimage.errors import BusyError, RunError
-from preimage.files import read_json, replace_text, sync, write_json
+from preimage.files import UNFINISHED, read_json, replace_text, sync, write_json
 from preimage.inverters import beginning_with
 from preimage.plain import build
 from preimage.training import TrainingState
 
 LOCK = "lock"
-EARLY_FILES = {LOCK, "checkpoint", "provenance.json", "provenance.json.new", "settings.json.new"}  # before a run begins
+EARLY_FILES = {LOCK, "checkpoint", "provenance.json"}  # that there may be before a run begins, and unfinished ones
 
 
 class Run:
@@ -69,7 +69,8 @@ class Run:
             )
         if run.folder.exists():
             found = {file.name for file in run.folder.iterdir()} if run.folder.is_dir() else {run.folder.name}
-            if found and not (LOCK in found and found <= EARLY_FILES):
+            strange = [name for name in found - EARLY_FILES if not name.endswith(UNFINISHED)]
+            if found and (strange or LOCK not in found):
                 raise RunError(f"{folder} exists and is not a run: name a new folder")
         return run
 
@@ -126,8 +127,8 @@ class Run:
         """Remove what was written of a run that never began: it has no settings."""
         if not self.settings_file.exists():
             shutil.rmtree(self.checkpoint_file.parent, ignore_errors=True)
-            for name in EARLY_FILES - {LOCK, self.checkpoint_file.parent.name}:
-                (self.folder / name).unlink(missing_ok=True)
+            for file in (self.provenance_file, *self.folder.glob(f".*{UNFINISHED}")):
+                file.unlink(missing_ok=True)
 
     def save_checkpoint(self, state: TrainingState, seconds: float) -> None:
         """Write the state beside the last checkpoint, then let it take effect by one rename."""

@@ -145,6 +145,7 @@ def held(run: Run, accelerator: Accelerator) -> contextlib.AbstractContextManage
     return run.held() if accelerator.is_main_process else contextlib.nullcontext()
 
 
+@training.learning()
 def _train(
     run: Run,
     settings: Settings,
@@ -312,6 +313,7 @@ def expendable() -> Iterator[None]:
         warnings.warn(f"{error}: training goes on without it", PreimageWarning, stacklevel=3)
 
 
+@training.learning()
 def measure_pace(settings: Settings) -> float:
     """Seconds that a training step would take here, tried on noise: photographs are not read."""
     representation = settings.get_representation()
