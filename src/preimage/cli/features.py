@@ -93,7 +93,7 @@ def weights(
     action: Annotated[str, typer.Argument(help="'list', or 'get' to download.")],
     name: Annotated[str | None, typer.Argument(help="alexnet, bvlc_alexnet or caffenet.")] = None,
 ) -> None:
-    """Published weights of networks: what there is, and fetching it. Nothing else ever downloads any."""
+    """List the published weights of networks known here, or download them. They are never downloaded otherwise."""
     from preimage.networks.weights import PUBLISHED, fetch
 
     if action == "list" and name is None:
@@ -118,7 +118,7 @@ def check(
     layer: Layer = None,
     settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
 ) -> None:
-    """Whether a representation keeps what all of them promise, tried on a few pictures; exit code 1 where not."""
+    """Check on a few pictures that a representation keeps the promises of all representations; exit code 1 if not."""
     from preimage.contract import PROMISES, broken_promises
 
     broken = broken_promises(representation_of(representation, settings + as_override(layer)))
@@ -139,7 +139,7 @@ def layers(
     settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
     as_json: AsJson = False,
 ) -> None:
-    """The layers of a torch module, for --layer, or of a network known here, for -r, and their shapes."""
+    """List the layers of a torch module (for --layer) or of a network known here (for -r), with output shapes."""
     from preimage import api
 
     found = api.layers(representation, **representation_settings(settings))
@@ -188,7 +188,7 @@ def invert(
     features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,
     fit: FitOption = None,
     size: Annotated[
-        Literal["own", "native"], typer.Option(help="That of the representation, or the photograph's.")
+        Literal["own", "native"], typer.Option(help="The representation's, or the photograph's (hog, lbp, sift).")
     ] = "own",
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,

@@ -190,18 +190,18 @@ def audit(
     quick: Annotated[
         bool, typer.Option("--quick", help="Attackers and controls alone: no curve, no defences.")
     ] = False,
-    test_features: Annotated[Path | None, typer.Option(help="Features to be judged on, not a random split.")] = None,
+    test_features: Annotated[Path | None, typer.Option(help="Features to test on; else a random split.")] = None,
     test_images: Annotated[list[str], typer.Option(help="The photographs of --test-features.")] = [],  # noqa: B006
     labels: Annotated[Path | None, typer.Option(help="Classes: CSV lines of photograph,class.")] = None,
     size: Annotated[int, typer.Option(help="Pixels: the photographs' side.")] = 64,
-    steps: Annotated[int | None, typer.Option(help="Of a network's training, at most: 1500, with --quick 600.")] = None,
-    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Judge on near duplicates too.")] = False,
+    steps: Annotated[int | None, typer.Option(help="Steps of each network, at most; 1500, quick 600.")] = None,
+    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Test on near duplicates too.")] = False,
     seed: Annotated[int, typer.Option(help="Decides the split, weights, order and noise.")] = 0,
     fit: FitOption = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """How much of a photo saved features give away: attackers, controls, and what defences are worth."""
+    """Measure what saved features give away of their photographs: attackers, controls, and the worth of defences."""
     if output is not None and output.suffix not in (".html", ".htm"):
         raise SettingsError(f"an audit is written as .html, not {output}")
     from preimage.audit import AuditSettings, judge_features

@@ -50,7 +50,7 @@ def tell_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Tell the version, and end.")
+        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None: ...
 
@@ -62,7 +62,7 @@ err = Console(stderr=True, emoji=False, markup=False)
 
 Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders, tar shards or globs of them.")]
 SOURCES = "Folder, glob, tar shards, .parquet or hub:NAME; repeatable."
-ImagesOption = Annotated[list[str], typer.Option("--images", help=SOURCES)]
+ImagesOption = Annotated[list[str], typer.Option("--images", help=f"Photographs. {SOURCES}")]
 TrainImages = Annotated[list[str], typer.Option(help="Photographs for the baselines; a run knows its own.")]
 FeaturesOption = Annotated[
     Path | None,
@@ -75,12 +75,12 @@ NAMED = "Change a setting, of all or of one name or network (NAME:KEY=VALUE); re
 NamedOverrides = Annotated[list[str], typer.Option("--set", metavar="[NAME:]KEY=VALUE", help=NAMED)]
 DEVICES = ("cpu", "cuda", "mps")
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default cuda where there is one.")]
-FIT = "The centre square, or all of the photograph, squeezed; by default as the run had it, else crop."
+FIT = "Make photographs square: crop the centre, or squeeze the whole. By default as in the run, else crop."
 FitOption = Annotated[Literal["crop", "whole"] | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
 Val = Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")]
 Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
-Limit = Annotated[int, typer.Option(min=2, help="Only the first so many photographs.")]
+Limit = Annotated[int, typer.Option(min=2, help="Use only the first N photographs.")]
 Baselines = Annotated[
     list[str],
     typer.Option(

@@ -50,15 +50,15 @@ def train(
     run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
     start_from: Annotated[
-        str | None, typer.Option(help="A trained inverter (hog, a run, a file): its decoder, its weights at first.")
+        str | None, typer.Option(help="Begin with decoder and weights of a trained inverter: hog, a run, a file.")
     ] = None,
     features: FeaturesOption = None,
     steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Budget in minutes, made steps by timing a few.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes, turned into steps by timing.")] = None,
     settings: Overrides = [],  # noqa: B006
     seed: Seed = 0,
-    representation: Annotated[str | None, typer.Option("--representation", "-r", help="Instead of a preset.")] = None,
+    representation: Annotated[str | None, typer.Option("--representation", "-r", help="Any encoder.")] = None,
     layer: Layer = None,
     device: Device = None,
 ) -> None:
@@ -114,9 +114,9 @@ def evaluate(
     images: ImagesOption = [],  # noqa: B006
     features: FeaturesOption = None,
     train_images: TrainImages = [],  # noqa: B006
-    limit: Annotated[int | None, typer.Option(min=2, help="Only the first so many photographs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Use only the first N photographs.")] = None,
     baseline: Baselines = [],  # noqa: B006
-    baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline, which is slow.")] = 20,
+    baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline: these are slow.")] = 20,
     records: Annotated[
         Path | None, typer.Option(callback=for_file, help="Also write a CSV, a line per photograph and inverter.")
     ] = None,
@@ -159,7 +159,7 @@ def fit(
     settings: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
-    """Fit an inverter that is no network on photographs; its file serves `invert --run` and `evaluate --baseline`.
+    """Fit an inverter other than the network, and write it for `invert --run` and `evaluate --baseline`.
 
     --set changes the inverter's settings (windows=20000), or the representation's (representation.cell_size=16).
     """
@@ -199,7 +199,7 @@ def confidence(
     settings: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
-    """Learn how far off each pixel is, and write the inverter with it; reconstructions stay as they are."""
+    """Learn how uncertain each pixel is, and write the inverter with this map; reconstructions do not change."""
     from preimage import api
 
     with stepwise() as step:
@@ -221,7 +221,7 @@ def confidence(
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     output: Annotated[Path, to_file("The .safetensors file to write.")],
-    licence: Annotated[str, typer.Option(help="What whoever gets the file may do with it.")] = "",
+    licence: Annotated[str, typer.Option(help="What others may do with the file.")] = "",
     full: Annotated[bool, typer.Option("--full", help="Keep float32 instead of float16.")] = False,
     settings: Overrides = [],  # noqa: B006
     device: Device = None,

@@ -151,7 +151,7 @@ def zoo_export(
     names: Names = None,
     runs: RunsFolder = Path("runs"),
     output: Annotated[Path, to_folder("Folder for the files and their cards.")] = Path("zoo"),
-    licence: Annotated[str, typer.Option(help="What whoever gets the files may do with them.")] = "",
+    licence: Annotated[str, typer.Option(help="What others may do with the files.")] = "",
     remark: Annotated[str, typer.Option("--note", help="What a reader of the numbers must know.")] = "",
     device: Device = None,
 ) -> None:
@@ -200,7 +200,7 @@ def zoo_baselines(
 
 @zoo_app.command("list")
 def zoo_list(as_json: AsJson = False) -> None:
-    """What ships, by its cards; what is meant to and does not yet."""
+    """List what ships, by its cards, and what is meant to ship but does not yet."""
     from preimage import zoo
     from preimage.evaluation import measured
     from preimage.metrics import METRICS

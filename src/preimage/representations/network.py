@@ -171,8 +171,8 @@ def check_layer(module: nn.Module, layer: str) -> None:
     paths = [path for path, _ in module.named_modules(remove_duplicate=False)]
     if layer and isinstance(module, torch.jit.ScriptModule):
         raise SettingsError(
-            f"layer {layer!r} of a TorchScript module cannot be read: it runs as one piece. Leave the layer out, or give "
-            "the module that it was made of"
+            f"layer {layer!r} of a TorchScript module cannot be read: it runs as one piece. Leave the layer out, or "
+            "give the module that it was made of"
         )
     if layer not in paths:
         raise UnknownNameError(f"layer of {type(module).__name__}", layer, paths[1:])
