@@ -20,8 +20,8 @@ from rich.console import Console
 from command import preimage
 from preimage.api import sample_files
 from preimage.cli import one_by_one, terminal
-from preimage.cli.terminal import file_names
 from preimage.findings import read_finding
+from preimage.inversion import file_names
 
 SAMPLES = [str(sample_files()[0]), "--images", str(sample_files()[1])]
 
@@ -121,7 +121,7 @@ def test_several_inverters_share_a_sheet_and_overwrite_nothing(
     run: Path, cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     titles: list[list[str]] = []
-    monkeypatch.setattr("preimage.figures.sheet", lambda columns, path: titles.append(list(columns)))
+    monkeypatch.setattr("preimage.inversion.sheet", lambda columns, path: titles.append(list(columns)))
     shutil.copytree(run, tmp_path / "longer")
     preimage("invert", cat, "-r", "hog", "--run", run, "--run", tmp_path / "longer", "-o", tmp_path / "out")
     names = {file.name for file in (tmp_path / "out").iterdir()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +20,6 @@ from preimage.cli.terminal import (
     Overrides,
     app,
     as_override,
-    file_names,
     note,
     open_photos,
     out,
@@ -34,16 +32,11 @@ from preimage.cli.terminal import (
     to_file,
     to_folder,
 )
-from preimage.errors import FeatureError, ImageError, SettingsError
+from preimage.errors import FeatureError, SettingsError
 from preimage.plain import mebibytes, plus_minus, shape_in_words
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from preimage.images import Photos
-    from preimage.interfaces import Inverter
-
-Batches = Iterable[tuple[list[str], "Tensor"]]  # ids, and images (N, 3, H, W) in [0, 1]
+    pass
 
 
 @app.command("list")
@@ -165,6 +158,7 @@ def encode(
     """Features of photographs: an array (N, ...) and, beside it, their shape and settings as JSON."""
     import numpy as np
 
+    from preimage.inversion import warn_empty
     from preimage.pairs import EncodedPhotos, save_features
 
     if output.suffix != ".npy":
@@ -172,7 +166,7 @@ def encode(
     chosen = representation_of(representation, settings + as_override(layer))
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
-    described = save_features(pairs, output, on_batch=lambda batch: tell_empty(batch.ids, batch.features))
+    described = save_features(pairs, output, on_batch=lambda batch: warn_empty(batch.ids, batch.features))
     features = np.load(output, mmap_mode="r")
     print(f"{output}: {shape_in_words(features.shape)} {features.dtype}, settings in {described}")
 
@@ -200,6 +194,7 @@ def invert(
     from preimage import api, zoo
     from preimage.config import overrides_for, settings_for
     from preimage.images import Photos, check_places
+    from preimage.inversion import Batches, invert_photos, invert_saved, native_batches, not_written_before
     from preimage.inverters import MeanImage, main_of
     from preimage.representations.tables import facts_beside
     from preimage.studies import labels
@@ -230,13 +225,14 @@ def invert(
     inverters = dict(zip(called, map(main_of, loaded), strict=True))
     if features is not None:
         for title, inverter in inverters.items():
-            invert_features(inverter, title, features, output, device)
+            for file in invert_saved(inverter, title, features, output, device):
+                print(file)
         return
     assert images is not None
     mean = None
     if size == "native":
         ids, native = native_batches(images, main_of(inverters).representation.grid)
-        batches = [native]
+        batches: list[Batches] = [native]
     else:
         mean = loaded[0].get(MeanImage.name)
         fits = [fit or api.fit_of(name) or "crop" for name in called.values()]
@@ -245,113 +241,5 @@ def invert(
         photos = [not_written_before(each, images, output).load() for each in opened]
         tell_left_out(photos[0].left_out)
         ids, batches = photos[0].ids, [each.batches(16) for each in photos]
-    invert_photos(inverters, mean, batches, file_names(ids), output, device)
-
-
-def not_written_before(photos: Photos, images: list[Path], output: Path) -> Photos:
-    """Photographs but for pictures in the folder to write into, where that lies within one of theirs."""
-    if output.resolve() in {place.resolve() for place in images}:
-        return photos
-    files = [getattr(photo, "path", None) for photo in photos.photos]
-    return photos.subset(
-        place
-        for place, file in enumerate(files)
-        if file is None or photos.photos[place].named or output.resolve() not in file.resolve().parents
-    )
-
-
-def invert_photos(
-    inverters: dict[str, Inverter],
-    mean: Inverter | None,
-    batches: list[Batches],
-    names: dict[str, str],
-    output: Path,
-    device: str,
-) -> None:
-    """Pictures and sheets of inverters by what they are called, each with batches of the same photographs."""
-    from preimage.evaluation import sheet_columns
-    from preimage.figures import sheet
-    from preimage.images import save_image
-    from preimage.studies import file_name
-
-    for same in zip(*batches, strict=True):
-        done = []  # photographs, features and reconstructions of each
-        for inverter, (ids, images) in zip(inverters.values(), same, strict=True):
-            features = inverter.representation.encode(images.to(device))
-            tell_empty(ids, features)
-            done.append((images, features.cpu(), inverter.invert(features).cpu()))
-        for index, name in enumerate(ids):
-            parts = [[each[index : index + 1] for each in tensors] for tensors in done]
-            columns = {"photograph": parts[0][0]}
-            for (title, inverter), (photograph, features, back) in zip(inverters.items(), parts, strict=True):
-                picture = output / f"{names[name]}.{file_name(title)}.png"
-                save_image(back[0], picture)
-                print(picture)
-                shown = sheet_columns(inverter, photograph, features, back) if len(inverters) == 1 else {"": back}
-                told = f"from {title}\n{psnr_in_words(photograph, back)}"
-                columns |= {told if own is back else words: own for words, own in shown.items()}
-            if mean is not None:
-                photograph, average = parts[0][0], mean.invert(parts[0][1])
-                columns[f"mean image\n{psnr_in_words(photograph, average)}"] = average
-            beside = output / f"{names[name]}.sheet.png" if len(inverters) > 1 else picture.with_suffix(".sheet.png")
-            sheet(columns, beside)
-            print(beside)
-
-
-def psnr_in_words(photograph: Tensor, picture: Tensor) -> str:
-    """How near a picture comes to the photograph, both (1, 3, H, W)."""
-    from preimage.metrics import psnr
-
-    return f"PSNR {float(psnr(photograph, picture)):.1f} dB"
-
-
-def tell_empty(ids: list[str], features: Tensor) -> None:
-    for name, one in zip(ids, features, strict=True):
-        if not one.any():
-            note(f"{name}: all features are zero (no keypoint, or nothing but one colour); its picture is a guess")
-
-
-def native_batches(images: list[Path], grid: int | None) -> tuple[list[str], Batches]:
-    """Ids, and one photograph at a time at its own size."""
-    from preimage.images import decode, find_photos, to_tensor, whole
-
-    if grid is None:
-        raise SettingsError("--size native needs a representation on a grid, such as hog or lbp")
-    found = find_photos(images)
-    tell_left_out(found.left_out)
-
-    def batches() -> Batches:
-        for photo in found.photos:
-            try:
-                image = whole(decode(photo.read(), photo.id), grid)
-            except ImageError as error:
-                if photo.named and len(found.photos) == 1:
-                    raise
-                tell_left_out({photo.id: str(error)})
-            else:
-                yield [photo.id], to_tensor([image])
-
-    return [photo.id for photo in found.photos], batches()
-
-
-def invert_features(inverter: Inverter, title: str, file: Path, output: Path, device: str) -> None:
-    import torch
-
-    from preimage.images import save_image
-    from preimage.representations.saved import check_encoder, check_rows
-    from preimage.representations.tables import open_table
-    from preimage.studies import file_name
-
-    representation = inverter.representation
-    table = open_table(file, representation.feature_shape)
-    check_encoder(table, representation)
-    ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
-    check_rows(table, {own: row for row, own in enumerate(ids)})
-    names = file_names(ids)
-    for start in range(0, len(table), 16):
-        rows = range(start, min(start + 16, len(table)))
-        reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
-        for row, back in zip(rows, reconstructions, strict=True):
-            picture = output / f"{names[ids[row]]}.{file_name(title)}.png"
-            save_image(back, picture)
-            print(picture)
+    for file in invert_photos(inverters, batches, ids, output, mean=mean, device=device):
+        print(file)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -312,17 +310,6 @@ def pick_device(device: str | None) -> str:
         reason = "" if device.partition(":")[0] in DEVICES else f"; name one of {', '.join(DEVICES)}"
         raise SettingsError(f"device {device!r} cannot be used here{reason}") from error
     return device
-
-
-def file_names(ids: list[str]) -> dict[str, str]:
-    """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
-    flat = {own: re.sub(r"[/\\:]", "_", own.lstrip("./")) for own in ids}  # ../cat.jpg would be hidden
-    stems = {own: name.removesuffix(Path(name).suffix) for own, name in flat.items()}
-    often = Counter(stems.values())
-    names = {own: stem if often[stem] == 1 else flat[own] for own, stem in stems.items()}
-    if len(set(names.values())) == len(names):
-        return names
-    return {own: f"{place}_{name}" for place, (own, name) in enumerate(flat.items())}
 
 
 def as_argument(folder: Path) -> str:

@@ -1,0 +1,169 @@
+"""Photographs or saved features into a folder of pictures: each inverted, and on a sheet beside the photograph."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from preimage.errors import ImageError, PreimageWarning, SettingsError
+from preimage.evaluation import sheet_columns
+from preimage.figures import sheet
+from preimage.images import Photos, decode, find_photos, save_image, to_tensor, warn_left_out, whole
+from preimage.interfaces import Inverter
+from preimage.metrics import psnr
+from preimage.representations.saved import check_encoder, check_rows
+from preimage.representations.tables import open_table
+from preimage.studies import file_name
+
+ROWS_AT_ONCE = 16  # of saved features
+Batches = Iterable[tuple[list[str], Tensor]]  # ids, and images (N, 3, H, W) in [0, 1]
+
+
+class Inverted(NamedTuple):
+    """Photographs (N, 3, H, W), their features (N, ...) and what was made of these (N, 3, H, W)."""
+
+    photographs: Tensor
+    features: Tensor
+    reconstructions: Tensor
+
+    def one(self, index: int) -> Inverted:
+        return Inverted(*(each[index : index + 1] for each in self))
+
+
+def invert_photos(
+    inverters: Mapping[str, Inverter],
+    batches: Sequence[Batches],
+    ids: Sequence[str],
+    output: Path,
+    *,
+    mean: Inverter | None = None,
+    device: str = "cpu",
+) -> Iterator[Path]:
+    """Write PHOTO.TITLE.png by every inverter, by what it is called, and a sheet of all; yields the files.
+
+    Each inverter has `batches` of its own of the same photographs, which `ids` names. `mean` gives the mean image for
+    the sheet.
+    """
+    names = file_names(ids)
+    for same in zip(*batches, strict=True):
+        done = [
+            inverted(inverter, own, images, device)
+            for inverter, (own, images) in zip(inverters.values(), same, strict=True)
+        ]
+        for index, own in enumerate(same[0][0]):
+            parts = dict(zip(inverters, (each.one(index) for each in done), strict=True))
+            files = {title: output / f"{names[own]}.{file_name(title)}.png" for title in parts}
+            for title, part in parts.items():
+                save_image(part.reconstructions[0], files[title])
+                yield files[title]
+            (beside, *others) = files.values()
+            beside = output / f"{names[own]}.sheet.png" if others else beside.with_suffix(".sheet.png")
+            sheet(side_by_side(inverters, parts, mean), beside)
+            yield beside
+
+
+@torch.no_grad()  # an autoencoder's encoder is not frozen
+def inverted(inverter: Inverter, ids: list[str], images: Tensor, device: str) -> Inverted:
+    features = inverter.representation.encode(images.to(device))
+    warn_empty(ids, features)
+    return Inverted(images, features.cpu(), inverter.invert(features).cpu())
+
+
+def side_by_side(
+    inverters: Mapping[str, Inverter], parts: Mapping[str, Inverted], mean: Inverter | None
+) -> dict[str, Tensor]:
+    """The columns of one photograph's sheet; of a single inverter also what it sees, and how far off it is."""
+    first = next(iter(parts.values()))
+    columns = {"photograph": first.photographs}
+    for title, part in parts.items():
+        told = f"from {title}\n{psnr_in_words(part.photographs, part.reconstructions)}"
+        shown = sheet_columns(inverters[title], *part) if len(parts) == 1 else {told: part.reconstructions}
+        columns |= {told if own is part.reconstructions else words: own for words, own in shown.items()}
+    if mean is not None:
+        average = mean.invert(first.features)
+        columns[f"mean image\n{psnr_in_words(first.photographs, average)}"] = average
+    return columns
+
+
+def psnr_in_words(photograph: Tensor, picture: Tensor) -> str:
+    """How near a picture comes to the photograph, both (1, 3, H, W)."""
+    return f"PSNR {float(psnr(photograph, picture)):.1f} dB"
+
+
+def invert_saved(inverter: Inverter, title: str, file: Path, output: Path, device: str = "cpu") -> Iterator[Path]:
+    """Write ID.TITLE.png of every row of saved features; yields the files."""
+    representation = inverter.representation
+    table = open_table(file, representation.feature_shape)
+    check_encoder(table, representation)
+    ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
+    check_rows(table, {own: row for row, own in enumerate(ids)})
+    names = file_names(ids)
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        rows = range(start, min(start + ROWS_AT_ONCE, len(table)))
+        reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
+        for row, picture in zip(rows, reconstructions, strict=True):
+            written = output / f"{names[ids[row]]}.{file_name(title)}.png"
+            save_image(picture, written)
+            yield written
+
+
+def warn_empty(ids: Sequence[str], features: Tensor) -> None:
+    """Warn of photographs of which nothing is known."""
+    for own, one in zip(ids, features, strict=True):
+        if not one.any():
+            warnings.warn(
+                f"{own}: all features are zero (no keypoint, or nothing but one colour); its picture is a guess",
+                PreimageWarning,
+                stacklevel=1,  # here: Python repeats none of one place
+            )
+
+
+def native_batches(images: Sequence[str | Path], grid: int | None) -> tuple[list[str], Batches]:
+    """Ids, and one photograph at a time at its own size, less what is over a multiple of `grid` pixels."""
+    if grid is None:
+        raise SettingsError("--size native needs a representation on a grid, such as hog or lbp")
+    found = find_photos([str(place) for place in images])
+    warn_left_out(found.left_out)
+
+    def batches() -> Batches:
+        for photo in found.photos:
+            try:
+                image = whole(decode(photo.read(), photo.id), grid)
+            except ImageError as error:
+                if photo.named and len(found.photos) == 1:
+                    raise
+                warn_left_out({photo.id: str(error)})
+            else:
+                yield [photo.id], to_tensor([image])
+
+    return [photo.id for photo in found.photos], batches()
+
+
+def not_written_before(photos: Photos, images: Sequence[Path], output: Path) -> Photos:
+    """Photographs but for pictures in the folder to write into, where that lies within one of theirs."""
+    if output.resolve() in {place.resolve() for place in images}:
+        return photos
+    files = [getattr(photo, "path", None) for photo in photos.photos]
+    return photos.subset(
+        index
+        for index, file in enumerate(files)
+        if file is None or photos.photos[index].named or output.resolve() not in file.resolve().parents
+    )
+
+
+def file_names(ids: Sequence[str]) -> dict[str, str]:
+    """Ids -> names for files: folders become part of the name, suffixes are kept only where they tell two apart."""
+    flat = {own: re.sub(r"[/\\:]", "_", own.lstrip("./")) for own in ids}  # ../cat.jpg would be hidden
+    stems = {own: name.removesuffix(Path(name).suffix) for own, name in flat.items()}
+    often = Counter(stems.values())
+    names = {own: stem if often[stem] == 1 else flat[own] for own, stem in stems.items()}
+    if len(set(names.values())) == len(names):
+        return names
+    return {own: f"{index}_{name}" for index, (own, name) in enumerate(flat.items())}
