@@ -171,51 +171,49 @@ def evaluate(
     if len(set(names)) < len(names):
         raise PreimageError(f"every inverter needs a name of its own in a table, got {', '.join(names)}")
     main = contenders[0].inverter
-    representation = main.representation
+    representation, all_ids = main.representation, photos.ids
     pairwise = mean_pairwise_distance_of(len(photos), photos.images)
-    records: list[Record] = []
-    total, all_ids = len(photos), photos.ids
     fast = [one.inverter for one in contenders if one.limit is None]
-    slow = [(one.inverter, min(one.limit, total)) for one in contenders if one.limit is not None]
-    work = total + sum(limit for _, limit in slow)
-    for start in range(0, total, batch_size):
-        stop = min(start + batch_size, total)
-        ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
+    slow = [(one.inverter, min(one.limit, len(photos))) for one in contenders if one.limit is not None]
+    jobs = [(fast, rows) for rows in parts(len(photos), batch_size)]
+    jobs += [([inverter], rows) for inverter, limit in slow for rows in parts(limit, SLOW_BATCH)]
+    records: list[Record] = []
+    done, work = 0, sum(len(rows) for _, rows in jobs)
+    for inverters, rows in jobs:
+        ids, batch = all_ids[rows.start : rows.stop], photos.images(rows).to(device)
         features: dict[int, Tensor] = {}  # by representation: an autoencoder reads features of its own
-        for inverter in fast:
+        for inverter in inverters:
             if (key := id(inverter.representation)) not in features:
                 features[key] = encoded(inverter.representation, ids, batch)
             records += measure(ids, inverter.name, batch, inverter.invert(features[key]), pairwise)
-        if (perfect := main.perfect(batch)) is not None:
-            records += measure(ids, FLOOR, batch, perfect, pairwise)
-        following = stop % total  # after the last, the first
-        of_next = encoded(representation, [all_ids[following]], photos.images([following]).to(device))
-        foreign = main.invert(torch.cat([features[id(representation)][1:], of_next]))
-        records += measure(ids, CONTROL, batch, foreign, pairwise)
-        on_progress(stop, work)
-    done = total
-    for inverter, limit in slow:
-        for start in range(0, limit, SLOW_BATCH):
-            stop = min(start + SLOW_BATCH, limit)
-            ids, batch = all_ids[start:stop], photos.images(range(start, stop)).to(device)
-            reconstructions = inverter.invert(encoded(representation, ids, batch))
-            records += measure(ids, inverter.name, batch, reconstructions, pairwise)
-            done += stop - start
-            on_progress(done, work)
-    rows = [summarise(records, one.inverter.name, one.fitted_on, one.inverter.remark) for one in contenders]
+        if inverters is fast:
+            following = rows.stop % len(photos)  # after the last, the first
+            of_next = encoded(representation, [all_ids[following]], photos.images([following]).to(device))
+            of_others = torch.cat([features[id(representation)][1:], of_next])
+            records += measure(ids, CONTROL, batch, main.invert(of_others), pairwise)
+            if (perfect := main.perfect(batch)) is not None:
+                records += measure(ids, FLOOR, batch, perfect, pairwise)
+        done += len(rows)
+        on_progress(done, work)
+    summaries = [summarise(records, one.inverter.name, one.fitted_on, one.inverter.remark) for one in contenders]
     if any(record.inverter == FLOOR for record in records):
-        rows.append(summarise(records, FLOOR, "the photographs themselves, scaled to the decoder's size and back"))
-    rows.append(summarise(records, CONTROL, f"as {main.name}; features of another photograph"))
+        summaries.append(summarise(records, FLOOR, "the photographs themselves, scaled to the decoder's size and back"))
+    summaries.append(summarise(records, CONTROL, f"as {main.name}; features of another photograph"))
     return Evaluation(
         with_layer(representation),
         images,
-        total,
+        len(photos),
         representation.image_size,
         pairwise,
-        rows,
+        summaries,
         records,
         photos.left_out,
     )
+
+
+def parts(count: int, size: int) -> list[range]:
+    """So many in parts of a size, the last one shorter."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 @torch.no_grad()  # an autoencoder's encoder is not frozen
