@@ -107,6 +107,10 @@ def above_average(images: Array) -> Array:
     return images.mean(axis=-1) > 0.5
 
 
+def constant(images: Array) -> Array:
+    return np.ones((len(images), 3))
+
+
 def scalar(images: Array) -> list[float]:
     return [float(image.mean()) for image in images]
 

@@ -19,6 +19,7 @@ from preimage.errors import (
     FeatureError,
     NotShippedError,
     PreimageError,
+    PreimageWarning,
     SettingsError,
     UnknownNameError,
     WeightsError,
@@ -503,6 +504,11 @@ def dark(images: Tensor) -> Tensor:
     darkened = images.clone()
     darkened[3] = 0
     return darkened
+
+
+def test_an_encoder_that_sees_no_difference_is_told(images: Tensor) -> None:
+    with pytest.warns(PreimageWarning, match="the same features: is this the output you want"):
+        encode("python:encoders:constant", images, image_size=32)
 
 
 def test_whatever_numbers_a_function_gives_become_float32(images: Tensor) -> None:

@@ -181,6 +181,7 @@ def test_folders_behind_links_are_searched_once(folder: Path, tmp_path: Path) ->
         (links / name).symlink_to(folder)
     (links / "own" / "round").symlink_to(links)
     assert [photo.id for photo in find_photos(links).photos] == ["again/b.png", "again/inner/a.JPG"]
+    assert len(find_photos([links, folder, links / "linked" / "b.png"]).photos) == 2
 
 
 def test_a_name_with_its_source_is_not_anothers_without(

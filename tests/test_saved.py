@@ -609,6 +609,17 @@ def test_parquet_columns_that_are_no_features_are_refused(column: list[object], 
         open_table(tmp_path / "f.parquet")
 
 
+def test_tensors_in_parquet_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow
+    import pyarrow.parquet
+
+    numbers = np.arange(24, dtype=np.float32).reshape(4, 6)
+    column = pyarrow.FixedShapeTensorArray.from_numpy_ndarray(numbers)
+    pyarrow.parquet.write_table(pyarrow.table({"embedding": column}), tmp_path / "f.parquet")
+    np.testing.assert_array_equal(open_table(tmp_path / "f.parquet").read(range(4)), numbers)
+
+
 def test_maps_in_parquet_become_vectors(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra 'data'")
     import pyarrow

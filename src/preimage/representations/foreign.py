@@ -19,7 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preimage.errors import FeatureError, ImageError, PreimageError, PreprocessingWarning, SettingsError
+from preimage.errors import (
+    FeatureError,
+    ImageError,
+    PreimageError,
+    PreimageWarning,
+    PreprocessingWarning,
+    SettingsError,
+)
 from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_features, check_images
 from preimage.networks.preprocessing import Preprocessing
@@ -202,7 +209,7 @@ class Foreign(Representation):
         if len(together) > 1 and torch.equal(together[0], together[1]):
             warnings.warn(
                 f"{self.name} gives two very different pictures the same features: is this the output you want?",
-                PreprocessingWarning,
+                PreimageWarning,
                 stacklevel=1,
             )
         self.watch.seen[device.type, height, width] = alone
