@@ -14,6 +14,7 @@ from preimage import training
 from preimage.decoders import build_decoder, load_weights
 from preimage.errors import NotFittedError
 from preimage.interfaces import Batch, Inverter, Pairs, Representation, check_features
+from preimage.networks import full_precision
 from preimage.training import TrainingSettings
 
 PREPARATION_PHOTOS = 256  # that tell the network the features' scale and the mean colour
@@ -108,7 +109,7 @@ class UpConv(Inverter):
             raise NotFittedError(self.name)
         own = self.representation.feature_shape
         check_features(features, own if self.representation.grid is None else (own[0], None, None))
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             images: Tensor = self.decoder.to(features.device).eval()(features.float())
         size = self.representation.image_size_of(features)
         if tuple(images.shape[2:]) != size:

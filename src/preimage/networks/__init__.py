@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -106,6 +108,13 @@ def on_device(module: nn.Module, device: torch.device) -> nn.Module:
     return module.to(device)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """In here nothing is computed in less than the precision it has, whatever autocast is on around it."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where a module is; the CPU for one that has no weights."""
     return next((value.device for value in (*module.parameters(), *module.buffers())), torch.device("cpu"))
@@ -116,8 +125,10 @@ __all__ = [
     "Network",
     "Preprocessing",
     "device_of",
+    "full_precision",
     "has_weights",
     "load_network",
+    "named_files",
     "needs_weights",
     "on_device",
     "weights_files",

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from preimage.errors import FeatureError, ImageError, SettingsError, UnknownNameError, WeightsError
 from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_images, short_hash
-from preimage.networks import NETWORKS, device_of, load_network, on_device
+from preimage.networks import NETWORKS, device_of, full_precision, load_network, on_device
 from preimage.networks.classes import class_names, draw_classes
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint
@@ -152,12 +152,12 @@ def own_shapes(module: nn.Module, preprocessing: Preprocessing) -> dict[str, tup
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """The module itself, in eval mode and without gradients of its own; raises `SettingsError` for one without weights.
+    """The module itself, in eval mode and without gradients of its own; raises `SettingsError` for a lazy one.
 
     Parameter by parameter: TorchScript's modules have no `requires_grad_`.
     """
     for name, value in (*module.named_parameters(), *module.named_buffers()):
-        if is_lazy(value) or value.is_meta:
+        if is_lazy(value):
             raise SettingsError(
                 f"{name} of {type(module).__name__} has no values yet: run the module once, or load its weights"
             )
@@ -214,7 +214,7 @@ def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
             found.append(output)
             raise _ReachedLayer
 
-    with torch.autocast(inputs.device.type, enabled=False):
+    with full_precision(inputs.device):
         if not layer:
             return module(inputs)
         with module.get_submodule(layer).register_forward_hook(keep), contextlib.suppress(_ReachedLayer):
