@@ -347,7 +347,7 @@ def evaluate(
     elif features is not None:
         raise SettingsError(f"{representation.name} encodes photographs itself: leave out the saved features")
     else:
-        fit = fit or fit_of(inverter) or "crop"
+        fit = fit or (run.settings.photos.fit if run else "crop")
         photos, train_photos = judged_photos(representation, run, images, fit)
         photos = photos.load(limit)
         contenders = encoding_contenders(

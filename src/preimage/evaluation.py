@@ -28,7 +28,7 @@ from preimage.metrics import (
     ssim,
 )
 from preimage.pairs import EncodedPhotos
-from preimage.plain import aligned, plus_minus, to_csv
+from preimage.plain import aligned, parts, plus_minus, to_csv
 
 FLOOR = "decoder-size"  # the photograph itself, scaled to the size the first inverter works at and back
 SLOW_BATCH = 4  # photographs between two signs of life from a slow inverter
@@ -209,11 +209,6 @@ def evaluate(
         records,
         photos.left_out,
     )
-
-
-def parts(count: int, size: int) -> list[range]:
-    """So many in parts of a size, the last one shorter."""
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 @torch.no_grad()  # an autoencoder's encoder is not frozen

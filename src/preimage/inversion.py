@@ -18,6 +18,7 @@ from preimage.figures import sheet
 from preimage.images import Photos, decode, find_photos, save_image, to_tensor, warn_left_out, whole
 from preimage.interfaces import Inverter
 from preimage.metrics import psnr
+from preimage.plain import parts
 from preimage.representations.saved import check_encoder, check_rows
 from preimage.representations.tables import open_table
 from preimage.studies import file_name
@@ -105,8 +106,7 @@ def invert_saved(inverter: Inverter, title: str, file: Path, output: Path, devic
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
     check_rows(table, {own: row for row, own in enumerate(ids)})
     names = file_names(ids)
-    for start in range(0, len(table), ROWS_AT_ONCE):
-        rows = range(start, min(start + ROWS_AT_ONCE, len(table)))
+    for rows in parts(len(table), ROWS_AT_ONCE):
         reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
         for row, picture in zip(rows, reconstructions, strict=True):
             written = output / f"{names[ids[row]]}.{file_name(title)}.png"

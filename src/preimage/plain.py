@@ -98,6 +98,11 @@ def listed(names: Sequence[str], separator: str = ", ") -> str:
     return separator.join(names[:TOLD]) + more
 
 
+def parts(count: int, size: int) -> list[range]:
+    """So many in parts of a size, the last one shorter."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
 def mebibytes(size: int) -> str:
     """`7.7 MiB`, of so many bytes."""
     return f"{size / 2**20:.1f} MiB"

@@ -233,6 +233,7 @@ def train(
     move_optimizer(state.optimizer, device)
     network.train()
 
+    in_precision = autocast(settings.precision, device)
     unread: list[Tensor] = []  # error and gradient norm of the steps that have not been reported
     read_every = steps_at_once(device)
     waited, began = 0.0, time.perf_counter()
@@ -243,7 +244,7 @@ def train(
 
         rate = learning_rate(state.step, steps, settings)
         draw = state.step * accelerator.num_processes + accelerator.process_index
-        with seeded(draw, device), autocast(settings.precision, device):
+        with seeded(draw, device), in_precision:
             reconstructions = network(features).float()
         loss = error = squared_error(reconstructions, images, settings.loss_size)
         if places is not None and settings.grid_weight:

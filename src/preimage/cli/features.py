@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,9 +34,6 @@ from preimage.cli.terminal import (
 )
 from preimage.errors import FeatureError, SettingsError
 from preimage.plain import mebibytes, plus_minus, shape_in_words
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command("list")

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from preimage.errors import ImageError, PreimageWarning
 from preimage.images.pictures import Fit, Pixels, decode, resize, to_tensor
-from preimage.images.sources import Photo, Sources, find_photos
-from preimage.plain import listed
+from preimage.images.sources import Photo, Sources, find_photos, places_of
+from preimage.plain import listed, parts
 
 
 class Photos:
@@ -60,10 +60,7 @@ class Photos:
 
     @property
     def places(self) -> list[tuple[str, int]]:
-        """(file, where in it) of each: the same for the same photograph, whatever the path to its file."""
-        origins = [photo.origin for photo in self.photos]
-        files = {file: str(Path(file).resolve()) for file in {file for file, _ in origins}}  # a shard holds thousands
-        return [(files[file], where) for file, where in origins]
+        return places_of(self.photos)
 
     def among(self, others: Photos) -> list[bool]:
         """Of each photograph, whether it is one of `others` too, by its place."""
@@ -173,8 +170,8 @@ class Photos:
     def batches(self, batch_size: int = 32) -> Iterator[tuple[list[str], Tensor]]:
         """(ids, images (N, 3, S, S) in [0, 1]) in order; the last batch may be smaller."""
         ids = self.ids
-        for start in range(0, len(self), batch_size):
-            yield ids[start : start + batch_size], self.images(range(start, min(start + batch_size, len(self))))
+        for rows in parts(len(self), batch_size):
+            yield ids[rows.start : rows.stop], self.images(rows)
 
 
 def warn_left_out(left_out: Mapping[str, str]) -> None:

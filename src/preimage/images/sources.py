@@ -60,7 +60,7 @@ class FilePhoto:
 
     @property
     def origin(self) -> tuple[str, int]:
-        return str(self.path.resolve()), self.offset
+        return str(self.path.absolute()), self.offset
 
     def read(self) -> bytes:
         try:
@@ -310,9 +310,16 @@ def image_column(features: Any, place: str) -> str:
     raise ImageError(f"{place} has no image column; its columns are {', '.join(features)}")
 
 
+def places_of(photos: Sequence[Photo]) -> list[tuple[str, int]]:
+    """(file, where in it) of each: the same for the same photograph, whatever the path to its file."""
+    origins = [photo.origin for photo in photos]
+    files = {file: str(Path(file).resolve()) for file in {file for file, _ in origins}}  # a shard holds thousands
+    return [(files[file], where) for file, where in origins]
+
+
 def with_unique_ids(photos: list[Photo]) -> list[Photo]:
     """Where two sources use one id, put the source before it; a photograph named twice counts once."""
-    photos = list({photo.origin: photo for photo in photos}.values())
+    photos = list(dict(zip(places_of(photos), photos, strict=True)).values())
     names = [photo.id for photo in photos]
     for _ in range(2):  # with its source a name may be another's without
         counts = Counter(names)

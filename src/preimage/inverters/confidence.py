@@ -119,9 +119,9 @@ class Confidence:
         """Gradient steps; returns the network to use."""
         state = training.start(self.network.train(), settings)
         state.to(device)
-        steps = training.steps_of(settings)
+        steps, in_precision = training.steps_of(settings), training.autocast(settings.precision, device)
         for step, examples in enumerate(islice(batches, steps)):
-            with seeded(step, device), training.autocast(settings.precision, device):
+            with seeded(step, device), in_precision:
                 log_variance = state.decoder(examples.features, examples.reconstructions)
             variance = log_variance.exp()
             # Weighted by the deviation (Seitzer et al. 2022): the optimum is the same, and a few pixels that were

@@ -10,7 +10,6 @@ from preimage.runs.material import (
     make_inverter,
     open_photos,
     photos_of,
-    prepared,
     split,
     warn_seen,
 )
@@ -45,7 +44,6 @@ __all__ = [
     "open_photos",
     "pack",
     "photos_of",
-    "prepared",
     "resume",
     "split",
     "train",
