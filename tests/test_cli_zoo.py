@@ -99,7 +99,8 @@ def test_a_warning_about_weights_is_a_note(capsys: pytest.CaptureFixture[str], m
     others: list[str] = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
     cli.show_notes()
-    warnings.simplefilter("always")
+    warnings.filterwarnings("always", module=__name__)
+    warnings.warn_explicit("Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
     warnings.warn("features differ by 0.03 %", WeightsWarning, stacklevel=1)
     warnings.warn("another matter", UserWarning, stacklevel=1)
     assert capsys.readouterr().err == "note: features differ by 0.03 %\n"

@@ -184,6 +184,16 @@ def test_its_code_counts_in_its_fingerprint(tmp_path: Path, monkeypatch: pytest.
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_code_that_leaves_python_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit(2)\n")
+    (tmp_path / "leaving.py").write_text("import sys\ndef make(): sys.exit(3)\n")
+    with pytest.raises(SettingsError, match="importing 'a_script' fails: SystemExit: 2"):
+        get_representation("torch:a_script:make")
+    with pytest.raises(SettingsError, match="leaving:make fails: SystemExit: 3"):
+        get_representation("torch:leaving:make")
+
+
 def test_the_command_tells_which_promises_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(encoders.__file__).parent), prepend=os.pathsep)
     monkeypatch.setenv("COLUMNS", "300")  # so that no cell of the table is wrapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import subprocess
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import preimage
+from encoders import Small
 from preimage.errors import FeatureError, ImageError, SettingsError
 from preimage.files import replacing
 from preimage.networks import load_kept
@@ -138,9 +140,24 @@ def test_torchscript_is_read_as_a_whole(compiled: Callable[[nn.Module], nn.Modul
         ModuleLayer(compiled(module), "0", AT_32)
 
 
-def test_modules_without_values_are_refused() -> None:
+@pytest.mark.parametrize("module", [nn.LazyConv2d(4, 3), nn.Conv2d(3, 4, 3, device="meta")])
+def test_modules_without_values_are_refused(module: nn.Module) -> None:
     with pytest.raises(SettingsError, match="has no values yet"):
-        ModuleLayer(nn.LazyConv2d(4, 3), "", AT_32)
+        ModuleLayer(module, "", AT_32)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2), (torch.float64, 1e-6)])
+def test_modules_of_another_precision_are_fed_in_it(dtype: torch.dtype, near: float) -> None:
+    module, images = Small().eval(), torch.rand(2, 3, 32, 32, requires_grad=True)
+    expected = ModuleLayer(module, "body", AT_32).encode(images)
+    other = ModuleLayer(copy.deepcopy(module).to(dtype), "body", AT_32)
+    features = other.encode(images)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, expected, atol=near, rtol=near)
+    features.sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+    assert other.fingerprint != ModuleLayer(module, "body", AT_32).fingerprint
 
 
 class Twice(nn.Module):

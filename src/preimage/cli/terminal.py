@@ -131,7 +131,8 @@ def to_folder(text: str) -> Any:
 
 
 def show_notes() -> None:
-    """Warnings meant for the user are shown as notes, without a place in the code."""
+    """Warnings meant for the user are shown as notes, without a place in the code; Pillow's, of odd files, are not."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -120,11 +121,21 @@ def device_of(module: nn.Module) -> torch.device:
     return next((value.device for value in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """What most weights of a module are, which is what it is fed with; float32 for one that has none."""
+    counts: Counter[torch.dtype] = Counter()
+    for value in (*module.parameters(), *module.buffers()):
+        if value.is_floating_point():
+            counts[value.dtype] += value.numel()
+    return max(counts, key=counts.__getitem__, default=torch.float32)
+
+
 __all__ = [
     "NETWORKS",
     "Network",
     "Preprocessing",
     "device_of",
+    "dtype_of",
     "full_precision",
     "has_weights",
     "load_network",

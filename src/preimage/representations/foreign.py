@@ -430,5 +430,5 @@ def attempt(action: Callable[[], Any], failed: str, kind: type[PreimageError] = 
         return action()
     except PreimageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise kind(f"{failed}: {type(error).__name__}: {error}") from error

@@ -372,5 +372,5 @@ def import_module(path: str) -> ModuleType:
             f"cannot import {path!r}: {error}. Looked in the current folder {Path.cwd()} (on the command line) and in "
             "what is installed; set PYTHONPATH for other folders"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard may read the command line and leave
         raise SettingsError(f"importing {path!r} fails: {type(error).__name__}: {error}") from error

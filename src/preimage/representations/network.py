@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from preimage.errors import FeatureError, ImageError, SettingsError, UnknownNameError, WeightsError
 from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_images, short_hash
-from preimage.networks import NETWORKS, device_of, full_precision, load_network, on_device
+from preimage.networks import NETWORKS, device_of, dtype_of, full_precision, load_network, on_device
 from preimage.networks.classes import class_names, draw_classes
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint
@@ -152,12 +152,12 @@ def own_shapes(module: nn.Module, preprocessing: Preprocessing) -> dict[str, tup
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """The module itself, in eval mode and without gradients of its own; raises `SettingsError` for a lazy one.
+    """The module itself, in eval mode and without gradients of its own; raises `SettingsError` for one without values.
 
     Parameter by parameter: TorchScript's modules have no `requires_grad_`.
     """
     for name, value in (*module.named_parameters(), *module.named_buffers()):
-        if is_lazy(value):
+        if is_lazy(value) or value.is_meta:
             raise SettingsError(
                 f"{name} of {type(module).__name__} has no values yet: run the module once, or load its weights"
             )
@@ -208,6 +208,7 @@ def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
     """
     found: list[Any] = []
     own = get_ident()
+    inputs = inputs.to(dtype_of(module))
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if get_ident() == own:
@@ -240,7 +241,7 @@ def outputs_of(module: nn.Module, inputs: Tensor) -> dict[str, Any]:
     with contextlib.ExitStack() as hooks:
         for path, part in module.named_modules():
             hooks.enter_context(part.register_forward_hook(keeper(path)))
-        module(inputs)
+        module(inputs.to(dtype_of(module)))
     return found
 
 
