@@ -18,7 +18,7 @@ from torch import Tensor
 
 from command import preimage as command
 from preimage import leakage
-from preimage.audit import Audit, AuditSettings, curve_sizes, judge_features, summary
+from preimage.audit import ATTACKERS, Attack, Audit, AuditSettings, curve_sizes, judge_features, summary
 from preimage.audit_page import page, write_page
 from preimage.defences import fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
@@ -222,16 +222,43 @@ def test_test_pairs_whose_every_pairing_is_likely_are_refused(
         judge_features(file, folder, settings=replace(SMALL, max_test=5))
 
 
+FULL = AuditSettings(image_size=32, steps=4, width=0.05, seeds=2, permutations=300)
+
+
 @pytest.fixture(scope="module")
 def full(thumbnails: Tensor, photos: Photos, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     """An audit with everything, of a few steps each."""
-    settings = AuditSettings(image_size=32, steps=4, width=0.05, seeds=2, permutations=300)
     file = saved(thumbnails, photos, tmp_path_factory.mktemp("full"))
     told: list[tuple[str, int, int]] = []
-    audit = judge_features(file, folder, settings=settings, on_progress=lambda *facts: told.append(facts))
+    audit = judge_features(file, folder, settings=FULL, on_progress=lambda *facts: told.append(facts))
     assert told[-1][1] == told[-1][2]  # all the work that was announced has been done
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     return audit
+
+
+def test_an_audit_that_was_stopped_goes_on_from_there(
+    full: Audit, thumbnails: Tensor, photos: Photos, folder: Path, tmp_path: Path
+) -> None:
+    file, journal = saved(thumbnails, photos, tmp_path), tmp_path / "unfinished.json"
+
+    def stop(stage: str, *_: int) -> None:
+        if "4 bits" in stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judge_features(file, folder, settings=FULL, journal=journal, on_progress=stop)
+    found = set(json.loads(journal.read_text())["rows"])
+    assert "learning curve, 96 pairs: upconv, seed 1" in found
+    learnt: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        learn = Attack.learn
+        patch.setattr(Attack, "learn", lambda self, name, *rest: learnt.append(name) or learn(self, name, *rest))
+        again = judge_features(file, folder, settings=FULL, journal=journal)
+    assert len(learnt) == len(ATTACKERS) + len(json.loads(journal.read_text())["rows"]) - len(found)
+    assert again.content | {"seconds": 0, "features": ""} == full.content | {"seconds": 0, "features": ""}
+    judge_features(file, folder, settings=SMALL, journal=journal)  # another audit takes nothing of it
+    rows = json.loads(journal.read_text())["rows"]
+    assert list(rows) == [f"control: shuffled pairs: {name}, seed 0" for name in ("upconv", "ridge")]
 
 
 def test_the_learning_curve_is_geometric_and_ends_at_all_pairs(full: Audit) -> None:

@@ -24,10 +24,12 @@ from preimage import leakage, training
 from preimage.audit_summary import ALPHA, summary
 from preimage.defences import Changed, Defence, fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
+from preimage.files import read_json, write_json
 from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream
-from preimage.interfaces import Inverter, Representation, ignore
+from preimage.interfaces import Inverter, Representation, ignore, short_hash
 from preimage.inverters import MeanImage, Nearest, Ridge, UpConv, make_inverter
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance, ssim
+from preimage.networks.weights import values_hash
 from preimage.pairs import EncodedPhotos
 from preimage.randomness import check_seed
 from preimage.representations import SavedFeatures
@@ -119,6 +121,13 @@ class AttackMaterial:
             photos = photos.subset(chosen.tolist())
         return EncodedPhotos(self.representation, photos)
 
+    def fingerprint(self, settings: AuditSettings, device: str) -> str:
+        """Of all that an audit's numbers depend on."""
+        tested = values_hash(self.test_images) + values_hash(self.test_features)
+        return short_hash(
+            [self.representation.fingerprint, self.train.ids, self.test_ids, tested, asdict(settings), device]
+        )
+
     def defended(self, defence: Defence) -> AttackMaterial:
         """The same photographs, their features changed."""
         changed = Changed(self.representation, defence.words, defence.shape, defence.change)
@@ -159,6 +168,22 @@ class Work:
         self.on_progress(self.stage, min(self.done, self.total), self.total)
 
 
+class Journal:
+    """What an audit has found so far, in a file if one is named, so that the same audit can go on from there."""
+
+    def __init__(self, file: str | Path | None, audit: str) -> None:
+        self.file, self.audit = None if file is None else Path(file), audit
+        self.rows: dict[str, Row] = {}
+        if self.file is not None and self.file.exists():
+            content = read_json(self.file)
+            self.rows = content["rows"] if content.get("audit") == audit else {}
+
+    def add(self, what: str, row: Row) -> None:
+        self.rows[what] = row
+        if self.file is not None:
+            write_json(self.file, {"audit": self.audit, "rows": self.rows})
+
+
 def judge_features(
     features: str | Path,
     images: Sources,
@@ -169,12 +194,14 @@ def judge_features(
     settings: AuditSettings | None = None,
     fit: Fit = "crop",
     device: str = "cpu",
+    journal: str | Path | None = None,
     on_progress: Callable[[str, int, int], None] = ignore,
 ) -> Audit:
     """Attack saved features of photographs, and say how far one gets.
 
     Test pairs are split off at random unless they are given. `labels` is a CSV file (photograph, class); without it,
-    shards, tables and the names of folders may give classes. `on_progress` gets (stage, work done, all work).
+    shards, tables and the names of folders may give classes. `journal` is a file that keeps what was found: the same
+    audit, if it was stopped, goes on from there. `on_progress` gets (stage, work done, all work).
     """
     began = time.monotonic()
     settings = settings or AuditSettings()
@@ -185,7 +212,7 @@ def judge_features(
         defences = fit_defences(sample_of(material), settings.seed)
     work = Work(on_progress)
     work.total = work_of(len(material.train), sizes, defences, settings)
-    attack = Attack(settings, work, device)
+    attack = Attack(settings, work, device, Journal(journal, material.fingerprint(settings, device)))
 
     built = {}
     for name in ATTACKERS:
@@ -334,6 +361,17 @@ class Attack:
     settings: AuditSettings
     work: Work
     device: str
+    journal: Journal
+
+    def judged(self, stage: str, name: str, pairs: EncodedPhotos, seed: int, judge: Callable[[Inverter], Row]) -> Row:
+        """What is found out about an attacker that has learnt from these pairs; in the journal if it was before."""
+        self.work.begin(f"{stage}: {name}")
+        what = f"{stage}: {name}, seed {seed}"
+        if what in self.journal.rows:
+            self.work.advance(cost(name, len(pairs), self.settings))
+        else:
+            self.journal.add(what, judge(self.learn(name, pairs, seed)))
+        return self.journal.rows[what]
 
     def learn(self, name: str, pairs: EncodedPhotos, seed: int) -> Inverter:
         """An attacker that has learnt from these pairs."""
@@ -341,7 +379,7 @@ class Attack:
         if name == NETWORK:
             return train_network(pairs, self.settings, seed, self.work)
         attacker = make_inverter(name, pairs.representation).fit(pairs)
-        self.work.advance(WORK[name])
+        self.work.advance(cost(name, len(pairs), self.settings))
         return attacker
 
     def rebuild(self, attacker: Inverter, features: Tensor) -> Tensor:
@@ -444,16 +482,20 @@ def shuffled_control(material: AttackMaterial, mean: Tensor, attack: Attack) -> 
 
     `difference` is that from the mean image's NRE, photograph by photograph.
     """
-    attack.work.begin("control: shuffled pairs")
-    seed = attack.settings.seed
-    wrong = material.shuffled(seed)
+    wrong = material.shuffled(attack.settings.seed)
     guessed = distance(material.test_images, mean)
-    results = []
-    for name in (NETWORK, RIDGE):
-        own = attack.rebuild(attack.learn(name, wrong.pairs(), seed), material.test_features)
+
+    def judge(attacker: Inverter) -> Row:
+        own = attack.rebuild(attacker, material.test_features)
         further = (distance(material.test_images, own) - guessed) / material.pairwise
         difference, sem = mean_and_sem(further.tolist())
-        results.append({"attacker": name, **errors_of(own, material), "difference": difference, "difference_sem": sem})
+        row = errors_of(own, material)
+        return {"attacker": attacker.name, **row, "difference": difference, "difference_sem": sem}
+
+    results = [
+        attack.judged("control: shuffled pairs", name, wrong.pairs(), attack.settings.seed, judge)
+        for name in (NETWORK, RIDGE)
+    ]
     return min(results, key=lambda row: float(row["nre"]))
 
 
@@ -484,13 +526,15 @@ def learning_curve(material: AttackMaterial, sizes: Sequence[int], attack: Attac
     """Errors by the number of pairs an attacker has. `nre_sem` is over photographs and over seeds, added up."""
     rows: list[Row] = []
     settings = attack.settings
+
+    def judge(attacker: Inverter) -> Row:
+        return errors_of(attack.rebuild(attacker, material.test_features), material)
+
     for size in sizes:
         for name in ATTACKERS:
-            attack.work.begin(f"learning curve: {name}, {size} pairs")
-            results = []
-            for seed in range(settings.seed, settings.seed + settings.seeds):
-                attacker = attack.learn(name, material.pairs(size, seed), seed)
-                results.append(errors_of(attack.rebuild(attacker, material.test_features), material))
+            stage = f"learning curve, {size} pairs"
+            seeds = range(settings.seed, settings.seed + settings.seeds)
+            results = [attack.judged(stage, name, material.pairs(size, seed), seed, judge) for seed in seeds]
             row: Row = {"n_train": size, "attacker": name, "seeds": settings.seeds}
             for measure in ("nre", "ssim"):
                 row[measure], between = mean_and_sem([one[measure] for one in results])
@@ -521,24 +565,24 @@ def attack_defences(
     ]
     for defence in defences:
         changed = material.defended(defence)
-        kept = neighbours_kept(material.test_features, changed.test_features)
-        for name in attackers_of(defence):
-            attack.work.begin(f"{defence.name}, {defence.words}: {name}")
-            attacker = attack.learn(name, changed.pairs(), attack.settings.seed)
-            own = attack.rebuild(attacker, changed.test_features)
+        facts = {
+            "defence": defence.name,
+            "strength": defence.strength,
+            "words": defence.words,
+            "bytes": defence.bytes,
+            "neighbours_kept": neighbours_kept(material.test_features, changed.test_features),
+        }
+
+        def judge(attacker: Inverter, features: Tensor = changed.test_features) -> Row:
+            own = attack.rebuild(attacker, features)
             top1 = float(leakage.hits(leakage.likeness(own, material.test_images, mean)).mean())
-            table.append(
-                {
-                    "defence": defence.name,
-                    "strength": defence.strength,
-                    "words": defence.words,
-                    "bytes": defence.bytes,
-                    "neighbours_kept": kept,
-                    "attacker": name,
-                    **errors_of(own, material),
-                    "top1": top1,
-                }
-            )
+            return {"attacker": attacker.name, **errors_of(own, material), "top1": top1}
+
+        stage = f"{defence.name}, {defence.words}"
+        table += [
+            facts | attack.judged(stage, name, changed.pairs(), attack.settings.seed, judge)
+            for name in attackers_of(defence)
+        ]
     return table
 
 
@@ -547,13 +591,14 @@ def attackers_of(defence: Defence) -> tuple[str, ...]:
     return (RIDGE, NETWORK) if (defence.name, defence.strength) in NETWORK_DEFENCES else (RIDGE,)
 
 
+def cost(name: str, pairs: int, settings: AuditSettings) -> int:
+    """The work of an attacker that learns from so many pairs, in steps of a network's training."""
+    return network_steps(pairs, settings) if name == NETWORK else WORK[name]
+
+
 def work_of(pairs: int, sizes: Sequence[int], defences: Sequence[Defence], settings: AuditSettings) -> int:
     """All that an audit will do, in steps of a network's training."""
-
-    def work(name: str, size: int) -> int:
-        return network_steps(size, settings) if name == NETWORK else WORK[name]
-
     jobs = [*((name, pairs) for name in ATTACKERS), (NETWORK, pairs), (RIDGE, pairs)]
     jobs += [(name, size) for size in sizes for name in ATTACKERS for _ in range(settings.seeds)]
     jobs += [(name, pairs) for defence in defences for name in attackers_of(defence)]
-    return sum(work(name, size) for name, size in jobs)
+    return sum(cost(name, size, settings) for name, size in jobs)

@@ -173,12 +173,13 @@ def paths_by_name(option: str, given: list[str]) -> dict[str, str]:
 
 
 @contextmanager
-def told_if_stopped() -> Iterator[None]:
-    """What Ctrl-C means where nothing can be gone on with."""
+def told_if_stopped(journal: Path | None) -> Iterator[None]:
+    """What becomes of an audit that Ctrl-C stops."""
     try:
         yield
     except KeyboardInterrupt:
-        note("stopped: an audit is written when it is whole, and begins anew; --quick and fewer --steps take less time")
+        kept = f"the same command goes on with what {journal} holds" if journal else "without -o it begins anew"
+        note(f"stopped: {kept}; --quick and fewer --steps take less time")
         raise
 
 
@@ -214,7 +215,8 @@ def audit(
         seed=seed,
         keep_duplicates=keep_duplicates,
     )
-    with stepwise() as step, told_if_stopped():
+    journal = output and output.with_suffix(".unfinished.json")
+    with stepwise() as step, told_if_stopped(journal):
         result = judge_features(
             features,
             images,
@@ -224,6 +226,7 @@ def audit(
             settings=settings,
             fit=fit or "crop",
             device=pick_device(device),
+            journal=journal,
             on_progress=step,
         )
     note(f"features matched to photographs by {result.content['matched_by']}")
@@ -234,8 +237,9 @@ def audit(
     if found := len(duplicates["found"]):
         note(f"{found} test photographs are near duplicates: {'removed' if duplicates['removed'] else 'kept'}")
     print_audit(result.content, as_json)
-    if output is not None:
+    if output is not None and journal is not None:
         write_page(result, output)
+        journal.unlink(missing_ok=True)
         note(f"page: {output}")
 
 
