@@ -18,8 +18,8 @@ LAYERS = [
     "errors", "memory", "randomness", "plain", "files", "pages", "interfaces", "cache", "images", "figures", "metrics",
     "leakage", "networks", "probe", "representations", "defences", "contract", "decoders", "pairs", "training",
     "inverters", "evaluation", "findings", "paper", "analyses", "report", "config", "runs", "audit_summary", "audit",
-    "audit_page", "zoo", "api", "studies", "inversion", "reproduce", "zoo_training", "gallery", "results", "demo",
-    "cli", "__main__",
+    "audit_page", "zoo", "kept", "judging", "api", "studies", "inversion", "reproduce", "zoo_training", "gallery",
+    "results", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

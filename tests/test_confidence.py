@@ -32,6 +32,7 @@ from preimage.inverters.confidence import (
     gradient,
     log_likelihood,
 )
+from preimage.kept import Kept
 from preimage.networks.preprocessing import Preprocessing
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG, ModuleLayer
@@ -245,8 +246,8 @@ def test_inverters_of_a_file_stay_as_they_are_beside_a_map(crops: Path, tmp_path
     steps: list[tuple[int, int]] = []
     api.fit_confidence(before, crops, after, steps=2, on_progress=lambda *step: steps.append(step))
     assert steps == [(1, 2), (2, 2)]
-    loaded, features = api.load_kept(after), next(iter(pairs)).features[:2]
-    for name, own in api.load_kept(before).items():
+    loaded, features = Kept.of(after).load(), next(iter(pairs)).features[:2]
+    for name, own in Kept.of(before).load().items():
         assert torch.equal(loaded[name].invert(features), own.invert(features))
     assert [one.confidence is not None for one in loaded.values()] == [True, False]
 

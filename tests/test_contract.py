@@ -165,8 +165,9 @@ def test_a_file_runs_nobodys_code_unless_it_is_trusted(crops: Path, tmp_path: Pa
     written = tmp_path / "written"
     another = asdict(description) | {"representation": {"name": f"command:touch {written}", "image_size": 32}}
     file.write_bytes(save(tensors, metadata={"preimage": json.dumps(another)}))
-    with pytest.raises(WeightsError, match="would run that code"):
-        load_inverter(file)
+    for trusted in ({}, {"trusted": False}, {"trusted": "False"}):  # the last is what `--set trusted=False` gives
+        with pytest.raises(WeightsError, match="would run that code"):
+            load_inverter(file, **trusted)
     assert not written.exists()
     with pytest.raises(PreimageError):  # it runs now, and makes no features
         load_inverter(file, trusted=True)

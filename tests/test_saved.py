@@ -477,7 +477,7 @@ def test_a_run_is_compared_and_reported_on_what_it_was_not_trained_on(run: Path,
     assert {record["id"] for record in compared.records if record["inverter"] == "hog"} == held_out
     assert studies.compare([run], studies.Trial([]), tmp_path).table[0]["n"] == 6
     page = studies.write_report([run], studies.Trial([]), tmp_path / "page.html", ["code"]).read_text()
-    assert "held out by the run" in page
+    assert "those that the run was validated on" in page
     assert "evaluate, compare, report and audit judge them" in page  # what can be done instead of an analysis
     with pytest.raises(SettingsError, match="by --images"):
         studies.compare([run, "hog"], studies.Trial([]), tmp_path)

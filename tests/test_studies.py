@@ -14,10 +14,12 @@ import pytest
 from preimage import api, studies, zoo
 from preimage.analyses.conditions import MEAN
 from preimage.analyses.perturbation import TIMES
-from preimage.api import described, sample_files
+from preimage.api import sample_files
 from preimage.errors import PreimageWarning, RunError, SettingsError, UnknownNameError
 from preimage.findings import Plot, joined_plot, read_finding
 from preimage.inverters import MeanImage, load_inverters, save_inverters
+from preimage.judging import applies
+from preimage.kept import InRun, Kept
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG, get_representation
 from preimage.reproduce import ITEMS, Study, reproduce
@@ -170,6 +172,14 @@ def test_records_of_inverters_called_the_same_do_not_overwrite_each_other(trial:
     assert len({folder.name for folder in folders}) == len(folders) >= 2
 
 
+def test_a_run_is_asked_about_what_it_held_out(crops: Path, tmp_path: Path) -> None:
+    tiny = ["decoder.width=0.05", "training.steps=1", "representation.image_size=64", "photos.held_out=0.25"]
+    run = api.train("hog", crops, tmp_path / "run", overrides=tiny, device="cpu").folder
+    assert Trial([]).photos(run).ids == [
+        record.id for record in api.evaluate(run).records if record.inverter == "upconv"
+    ]
+
+
 def test_photographs_of_a_trial_may_come_from_an_iterator(trial: Trial) -> None:
     once = replace(trial, images=(file for file in sample_files()))
     assert once.photos("hog").ids == once.photos("hog").ids
@@ -206,7 +216,7 @@ def test_an_inverter_is_read_once_for_a_whole_report(
 
 
 def test_weights_reach_the_networks_that_bring_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "load_kept", lambda name, **settings: settings)
+    monkeypatch.setattr(zoo, "load_shipped", lambda name, **settings: settings)
     trial = Trial([], overrides=["caffenet:weights=b.npz", "weights=a.npz", "hog:cell_size=4"])
     loaded = {name: trial.load(name) for name in ("hog", "alexnet.conv1", "caffenet.fc6", "efficientnet_lite0.pool")}
     assert loaded == {
@@ -223,17 +233,25 @@ def test_a_file_of_weights_may_stand_in_quotes() -> None:
 
 def test_whose_weights_are_meant_is_told_by_a_file_and_by_a_run(pair: dict[str, Path], tmp_path: Path) -> None:
     save_inverters([MeanImage(HOG64).fit(EncodedPhotos(HOG64, api.sample_photos(64)))], tmp_path / "file.safetensors")
-    assert described(tmp_path / "file.safetensors")["name"] == "hog"
-    assert described(pair["own"])["name"] == LAYER
+    assert Kept.of(tmp_path / "file.safetensors").representation["name"] == "hog"
+    assert Kept.of(pair["own"]).representation["name"] == LAYER
+
+
+def test_a_card_belongs_to_the_file_it_was_written_with(pair: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "file.safetensors"
+    card = zoo.export(pair["own"], file)
+    assert Kept.of(file).card["sha256"] == card["sha256"]
+    save_inverters([MeanImage(HOG64).fit(EncodedPhotos(HOG64, api.sample_photos(64)))], file)
+    assert Kept.of(file).card == {}
 
 
 def test_a_baseline_of_other_features_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "mean.safetensors"
     save_inverters([MeanImage(HOG64).fit(EncodedPhotos(HOG64, api.sample_photos(64)))], file)
-    assert api.applies(str(file), HOG64)
-    assert not api.applies(str(file), HOG(image_size=128))
-    assert not api.applies(str(file), get_representation("lbp"))
-    assert not api.applies("gradient-descent", get_representation("lbp"))
+    assert applies(str(file), MeanImage(HOG64))
+    assert not applies(str(file), MeanImage(HOG(image_size=128)))
+    assert not applies(str(file), MeanImage(get_representation("lbp")))
+    assert not applies("gradient-descent", MeanImage(get_representation("lbp")))
 
 
 def test_a_run_called_as_a_comparison_is_called_by_its_path() -> None:
@@ -293,7 +311,7 @@ def test_the_papers_figures_show_the_autoencoder_too(
 ) -> None:
     monkeypatch.setattr(zoo, "shipped", lambda: [])
     layer = "efficientnet_lite0.stage5"
-    monkeypatch.setattr("preimage.reproduce.described", lambda path: {"name": layer})  # in truth the stem, for speed
+    monkeypatch.setattr(InRun, "representation", {"name": layer})  # in truth the stem, for speed
     study = Study(replace(few, loaded={}), tmp_path / "page", {layer: str(pair["own"])}, {layer: str(pair["trained"])})
     page = Page(reproduce(["fig6", "fig7", "fig9", "fig10"], study, tmp_path / "page.html"))
     assert "own and trained: " in page.words
@@ -308,7 +326,7 @@ def test_the_papers_figures_show_the_autoencoder_too(
 def test_what_is_no_autoencoder_is_not_taken_for_one(
     pair: dict[str, Path], few: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preimage.reproduce.described", lambda path: {"name": "efficientnet_lite0.stage5"})
+    monkeypatch.setattr(InRun, "representation", {"name": "efficientnet_lite0.stage5"})
     study = Study(few, tmp_path, {}, {"efficientnet_lite0.stage5": str(pair["own"])})
     with pytest.raises(SettingsError, match="is no autoencoder"):
         study.autoencoder("efficientnet_lite0.stage5")

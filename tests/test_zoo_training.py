@@ -17,9 +17,10 @@ from preimage.config import load_preset, overrides_for
 from preimage.errors import DivergedError, ImageError, RunError, SettingsError, UnknownNameError
 from preimage.evaluation import Evaluation
 from preimage.images import Photos
-from preimage.inverters import load_inverters, read_inverters
+from preimage.inverters import Ridge, load_inverters, read_inverters, save_inverters
 from preimage.metrics import distance, mean_pairwise_distance_of
 from preimage.networks.weights import file_hash
+from preimage.pairs import EncodedPhotos
 from preimage.runs import Reporter, Run
 from preimage.training import Progress
 from preimage.zoo_training import Standing, export_zoo, measure_slow_baselines, standing, train_zoo
@@ -277,6 +278,18 @@ def test_slow_baselines_are_measured_where_they_can_invert(exported_zoo: Path, t
     assert {row["n"] for row in rows.values()} == {4}
     for row in rows.values():
         assert row["difference"] == pytest.approx(row["nre"] - rows["upconv"]["nre"])
+
+
+def test_the_encoder_of_a_file_is_that_which_it_names(exported_zoo: Path, tmp_path: Path, crops: Path) -> None:
+    folder = altered(exported_zoo, tmp_path)
+    for suffix in (".json", ".safetensors"):
+        (folder / f"hog{suffix}").rename(folder / f"mine{suffix}")
+    encoder = load_inverters(folder / "mine.safetensors")["upconv"].representation
+    ridge, begun = tmp_path / "ridge.safetensors", {}
+    save_inverters([Ridge(encoder).fit(EncodedPhotos(encoder, Photos.open(crops, 64).load()))], ridge)
+    (card,) = measure_slow_baselines(["mine"], folder, crops, baselines=[ridge], limit=2, on_begin=begun.__setitem__)
+    assert begun == {"mine": [str(ridge)]}
+    assert [row["inverter"] for row in json.loads(card.read_text())["slow_baselines"]] == ["upconv", "ridge"]
 
 
 def test_a_card_without_a_table_is_refused_before_anything_is_measured(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from preimage import leakage, training
 from preimage.audit_summary import ALPHA, summary
-from preimage.defences import Changed, Defence, fit_defences, neighbours_kept
+from preimage.defences import FLOAT_BYTES, Changed, Defence, fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
 from preimage.files import read_json, write_json
 from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream
@@ -555,7 +555,7 @@ def attack_defences(
         "defence": "none",
         "strength": 0,
         "words": "as they are",
-        "bytes": 4 * size,
+        "bytes": FLOAT_BYTES * size,
         "neighbours_kept": 1.0,
     }
     table = [

@@ -20,7 +20,7 @@ ABSOLUTE, RELATIVE = 1e-5, 1e-4  # of the largest feature, of each: sums may run
 
 
 def broken_promises(representation: Representation) -> dict[str, str]:
-    """Promise -> what was found instead, for those that are not kept; on pictures made by a formula unless given."""
+    """Promise -> what was found instead, for those that are not kept; on pictures made by a formula."""
     images = some_pictures(representation.image_size)
     broken = {}
     for words, check in PROMISES.items():
@@ -85,7 +85,7 @@ def eight_bit_refused(representation: Representation, images: Tensor) -> None:
 
 
 def made_again(representation: Representation, images: Tensor) -> None:  # noqa: ARG001 (the same call as the others)
-    described = json.loads(json.dumps({"name": representation.name, **representation.settings}))
+    described = json.loads(json.dumps(representation.description))
     again = get_representation(**described)
     if again.fingerprint != representation.fingerprint:
         raise FeatureError(f"{described} makes another one: fingerprint {again.fingerprint}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import Tensor
 
 from preimage import zoo
-from preimage.api import load_kept
 from preimage.config import settings_for
 from preimage.errors import ImageError, PreimageError
 from preimage.evaluation import sheet_columns
@@ -57,7 +56,7 @@ def exhibits(
     told: set[str] = set()
     for name, own in settings.items():
         try:
-            kept = load_kept(name, **own)
+            kept = zoo.load_shipped(name, **own)
             inverter = main_of(kept)
             photos = Photos.open(sources, inverter.representation.image_size).load(limit)
             warn_left_out(photos.left_out)

@@ -108,6 +108,11 @@ class Representation(ABC):
         return asdict(self)
 
     @property
+    def description(self) -> dict[str, Any]:
+        """Name and settings: `get_representation(**description)` makes it again."""
+        return {"name": self.name, **self.settings}
+
+    @property
     def file_name(self) -> str:
         """The name as part of a file's: what does not belong there becomes a dash."""
         return re.sub(r"[^\w.+-]+", "-", self.name).strip("-")[-80:]

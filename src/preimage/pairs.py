@@ -63,7 +63,7 @@ def save_features(pairs: EncodedPhotos, file: Path, on_batch: Callable[[Batch], 
                     np.lib.format.write_array_header_1_0(stream, header)
                 stream.write(features.data)
         content = {
-            "representation": {"name": representation.name, **representation.settings},
+            "representation": representation.description,
             "fingerprint": representation.fingerprint,
             "shape": shape,
             "ids": photos.ids,

@@ -13,17 +13,16 @@ from pathlib import Path
 from preimage import paper, report, studies, zoo
 from preimage.analyses import get_analysis
 from preimage.analyses.conditions import MEAN
-from preimage.api import card_of, described, is_run
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import CONTROL, Evaluation, measured, paired
 from preimage.files import replace_text
 from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
+from preimage.kept import Kept
 from preimage.pages import span
 from preimage.paper import Claim
 from preimage.plain import plus_minus
-from preimage.runs import Run
-from preimage.studies import Trial, check_page, file_name, label, labels
+from preimage.studies import Trial, check_page, file_name, labels
 
 MISSING = "no trained inverter for it ships or was named by --run"
 HAND_MADE = ("hog", "sift", "lbp")
@@ -40,10 +39,10 @@ class Study:
 
     trial: Trial
     folder: Path
-    runs: dict[str, str] = field(default_factory=dict)  # representation -> path of a run or file
-    autoencoders: dict[str, str] = field(default_factory=dict)  # the same, of the encoder trained too
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    analyses: dict[tuple[str, ...], dict[str, list[Finding]]] = field(default_factory=dict)
+    runs: Mapping[str, str | Path] = field(default_factory=dict)  # representation -> a run or a file
+    autoencoders: Mapping[str, str | Path] = field(default_factory=dict)  # the same, of the encoder trained too
+    evaluations: dict[str | Path, Evaluation] = field(default_factory=dict)
+    analyses: dict[tuple[str | Path, ...], dict[str, list[Finding]]] = field(default_factory=dict)
     without_weights: dict[str, str] = field(default_factory=dict)  # representation -> what its network misses
 
     def __post_init__(self) -> None:
@@ -51,10 +50,10 @@ class Study:
             if name not in KNOWN:
                 raise UnknownNameError("representation of these tables and figures", name, KNOWN)
         for name, path in (*self.runs.items(), *self.autoencoders.items()):
-            if (other := described(path)["name"]) != name:
+            if (other := Kept.of(path).representation["name"]) != name:
                 raise SettingsError(f"{path} inverts {other}, not {name}")
 
-    def find(self, representation: str) -> str | None:
+    def find(self, representation: str) -> str | Path | None:
         """The inverter of a representation: a named run, else the one that ships."""
         return self.runs.get(representation) or (representation if representation in zoo.shipped() else None)
 
@@ -88,9 +87,9 @@ class Study:
         assert inverter is not None
         return self.evaluate(inverter)
 
-    def evaluate(self, inverter: str) -> Evaluation:
+    def evaluate(self, inverter: str | Path) -> Evaluation:
         if inverter not in self.evaluations:
-            self.trial.on_progress(label(inverter), 0, 1)
+            self.trial.on_progress(Kept.of(inverter).label, 0, 1)
             result = self.trial.evaluate(inverter)
             replace_text(self.folder_of(inverter) / "records.csv", result.records_csv())
             self.evaluations[inverter] = result
@@ -102,25 +101,27 @@ class Study:
         found = result.errors()
         return found | {UpConv.name: found[result.rows[0].inverter]}
 
-    def folder_of(self, inverter: str) -> Path:
+    def folder_of(self, inverter: str | Path) -> Path:
         """Where its records are: of two that would be called the same, the folders have their whole names."""
-        every = list(dict.fromkeys([*zoo.shipped(), *self.runs.values(), *self.autoencoders.values()]))
-        titles = {name: title for title, name in labels(every).items()}
+        every: list[str | Path] = [*zoo.shipped(), *self.runs.values(), *self.autoencoders.values()]
+        titles = {name: title for title, name in labels(list(dict.fromkeys(every))).items()}
         return self.folder / file_name(titles[inverter])
 
-    def members(self, representations: Iterable[str]) -> dict[str, str]:
+    def members(self, representations: Iterable[str]) -> dict[str, str | Path]:
         """The inverters of representations and, where they are given, their autoencoders, by what they are called."""
-        both = ((self.find(one), self.autoencoder(one)) for one in representations)
-        return {title: str(name) for title, name in labels([own for pair in both for own in pair if own]).items()}
+        found: list[str | Path] = []
+        for name in representations:
+            found += filter(None, [self.find(name), self.autoencoder(name)])
+        return labels(found)
 
-    def analysed(self, analysis: str, members: Mapping[str, str]) -> dict[str, list[Finding]]:
+    def analysed(self, analysis: str, members: Mapping[str, str | Path]) -> dict[str, list[Finding]]:
         """`studies.analyse_all` of one analysis, done once: several figures may show it."""
         key = (analysis, *members.values())
         if key not in self.analyses:
             self.analyses[key] = studies.analyse_all([analysis], list(members.values()), self.trial, self.folder)
         return self.analyses[key]
 
-    def autoencoder(self, representation: str) -> str | None:
+    def autoencoder(self, representation: str) -> str | Path | None:
         """The autoencoder of a representation; raises `SettingsError` where what was named is none."""
         path = self.autoencoders.get(representation)
         if path is not None and not isinstance(self.trial.inverter(path), Autoencoder):
@@ -156,28 +157,20 @@ def reproduce(names: Iterable[str], study: Study, file: str | Path) -> Path:
 
 def what_differs(study: Study) -> str:
     """Between the paper and what is measured here: data, time, width, photographs."""
-    made = [facts for inverter in study.trial.loaded if (facts := training_of(inverter))]
+    cards = [card for inverter in study.trial.loaded if (card := Kept.of(inverter).card)]
     here = "how they were trained is not known"
-    if made:
-        photographs, hours, widths = zip(*made, strict=True)
+    if cards:
+        photographs = span(card["photos"]["n"] for card in cards)
+        hours = span((sum(map(zoo.seconds_of, zoo.trainings(card))) / 3600 for card in cards), ".1f")
+        widths = span((card["decoder"]["width"] for card in cards), ".2g")
         here = (
-            f"on {span(photographs)} photographs, for {span(hours, '.1f')} hours, with {span(widths, '.2g')} "
-            "times the channels of a full-sized decoder"
+            f"on {photographs} photographs, for {hours} hours, with {widths} times the channels of a full-sized decoder"
         )
     return (
         "The paper's values, findings and numbering are recalled. What differs: its networks were trained on about "
         f"{paper.PHOTOGRAPHS:,} photographs for days; those measured here {here}. The photographs, and with them N, "
         "are others."
     )
-
-
-def training_of(inverter: str | Path) -> tuple[int, float, float] | None:
-    """Training photographs, hours and width of an inverter, from its card or its run; None for a file by itself."""
-    if is_run(inverter):
-        run = Run.open(inverter)
-        return run.provenance["photos"], run.checkpoint["seconds"] / 3600, run.settings.decoder.width
-    card = card_of(inverter)
-    return (card["photos"]["n"], card["training"]["seconds"] / 3600, card["decoder"]["width"]) if card else None
 
 
 def findings_of_the_paper(claims: Iterable[Claim], errors: paper.Errors, where: str) -> list[list[str]]:
@@ -221,7 +214,7 @@ def table(representations: Sequence[str], ordered: Sequence[Claim] = ()) -> Call
             "measured on",
         ]
         known = [name for one in representations if (name := study.stand_in(one))]
-        note = f"{what_differs(study)} Differences are taken on the same photographs."
+        note = "Differences are taken on the same photographs."
         return [report.Block("", [], columns, rows, note=note), *verdicts(claims_shown(study, known, ordered))]
 
     return make

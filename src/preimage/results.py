@@ -50,7 +50,7 @@ def write(
     cards = {name: zoo.card(name) for name in zoo.shipped()}
     if not cards:
         raise PreimageError("nothing ships, so there are no results: preimage zoo train, preimage zoo export")
-    parts = [part for card in cards.values() for part in trainings(card)]
+    parts = [part for card in cards.values() for part in zoo.trainings(card)]
     folder = output.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     shown = list(exhibits(sample_files(), overrides=overrides, device=device, tell=tell))
@@ -74,7 +74,7 @@ def write(
         evaluated=span(card["evaluation"]["n"] for card in cards.values()),
         pairwise=span(round(card["evaluation"]["pairwise_distance"]) for card in cards.values()),
         widths=span(card["decoder"]["width"] for card in cards.values()),
-        hours=duration(sum(map(seconds_of, parts))),
+        hours=duration(sum(map(zoo.seconds_of, parts))),
         hardware=list(dict.fromkeys(part["made_with"]["device"] for part in parts)),
     )
     replace_text(output, page)
@@ -181,7 +181,7 @@ def comparison(cards: Cards) -> list[dict[str, str]]:
 
 def cost(name: str, card: Mapping[str, Any]) -> dict[str, str]:
     """What an inverter cost to train, and what it weighs."""
-    parts = trainings(card)
+    parts = zoo.trainings(card)
     training = card["training"]
     return {
         "name": name,
@@ -191,26 +191,16 @@ def cost(name: str, card: Mapping[str, Any]) -> dict[str, str]:
         "photographs": f"{card['photos']['n']:,}",
         "steps": " + ".join(f"{part['training']['steps']:,}" for part in parts),
         "seen": f"{sum(map(photographs_seen, parts)):,}",
-        "time": duration(sum(map(seconds_of, parts))),
+        "time": duration(sum(map(zoo.seconds_of, parts))),
         "pace": f"{training['images_per_second']:.0f}" if "images_per_second" in training else "",
         "waiting": f"{100 * training['waiting']:.0f} %" if "waiting" in training else "",
         "device": ", then ".join(dict.fromkeys(map(device_of, parts))),
     }
 
 
-def trainings(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What is known of each training of an inverter, in order: one that others started from comes first."""
-    before = card.get("started_from", {})
-    return [*(trainings(before) if "training" in before else []), card]
-
-
 def photographs_seen(card: Mapping[str, Any]) -> int:
     """In its last training, one seen twice counted twice."""
     return int(card["training"]["steps"] * card["training"]["batch_size"])
-
-
-def seconds_of(card: Mapping[str, Any]) -> float:
-    return float(card["training"]["seconds"])
 
 
 def device_of(card: Mapping[str, Any]) -> str:
@@ -233,7 +223,7 @@ def by_family(cards: Cards) -> Mapping[str, Cards]:
 def curve_of(card: Mapping[str, Any]) -> list[tuple[float, float, float]]:
     """(photographs seen, NRE, standard error) over all trainings of an inverter."""
     points, before = [], 0
-    for part in trainings(card):
+    for part in zoo.trainings(card):
         size = part["training"]["batch_size"]
         points += [(before + size * one["step"], one["nre"], one["nre_sem"]) for one in part["curve"]]
         before += photographs_seen(part)

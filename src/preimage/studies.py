@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,7 @@ from torch import Tensor
 from preimage import report
 from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.conditions import resized
-from preimage.api import (
-    applies,
-    card_of,
-    described,
-    evaluate,
-    fit_of,
-    is_path,
-    is_run,
-    judged_pairs,
-    kept_baselines,
-    load_kept,
-    run_of,
-    slow_baselines,
-)
+from preimage.api import evaluate
 from preimage.config import parse_override, settings_for, split_override
 from preimage.errors import ImageError, RunError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet, encoded
@@ -39,12 +26,12 @@ from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, p
 from preimage.images import Fit, Photos, Sources, check_places, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, ignore
 from preimage.inverters import GradientDescent, MeanImage, main_of
+from preimage.judging import applies, judged, kept_baselines, slow_baselines
+from preimage.kept import Kept, is_path
 from preimage.metrics import mean_and_sem, paired_difference
 from preimage.networks import NETWORKS
 from preimage.pairs import EncodedPhotos
 from preimage.plain import plus_minus
-from preimage.representations import SavedFeatures
-from preimage.runs import Run
 
 LIMIT = 64  # photographs, unless told otherwise
 SHOWN = 8  # photographs on a sheet
@@ -70,7 +57,7 @@ class Trial:
     on_progress: Step = ignore
     overrides: Sequence[str] = ()
     baselines: Sequence[str] = ()
-    loaded: dict[str | Path, dict[str, Inverter]] = field(default_factory=dict, repr=False, compare=False)
+    loaded: dict[str | Path | Inverter, dict[str, Inverter]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", source_list(self.images))
@@ -95,26 +82,18 @@ class Trial:
 
     def load(self, name: str | Path | Inverter) -> dict[str, Inverter]:
         """An inverter, then the baselines kept with it, by name."""
-        if isinstance(name, Inverter):
-            return {name.name: name}
         if name not in self.loaded:
-            own = settings_for(described(name)["name"], self.overrides)
-            self.loaded[name] = load_kept(name, **own)
+            kept = Kept.of(name)
+            self.loaded[name] = kept.load(**settings_for(kept.representation["name"], self.overrides))
         return self.loaded[name]
 
     def inverter(self, name: str | Path | Inverter) -> Inverter:
         return main_of(self.load(name))
 
     def opened(self, name: str | Path | Inverter) -> Photos:
-        """All photographs at an inverter's size; of a run on saved features those that `evaluate` takes."""
+        """All photographs at an inverter's size: those that `evaluate` takes."""
         representation = self.inverter(name).representation
-        if isinstance(representation, SavedFeatures):
-            return judged_pairs(representation, run_of(name), source_list(self.images), None, self.fit)[1]
-        run = run_of(name)
-        places = self.images or (run.settings.photos.validation if run else ())
-        if not places:
-            raise SettingsError("name the photographs, by --images")
-        return Photos.open(places, representation.image_size, self.fit or fit_of(name) or "crop")
+        return judged(Kept.of(name), representation, source_list(self.images), fit=self.fit).photos
 
     def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""
@@ -130,14 +109,8 @@ class Trial:
         return usual + slow_baselines(self.applying(name), pairs, "the photographs", len(photos), unseen=False)
 
     def applying(self, name: str | Path | Inverter) -> list[str]:
-        """The slow baselines that can invert what an inverter does.
-
-        Those in files do not know the encoder that an autoencoder trained.
-        """
-        inverter = self.inverter(name)
-        of_files = inverter.origin is inverter.representation
-        known = [one for one in self.baselines if of_files or not is_path(one)]
-        return [one for one in known if applies(one, inverter.representation)]
+        """The slow baselines that can invert what an inverter does."""
+        return [baseline for baseline in self.baselines if applies(baseline, self.inverter(name))]
 
     def evaluate(self, name: str | Path) -> Evaluation:
         """An inverter beside its usual baselines, the slow ones that apply, and its control."""
@@ -303,7 +276,7 @@ def write_report(
     for title, together in findings.items():
         shown = [report.finding_block(folder / file_name(title) / finding.analysis) for finding in together]
         sections.append(report.Section(f"{title}, of the same encoder", shown))
-    photographs = sources_in_words(source_list(trial.images)) or "held out by the run"
+    photographs = sources_in_words(source_list(trial.images)) or "those that the run was validated on"
     made = f"Made by Preimage {version('preimage')}, torch {torch.__version__}. Photographs: {photographs}."
     report.write_page(f"What {', '.join(called)} keep{'s' if len(inverters) == 1 else ''}", made, sections, file)
     return file
@@ -311,12 +284,13 @@ def write_report(
 
 def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[report.Block]:
     """The table of an inverter and its baselines, and a sheet; records and pictures are kept in `folder`."""
-    trial.on_progress(f"{label(name)}: evaluation", 0, 1)
+    label = Kept.of(name).label
+    trial.on_progress(f"{label}: evaluation", 0, 1)
     folder.mkdir(parents=True, exist_ok=True)
     result = trial.evaluate(name)
     replace_text(folder / "records.csv", result.records_csv())
     draw_sheet(trial.inverter(name), trial.photos(name).first(SHOWN), folder / "sheet.png", trial.device)
-    seen = f"photographs, what {label(name)} sees of them where that can be drawn, reconstructions, differences"
+    seen = f"photographs, what {label} sees of them where that can be drawn, reconstructions, differences"
     return [
         report.evaluation_block(result),
         report.Block("What it looks like", figures=[report.picture(folder / "sheet.png", f"Rows of {seen}")]),
@@ -325,29 +299,9 @@ def evaluation_blocks(name: str | Path, trial: Trial, folder: Path) -> list[repo
 
 def made_block(name: str | Path) -> report.Block:
     """How an inverter was made, from its card or its run folder."""
-    facts = of_run(Path(name)) if is_run(name) else card_of(name) or of_file(Path(name))
+    facts = Kept.of(name).card or {"file": Path(name).name, "bytes": Path(name).stat().st_size}
     rows = [(key.replace("_", " "), text) for key, value in facts.items() if (text := in_words(value))]
     return report.facts_block("How it was made", rows)
-
-
-def of_file(path: Path) -> dict[str, Any]:
-    return {"file": path.name, "bytes": path.stat().st_size}
-
-
-def of_run(path: Path) -> dict[str, Any]:
-    run = Run.open(path)
-    settings, provenance = run.settings, run.provenance
-    return {
-        "representation": dict(settings.representation),
-        "decoder": asdict(settings.decoder) | {"parameters": provenance["parameters"]},
-        "steps": f"{run.step} of {settings.training.steps}, {settings.training.batch_size} photographs each",
-        "photographs": f"{provenance['photos']} ({sources_in_words(settings.photos.train)})",
-        "started_from": provenance.get("started_from", {}).get("inverter", ""),
-        "encoder": "trained too, as an autoencoder" if settings.autoencoder else "",
-        "validation": sources_in_words(settings.photos.validation) or "none",
-        "hours": round(run.checkpoint["seconds"] / 3600, 2),
-        "made_with": {key: provenance[key] for key in ("preimage", "torch", "device", "precision")},
-    }
 
 
 def in_words(value: Any) -> str:
@@ -363,19 +317,11 @@ def in_words(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def label(name: str | Path) -> str:
-    """What an inverter is called on figures: the shipped name, or the last part of its path."""
-    if not is_path(name):
-        return str(name)
-    path = Path(name).absolute()
-    return path.stem if path.suffix == ".safetensors" else path.name
-
-
 def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
     """Inverters by what they are called; those that would be called the same, by their whole names."""
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise SettingsError(f"{twice[0]} is named twice: name every inverter once")
-    short = [label(name) for name in names]
+    short = [Kept.of(name).label for name in names]
     taken = {own for own in short if short.count(own) > 1} | {"compare"}  # where a comparison is kept
     return {str(name) if own in taken else own: name for own, name in zip(short, names, strict=True)}
 

@@ -20,7 +20,7 @@ from preimage.config import settings_for
 from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
 from preimage.evaluation import Contender, evaluate, fit_baselines
 from preimage.files import read_json, write_json
-from preimage.interfaces import Inverter, Representation
+from preimage.interfaces import Inverter
 from preimage.inverters import (
     Nearest,
     Ridge,
@@ -141,7 +141,9 @@ def export(
     kept = [inverter, *(one.inverter for one in baselines if one.inverter.name not in left_out)]
     save_inverters(kept, file, torch.float16 if half else torch.float32)
 
-    content = describe(origin, representation) | {
+    content = describe(origin) | {
+        "representation": portable(representation.description),
+        "feature_shape": representation.feature_shape,
         "sha256": file_hash(file),
         "size_bytes": file.stat().st_size,
         "licence": licence,
@@ -164,12 +166,11 @@ def given_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key == "weights"}
 
 
-def describe(run: Run, representation: Representation) -> dict[str, Any]:
+def describe(run: Run) -> dict[str, Any]:
     """How a run made its inverter: photographs, decoder, steps, cost, hardware."""
     settings, provenance = run.settings, run.provenance
     return {
-        "representation": portable(representation),
-        "feature_shape": representation.feature_shape,
+        "representation": portable(settings.representation),
         "fingerprint": provenance["representation_fingerprint"],
         "photos": {
             "n": provenance["photos"],
@@ -187,8 +188,19 @@ def describe(run: Run, representation: Representation) -> dict[str, Any]:
         "curve": [
             {key: record[key] for key in ("step", "nre", "nre_sem", "n", "seconds")} for record in run.validations
         ],
+        **({"encoder": "trained too, as an autoencoder"} if settings.autoencoder else {}),
         **({"started_from": provenance["started_from"]} if "started_from" in provenance else {}),
     }
+
+
+def trainings(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is known of each training of an inverter, in order: one that others started from comes first."""
+    before = card.get("started_from", {})
+    return [*(trainings(before) if "training" in before else []), card]
+
+
+def seconds_of(card: Mapping[str, Any]) -> float:
+    return float(card["training"]["seconds"])
 
 
 def pace(run: Run) -> dict[str, float]:

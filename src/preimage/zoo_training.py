@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from preimage import runs, zoo
-from preimage.api import applies, evaluate, training_settings
+from preimage.api import evaluate, training_settings
 from preimage.config import Settings, overrides_for, settings_for, split_override
 from preimage.errors import (
     BusyError,
@@ -33,8 +33,10 @@ from preimage.evaluation import CONTROL, FLOOR, Evaluation, paired
 from preimage.files import read_json, write_json
 from preimage.images import Sources, find_photos, source_list
 from preimage.interfaces import ignore, never
-from preimage.inverters import GradientDescent, MeanImage, Nearest, UpConv
-from preimage.representations import REPRESENTATIONS, get_representation
+from preimage.inverters import GradientDescent, MeanImage, Nearest, main_of
+from preimage.judging import applies
+from preimage.kept import Kept
+from preimage.representations import REPRESENTATIONS
 from preimage.runs import Plan, Reporter, Run, Validation
 from preimage.training import BUDGETS, Progress, make_accelerator
 
@@ -298,16 +300,16 @@ def measure_slow_baselines(
         card = read_json(file)
         if "evaluation" not in card:
             raise RunError(f"{file} has no table to stand beside: its run had no validation photographs")
-        settings = settings_for(name, overrides)
-        fitting = [one for one in baselines if applies(one, get_representation(name, **settings))]
-        on_begin(name, [str(one) for one in fitting])
+        inverters = file.with_suffix(".safetensors").absolute()
+        kept = Kept.of(inverters).load(**settings_for(zoo.encoder_of(inverters), overrides))
+        fitting = [baseline for baseline in baselines if applies(baseline, main_of(kept))]
+        on_begin(name, [str(baseline) for baseline in fitting])
         if not fitting:
             continue
         try:
             found = evaluate(
-                file.with_suffix(".safetensors").absolute(), images, limit=limit, settings=settings,
-                baselines=fitting, baseline_limit=limit, device=device,
-            )  # fmt: skip
+                inverters, images, limit=limit, loaded=kept, baselines=fitting, baseline_limit=limit, device=device
+            )
         except DivergedError as error:
             failures.append(f"{name}: {error}")
             continue
@@ -326,7 +328,7 @@ def slow_rows(evaluation: Evaluation, pairwise: float) -> list[dict[str, Any]]:
     for row in evaluation.rows:
         if row.inverter in fast:
             continue
-        difference, sem, n = paired(evaluation, row.inverter, UpConv.name)
+        difference, sem, n = paired(evaluation, row.inverter, evaluation.rows[0].inverter)
         rows.append(
             {
                 "inverter": row.inverter, "n": n, "nre": scale * row.nre, "nre_sem": scale * row.nre_sem,

@@ -188,11 +188,12 @@ def invert(
 
     Of several -r or --run, every photograph has one sheet with all of them: PHOTO.sheet.png.
     """
-    from preimage import api, zoo
+    from preimage import zoo
     from preimage.config import overrides_for, settings_for
     from preimage.images import Photos, check_places
     from preimage.inversion import Batches, invert_photos, invert_saved, native_batches, not_written_before
     from preimage.inverters import MeanImage, main_of
+    from preimage.kept import Kept
     from preimage.representations.tables import facts_beside
     from preimage.studies import labels
 
@@ -210,15 +211,13 @@ def invert(
     called = labels([*representation, *map(Path, run)] or ["hog"])
     if size == "native" and len(called) > 1:
         raise SettingsError("--size native takes one inverter at a time")
-    encoders = [api.described(name)["name"] for name in called.values()]
+    kept = [Kept.of(name) for name in called.values()]
+    encoders = [each.representation["name"] for each in kept]
     if idle := [one for one in settings if not any(overrides_for(encoder, [one]) for encoder in encoders)]:
         raise SettingsError(f"{idle[0]} is no setting of {' or '.join(encoders)}")
     device = pick_device(device)
     check_places(images or [])
-    loaded = [
-        api.load_kept(name, **settings_for(encoder, settings))
-        for name, encoder in zip(called.values(), encoders, strict=True)
-    ]
+    loaded = [each.load(**settings_for(encoder, settings)) for each, encoder in zip(kept, encoders, strict=True)]
     inverters = dict(zip(called, map(main_of, loaded), strict=True))
     if features is not None:
         for title, inverter in inverters.items():
@@ -232,7 +231,7 @@ def invert(
         batches: list[Batches] = [native]
     else:
         mean = loaded[0].get(MeanImage.name)
-        fits = [fit or api.fit_of(name) or "crop" for name in called.values()]
+        fits = [fit or each.fit for each in kept]
         sizes = [inverter.representation.image_size for inverter in inverters.values()]
         opened = [Photos.open(images, *how) for how in zip(sizes, fits, strict=True)]
         photos = [not_written_before(each, images, output).load() for each in opened]

@@ -55,16 +55,16 @@ def trial_of(
     """What these commands have in common, as they take it, under a progress bar."""
     from preimage.studies import Trial
 
-    where, how = pick_device(device), fit
+    where = pick_device(device)
     with stepwise() as step:
-        yield Trial(images, limit, how, where, step, settings, baselines)
+        yield Trial(images, limit, fit, where, step, settings, baselines)
 
 
 @app.command()
 def analyse(
     name: Annotated[str, typer.Argument(help="An analysis (see `preimage list`), several with commas, or 'all'.")],
     inverters: Inverters,
-    images: ImagesOption,
+    images: ImagesOption = [],  # noqa: B006
     output: Folder = Path("analyses"),
     baseline: Baselines = [],  # noqa: B006
     limit: Limit = 64,
@@ -162,13 +162,13 @@ def reproduce(
         print(own.reproduce(items or [], own.Study(trial, output.with_suffix(""), named, trained), output))
 
 
-def paths_by_name(option: str, given: list[str]) -> dict[str, str]:
+def paths_by_name(option: str, given: list[str]) -> dict[str, Path]:
     found = {}
     for one in given:
         name, _, path = one.partition("=")
         if not path:
             raise SettingsError(f"{option} takes NAME=PATH, got {one!r}")
-        found[name] = path
+        found[name] = Path(path)
     return found
 
 

@@ -36,7 +36,8 @@ from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
 from preimage.plain import build, convert
 from preimage.probe import LIMIT, ROUNDING, VERSION, Probe
-from preimage.representations import SavedFeatures, get_known, runs_code
+from preimage.representations import get_known, runs_code
+from preimage.representations.saved import PREFIX
 
 INVERTERS: dict[str, type[Any]] = {
     kind.name: kind for kind in (UpConv, Autoencoder, MeanImage, Nearest, Ridge, GradientDescent, PairedDictionary)
@@ -90,7 +91,7 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     description = Description(
         FORMAT,
-        portable(representation),
+        portable(representation.description),
         representation.fingerprint,
         {inverter.name: inverter.settings for inverter in inverters},
         {one.name: one.confidence.settings for one in inverters if isinstance(one.confidence, Confidence)},
@@ -109,12 +110,12 @@ def wider(value: Tensor, dtype: torch.dtype) -> bool:
     return value.is_floating_point() and value.element_size() > dtype.itemsize
 
 
-def portable(representation: Representation) -> dict[str, Any]:
-    """Name and settings, less the places of its weights and of saved features on this machine."""
-    settings = {key: value for key, value in representation.settings.items() if key != "weights"}
-    if isinstance(representation.uncached, SavedFeatures):
-        settings["file"] = Path(settings["file"]).name
-    return {"name": representation.name, **settings}
+def portable(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A representation's description, less the places of its weights and of saved features on this machine."""
+    kept = {key: value for key, value in description.items() if key != "weights"}
+    if kept["name"].startswith(PREFIX):
+        kept["file"] = Path(kept["file"]).name
+    return kept
 
 
 def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:
@@ -126,7 +127,7 @@ def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) 
     description, tensors = read_inverters(file)
     kept = description.representation
     encoder = kept["name"]
-    if runs_code(encoder) and not trusted:
+    if runs_code(encoder) and trusted is not True:
         raise WeightsError(
             f"{file} inverts {encoder!r}, and loading it would run that code on this machine. If you know where the "
             "file comes from: --set trusted=true, in Python trusted=True"

@@ -140,7 +140,7 @@ def check_encoder(table: Table, representation: Representation) -> None:
     if isinstance(representation, SavedFeatures):  # which knows no more of its encoder
         own = representation.encoder
     else:
-        own, wanted = representation.fingerprint, {"name": representation.name, **representation.settings}
+        own, wanted = representation.fingerprint, representation.description
     if not table.encoder or not own or table.encoder == own:
         return
     made_by = table.made_by

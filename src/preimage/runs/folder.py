@@ -118,8 +118,8 @@ class Run:
         finally:
             self.clear_unbegun()
             if not self.settings_file.exists():
-                Path(lock.lock_file).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # Windows keeps a file that is held
+                    Path(lock.lock_file).unlink(missing_ok=True)
                     self.folder.rmdir()
             lock.release()
 

@@ -139,8 +139,13 @@ def training_photos(settings: Settings, representation: Representation) -> tuple
 
 
 def photos_of(run: Run, representation: Representation) -> tuple[Photos, Photos | None]:
-    """The `training_photos` of a run that was begun; raises `RunError` where they are others by now."""
+    """The `training_photos` of a run that was begun; raises `RunError` where they are others by now.
+
+    They need not be read again to leave out those that could not be read then.
+    """
     photos, held_out = training_photos(run.settings, representation)
+    left_out = run.provenance.get("left_out", {})
+    photos = photos.subset(index for index, photo_id in enumerate(photos.ids) if photo_id not in left_out)
     check_same_photos(run, photos, held_out)
     return photos, held_out
 

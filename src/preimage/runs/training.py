@@ -158,9 +158,7 @@ def _train(
     resuming = run.settings_file.exists() and run.checkpoint_file.exists()
     representation = settings.get_representation()
     if isinstance(representation, SavedFeatures):  # the run keeps the hash of their file
-        settings = dataclasses.replace(
-            settings, representation={"name": representation.name, **representation.settings}
-        )
+        settings = dataclasses.replace(settings, representation=representation.description)
     material = prepared(settings, representation, accelerator)
     inverter, validation = material.inverter, material.validation
     if start is not None:
