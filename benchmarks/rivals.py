@@ -13,7 +13,7 @@ from torch import Tensor
 from preimage import runs, training
 from preimage.api import training_settings
 from preimage.config import DecoderSettings, Settings, overrides_for
-from preimage.decoders import cost, width_for
+from preimage.decoders import Shape, build_decoder, cost
 from preimage.images import Sources
 from preimage.inverters import UpConv
 
@@ -58,6 +58,25 @@ def candidates(name: str, size: str, overrides: Iterable[str] = ()) -> list[Cand
         return default.width if decoder == default.name else width_for(decoder, shape, image_size, parameters)
 
     return [Candidate(name, size, decoder, width(decoder)) for decoder in (ours, papers)]
+
+
+def width_for(name: str, feature_shape: Shape, image_size: int, parameters: int) -> float:
+    """The width, in thousandths, at which a decoder has the number of parameters nearest to `parameters`.
+
+    Channels are multiples of 8: it comes near, not more. Found by bisection.
+    """
+
+    def count(thousandths: int) -> int:
+        decoder = build_decoder(name, feature_shape, image_size, thousandths / 1000)
+        return sum(parameter.numel() for parameter in decoder.parameters())
+
+    low, high = 1, 1000
+    while count(high) < parameters:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < parameters else (low, middle)
+    return min(low, high, key=lambda thousandths: abs(count(thousandths) - parameters)) / 1000
 
 
 def stepper(

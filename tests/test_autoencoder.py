@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from encoders import Tokens
 from preimage import api, runs
 from preimage.errors import SettingsError
 from preimage.images import Photos
@@ -114,6 +115,17 @@ def test_its_features_ask_for_no_gradient_once_it_is_trained(layer: ModuleLayer,
     again = Autoencoder(layer, width=0.05).restore(inverter.state())
     images = next(photos.batches(2))[1]
     assert not any(one.representation.encode(images).requires_grad for one in (inverter, again))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tokens_and_half_precision_train_too(dtype: torch.dtype, photos: Photos, tmp_path: Path) -> None:
+    """A layer of tokens is read as a map; half weights would not survive Adam, whose epsilon is 0 there."""
+    tokens = ModuleLayer(Tokens().to(dtype).eval().requires_grad_(False), "", Preprocessing(image_size=32))
+    assert tokens.feature_shape == (16, 4, 4)
+    autoencoder = Autoencoder(tokens, width=0.1).fit(EncodedPhotos(tokens, photos), replace(QUICK, steps=3))
+    features = autoencoder.representation.encode(photos.images([0, 1]))
+    assert autoencoder.invert(features).shape == (2, 3, 32, 32)
+    assert "encoder.patches.weight" in autoencoder.state()
 
 
 def test_without_the_first_stride_maps_are_larger(layer: ModuleLayer) -> None:

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 import torch
 
+from preimage.decoders import build_decoder, cost
 from preimage.errors import PreimageError
 from preimage.runs import Run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 bench_decoders = pytest.importorskip("bench_decoders")
+rivals = pytest.importorskip("rivals")
+
+HOG, VECTOR = (31, 32, 32), (64,)
 
 COMPARED = [
     "hog:representation.image_size=64", "decoder.width=0.05", "training.batch_size=8", "training.precision=float32",
@@ -174,3 +178,19 @@ def test_what_was_not_trained_at_a_size_is_named(crops: Path, compared: Path) ->
     (untried,) = [line for line in page.splitlines() if line.startswith("Not compared by training yet: ")]
     assert "sift" in untried
     assert "hog" not in untried
+
+
+@pytest.mark.parametrize(("name", "shape"), [("compact", HOG), ("paper-hog", HOG), ("paper-vector", VECTOR)])
+def test_a_decoder_can_be_brought_to_the_size_of_another(name: str, shape: tuple[int, ...]) -> None:
+    decoder = build_decoder(name, shape, 256, rivals.width_for(name, shape, 256, 2_000_000))
+    assert cost(decoder, shape).parameters == pytest.approx(2_000_000, rel=0.1)
+
+
+def test_a_decoder_gets_its_own_width_back() -> None:
+    parameters = cost(build_decoder("paper-hog", HOG, 256, 1.5), HOG).parameters
+    width = rivals.width_for("paper-hog", HOG, 256, parameters)
+    assert cost(build_decoder("paper-hog", HOG, 256, width), HOG).parameters == parameters
+
+
+def test_a_decoder_of_fewer_parameters_than_any_width_has_is_the_narrowest() -> None:
+    assert rivals.width_for("paper-vector", VECTOR, 256, 1) == 0.001

@@ -19,7 +19,6 @@ from preimage.decoders import (
     cost,
     load_weights,
     output_size,
-    width_for,
 )
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
 
@@ -322,23 +321,6 @@ def test_only_hidden_numbers_of_fully_connected_layers_are_dropped() -> None:
     assert kinds == ["Linear", "Dropout", "Linear"]
     of_map = build_decoder("compact", HOG_SHAPE, 256, 0.05)
     assert not any(isinstance(module, nn.Dropout) for module in of_map.modules())
-
-
-@pytest.mark.parametrize("name", ["compact", "paper-hog", "paper-vector"])
-def test_a_decoder_can_be_brought_to_the_size_of_another(name: str) -> None:
-    shape, wanted = SHAPES[name], 2_000_000
-    found = cost(build_decoder(name, shape, 256, width_for(name, shape, 256, wanted)), shape).parameters
-    assert found == pytest.approx(wanted, rel=0.1)
-
-
-def test_a_decoder_gets_its_own_width_back() -> None:
-    parameters = cost(build_decoder("paper-hog", HOG_SHAPE, 256, 1.5), HOG_SHAPE).parameters
-    width = width_for("paper-hog", HOG_SHAPE, 256, parameters)
-    assert cost(build_decoder("paper-hog", HOG_SHAPE, 256, width), HOG_SHAPE).parameters == parameters
-
-
-def test_a_decoder_of_fewer_parameters_than_any_width_has_is_the_narrowest() -> None:
-    assert width_for("paper-vector", (64,), 256, 1) == 0.001
 
 
 def test_blurring_the_kernel_does_not_depend_on_its_layout_in_memory() -> None:

@@ -19,7 +19,7 @@ from preimage.errors import PreimageError, SettingsError, UnknownNameError, Weig
 from preimage.images import Photos
 from preimage.interfaces import Representation
 from preimage.representations import get_representation
-from preimage.representations.libraries import load_kept
+from preimage.representations.libraries import load_from_library
 from trained import errors_after_training
 
 LIBRARIES = ["timm", "torchvision", "open_clip"]
@@ -27,9 +27,9 @@ LIBRARIES = ["timm", "torchvision", "open_clip"]
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Iterator[None]:
-    load_kept.cache_clear()
+    load_from_library.cache_clear()
     yield
-    load_kept.cache_clear()
+    load_from_library.cache_clear()
 
 
 def needs(library: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import Any
 
@@ -110,6 +111,31 @@ def test_layers_that_give_no_features_explain_themselves() -> None:
         ModuleLayer(Odd(), "pair", FED).encode(images)
     with pytest.raises(UnknownNameError, match=r"Did you mean 'body\.0'"):
         ModuleLayer(small_network(), "body.0x", FED)
+
+
+class WithState(nn.Conv2d):
+    """State that is no tensor, as quantised modules have it."""
+
+    extra: object = ("a", [torch.ones(2)])
+
+    def get_extra_state(self) -> object:
+        return self.extra
+
+    def set_extra_state(self, state: object) -> None:
+        self.extra = state
+
+
+def test_the_fingerprint_knows_state_that_is_no_tensor() -> None:
+    network = WithState(3, 4, 3)
+    before = fingerprint(network)
+    assert fingerprint(copy.deepcopy(network)) == before
+    network.extra = ("a", [torch.zeros(2)])
+    assert fingerprint(network) != before
+
+
+def test_a_module_that_gives_a_number_an_image_is_a_vector_of_one() -> None:
+    number = ModuleLayer(nn.Sequential(nn.Flatten(), nn.Linear(768, 1), nn.Flatten(0)), "", Preprocessing(16))
+    assert (number.feature_shape, number.name) == ((1,), "Sequential")
 
 
 def test_the_fingerprint_knows_weights_structure_layer_and_preprocessing() -> None:

@@ -344,9 +344,8 @@ class Standardise(nn.Module):
         size = max(1, MEASURED_AT_ONCE * features.shape[1] // features.numel())  # channels
         for first in range(0, features.shape[1], size):
             part = slice(first, first + size)
-            values = (
-                self.scaled(features[:, part], part).transpose(0, 1).flatten(1).cpu().double()
-            )  # (channels, values)
+            values = self.scaled(features[:, part], part)
+            values = values.transpose(0, 1).flatten(1).cpu().double()  # (channels, values)
             median, reach = spread(values)
             self.median[part], self.reach[part] = median, reach
             values = drawn_in(values, median[:, None], reach[:, None])
@@ -409,8 +408,7 @@ def spread(values: Tensor) -> tuple[Tensor, Tensor]:
 def drawn_in(values: Tensor, median: Tensor, reach: Tensor) -> Tensor:
     """Values within reach of the median as they are; beyond, the distance grows with its logarithm."""
     distance = values - median
-    beyond = reach * (1 + (distance.abs() / reach).clamp(min=1).log())
-    return torch.where(distance.abs() <= reach, values, median + beyond.copysign(distance))
+    return median + distance.clamp(-reach, reach) * (1 + (distance.abs() / reach).clamp(min=1).log())
 
 
 class Decoder(nn.Module):
@@ -485,8 +483,6 @@ def initialise(decoder: nn.Module) -> None:
                 inputs //= math.prod(module.stride)  # each output pixel sees only one phase of the kernel
         else:
             continue
-        if module.weight.is_meta:
-            continue  # only shapes are asked for; drawing nothing there would still import half of torch
         nn.init.normal_(module.weight, std=math.sqrt(2 / (1 + SLOPE**2) / inputs))
         assert module.bias is not None
         nn.init.zeros_(module.bias)
@@ -565,23 +561,3 @@ def output_size(decoder: nn.Module, feature_shape: Shape, images: int = 1) -> tu
     features = torch.empty(images, *feature_shape, device="meta")
     height, width = torch.func.functional_call(decoder, ghosts, (features,)).shape[2:]
     return height, width
-
-
-def width_for(name: str, feature_shape: Shape, image_size: int, parameters: int) -> float:
-    """The width, in thousandths, at which a decoder has the number of parameters nearest to `parameters`.
-
-    Channels are multiples of 8: it comes near, not more. Found by bisection, without any arithmetic of a network.
-    """
-
-    def count(thousandths: int) -> int:
-        with torch.device("meta"):
-            decoder = build_decoder(name, feature_shape, image_size, thousandths / 1000)
-        return cost(decoder, feature_shape).parameters
-
-    low, high = 1, 1000
-    while count(high) < parameters:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    return min(low, high, key=lambda thousandths: abs(count(thousandths) - parameters)) / 1000

@@ -18,14 +18,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from preimage.errors import FeatureError, ImageError
+from preimage.errors import FeatureError, ImageError, NotFittedError
 
 ROUNDING = 1e-5  # by which pixel values may be out of range
+
+Learnt = TypeVar("Learnt")
 
 
 def short_hash(content: object, sort_keys: bool = False) -> str:
@@ -94,6 +96,11 @@ class Representation(ABC):
     def draw(self, features: Tensor) -> Tensor | None:  # noqa: ARG002 (by default there is nothing to draw)
         """Features -> pictures (N, 3, H, W) for people to look at; None where there is no established picture."""
         return None
+
+    def check(self, features: Tensor) -> None:
+        """Raise `FeatureError` unless these are its features: maps of any size where it has a grid."""
+        own = self.feature_shape
+        check_features(features, own if self.grid is None else (own[0], None, None))
 
     @property
     def uncached(self) -> Representation:
@@ -240,6 +247,12 @@ class Inverter(ABC):
     def remark(self) -> str:
         """What a reader of its row in a table must know beside its name and what it was fitted on."""
         return ""
+
+    def learnt(self, value: Learnt | None) -> Learnt:
+        """What fitting has found; raises `NotFittedError` before that."""
+        if value is None:
+            raise NotFittedError(self.name)
+        return value
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

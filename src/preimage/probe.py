@@ -18,7 +18,7 @@ from preimage.interfaces import Representation
 
 VERSION = 1  # raised when the picture changes
 MOST = 4096  # features that are kept
-ROUNDING = 1e-4  # relative: the same arithmetic in another order
+SAME_ARITHMETIC = 1e-4  # relative: the same arithmetic in another order
 LIMIT = 0.02  # relative: the same weights rounded to float16 or quantised
 
 

@@ -199,8 +199,6 @@ def update_average(average: AveragedModel, decoder: nn.Module, decay: float) -> 
     count = int(average.n_averaged)
     kept = min(decay, (1 + count) / (10 + count)) if count else 0.0
     torch._foreach_lerp_(list(average.module.parameters()), list(decoder.parameters()), 1 - kept)
-    for own, current in zip(average.module.buffers(), decoder.buffers(), strict=True):
-        own.copy_(current)
     average.n_averaged += 1
 
 
@@ -223,8 +221,8 @@ def train(
     `places` is how many features of a map lie side by side, for the penalty of `grid_weight`; None for vectors.
 
     Minimises the mean squared error: the optimum is the expected pre-image, E[x | features]. `on_checkpoint` is only
-    called while every loss so far was finite; `DivergedError` is raised otherwise. `should_stop` is asked after each
-    step.
+    called while every loss so far was finite; `DivergedError` is raised otherwise. `should_stop` is asked
+    whenever numbers are read: on a CPU after each step.
     """
     device = accelerator.device
     state.to(device)
@@ -253,23 +251,25 @@ def train(
         norm = descend(state, loss, rate, settings, optimizer, accelerator.backward)
         unread.append(torch.stack([error.detach(), norm.detach()]))
 
-        last, stopping = state.step == steps, agreed(should_stop(), accelerator)
-        due = last or stopping or state.step % settings.checkpoint_every == 0
+        last = state.step == steps
+        due = last or state.step % settings.checkpoint_every == 0
         evaluating = last or state.step % settings.evaluate_every == 0
-        if due or evaluating or len(unread) == read_every:
-            numbers = torch.stack(unread).tolist()  # here a GPU is waited for
-            seconds = (time.perf_counter() - began) / len(unread)
-            for step, (value, gradient_norm) in enumerate(numbers, state.step - len(unread) + 1):
-                check_finite(step, value, gradient_norm)
-                rate = learning_rate(step - 1, steps, settings)
-                on_step(Progress(step, value, rate, gradient_norm, seconds, waited / len(unread)))
-            unread.clear()
-            if evaluating:
-                on_evaluate(state)
-                network.train()
-            if due:
-                on_checkpoint(state)
-            waited, began = 0.0, time.perf_counter()
+        if not (due or evaluating or len(unread) == read_every):
+            continue
+        stopping = agreed(should_stop(), accelerator)
+        numbers = torch.stack(unread).tolist()  # here a GPU is waited for
+        seconds = (time.perf_counter() - began) / len(unread)
+        for step, (value, gradient_norm) in enumerate(numbers, state.step - len(unread) + 1):
+            check_finite(step, value, gradient_norm)
+            rate = learning_rate(step - 1, steps, settings)
+            on_step(Progress(step, value, rate, gradient_norm, seconds, waited / len(unread)))
+        unread.clear()
+        if evaluating:
+            on_evaluate(state)
+            network.train()
+        if due or stopping:
+            on_checkpoint(state)
+        waited, began = 0.0, time.perf_counter()
         if stopping:
             break
     return state
@@ -385,8 +385,8 @@ def seconds_per_step(
 
     The first steps are `ignored`: they find photographs waiting, and warm up caches. Slow steps are repeated less.
     """
-    if accelerator.device.type != "cpu":  # whose steps are timed together
-        repeats = ignored = READ_EVERY
+    together = steps_at_once(accelerator.device)
+    repeats, ignored = max(repeats, together), max(ignored, together)
     times: list[float] = []
 
     def long_enough() -> bool:

@@ -25,16 +25,18 @@ from preimage.inverters import (
     Nearest,
     Ridge,
     check_file_name,
+    complete,
     load_inverters,
     main_of,
     portable,
     probe_difference,
     read_description,
+    read_inverters,
     save_inverters,
 )
 from preimage.networks import has_weights, needs_weights
 from preimage.networks.weights import file_hash
-from preimage.probe import LIMIT, ROUNDING
+from preimage.probe import LIMIT, SAME_ARITHMETIC
 from preimage.representations import REPRESENTATIONS, is_door
 from preimage.runs import Run
 
@@ -285,9 +287,10 @@ def check_probe(file: Path, settings: Mapping[str, Any], found: Inspection) -> N
     representation = main_of(load_inverters(file, **settings)).representation
     if representation.name != file.stem:
         found.notes.append(f"inverts {representation.name}")
-    different = probe_difference(file, representation)
+    with complete(file):
+        different = probe_difference(*read_inverters(file), representation)
     if different is None:
         found.notes.append("keeps no probe: goes by its fingerprint")
-    elif different > ROUNDING:
+    elif different > SAME_ARITHMETIC:
         told = found.problems if different > LIMIT else found.notes
         told.append(f"features of the probe differ by {100 * different:.2f} %")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from preimage.images import Photos, grey
@@ -53,6 +54,23 @@ def test_one_keypoint_stays_in_a_cell_and_the_loss_is_told() -> None:
     lost, found = SparseSIFT().collisions(blob(182, 61))  # one blob, several orientations
     assert (lost, found) == (found - 1, found)
     assert found > 1
+
+
+def test_a_brighter_picture_keeps_the_same_keypoints(sample_images: Tensor) -> None:
+    """Which of several stays in a cell is drawn at random, but not anew."""
+    usual, brighter = (one.encode(sample_images)[:, DESCRIPTOR:] for one in (SparseSIFT(), SparseSIFT().brightened(10)))
+    both = (usual.abs().sum(dim=1) > 0) & (brighter.abs().sum(dim=1) > 0)
+    moved = (usual - brighter).abs().amax(dim=1)[both] > 0.1
+    assert moved.float().mean() < 0.02  # drawn anew, it was 0.075
+
+
+@pytest.mark.parametrize("size", [252, 220])
+def test_keypoints_at_the_border_are_described_where_octaves_are_not_whole(size: int) -> None:
+    """VLFeat halves the height and rounds it down; what it does not describe gets the descriptor before."""
+    noise = torch.rand(size, size, generator=torch.Generator().manual_seed(0))
+    level = 255 * F.avg_pool2d(noise[None, None], 9, stride=1, padding=4)[0, 0]
+    _, theirs = vlfeat.sift(level.numpy())
+    assert len(keypoints(level.numpy())[0]) == theirs.any(axis=1).sum()
 
 
 def test_many_large_images_are_encoded_as_each_is() -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.conditions import BATCH, SHOWN, anothers, percent
+from preimage.analyses.conditions import BATCH, SHOWN, anothers, encoded, percent
 from preimage.errors import ImageError
 from preimage.evaluation import FAR
 from preimage.figures import heat
@@ -85,7 +85,7 @@ class ConfidenceMap(Analysis):
         pictures: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {}
         for batch in torch.split(images, BATCH):
-            features = inverter.representation.encode(batch)
+            features = encoded(inverter.representation, batch)
             pictures.append(inverter.invert(features))
             for kind, own in confidence.deviations(features, pictures[-1]).items():
                 parts.setdefault(kind, []).append(own.cpu())

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.conditions import encoded, inverted
+from preimage.analyses.conditions import encoded, inverted, records_of
 from preimage.errors import ImageError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
@@ -48,10 +48,7 @@ class Interpolation(Analysis):
         records: list[Record] = []
         for share, own in zip(shares, pictures, strict=True):
             off = distance(own, torch.lerp(pictures[0], pictures[-1], share)) / apart
-            records += [
-                {"id": name, "share": share, "off_overlay": value}
-                for name, value in zip(names, off.tolist(), strict=True)
-            ]
+            records += records_of(names, {"share": share}, {"off_overlay": off})
         table = summarise(records, ["share"], ["off_overlay"])
         middle = table[len(table) // 2]
         y_label = "distance from the overlay / distance of the ends"

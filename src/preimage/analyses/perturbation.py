@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from preimage.analyses.conditions import MEAN, SHOWN, encoded, inverted, mean_of_others
+from preimage.analyses.conditions import MEAN, SHOWN, encoded, inverted, mean_of_others, records_of
 from preimage.errors import FeatureError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
@@ -122,8 +122,7 @@ class DarkKnowledge(Analysis):
 
 def binarise(features: Tensor) -> Tensor:
     """Signs, with one absolute value for all non-zero entries of an image, such that its norm stays."""
-    signs = features.sign()
-    return with_norm_of(features, signs)
+    return with_norm_of(features, features.sign())
 
 
 def dropout(features: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -166,12 +165,12 @@ def compared(
     """
     judged = dict(pictures) if len(images) < 2 else {**pictures, MEAN: mean_of_others(images)}
     pairwise = mean_pairwise_distance(images)
-    errors = {condition: (distance(images, own) / pairwise).tolist() for condition, own in judged.items()}
+    errors = {condition: distance(images, own).double() / pairwise for condition, own in judged.items()}
     unchanged = next(iter(errors.values()))
-    records: list[Record] = [
-        {"id": name, "condition": condition, "nre": error, "difference": error - before}
+    records = [
+        record
         for condition, own in errors.items()
-        for name, error, before in zip(ids, own, unchanged, strict=True)
+        for record in records_of(ids, {"condition": condition}, {"nre": own, "difference": own - unchanged})
     ]
     table = summarise(records, ["condition"], ["nre", "difference"])
     knows_nothing = float(table[-1]["nre"]) if MEAN in judged else None

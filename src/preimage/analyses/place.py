@@ -133,7 +133,8 @@ def answer(table: Sequence[Record]) -> str:
     worse = [
         f"{row['shift']}"
         for row in table
-        if row["condition"] == KEPT and not float(row["pixel_error"]) < float(row["shift"])
+        if row["condition"] == KEPT
+        and not float(row["pixel_error"]) + 2 * float(row["pixel_error_sem"]) < float(row["shift"])
     ]
     verdict = f"no better at {', '.join(worse)} px" if worse else "better at every shift"
     return (

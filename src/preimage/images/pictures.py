@@ -105,9 +105,9 @@ def save_image(image: Tensor, path: Path) -> None:
 
 
 def grey(images: Tensor, scale: float = 255.0, rounded: bool = True) -> Tensor:
-    """Images (N, 3, H, W) in [0, 1] -> grey (N, H, W) in [0, scale], with the weights of MATLAB's `rgb2gray`.
+    """Images (N, 3, H, W) in [0, 1] -> grey (N, H, W) in [0, scale], with the weights of ITU-R BT.601.
 
-    `rounded` rounds to the 256 levels of an 8-bit image.
+    MATLAB's `rgb2gray` has them to more digits. `rounded` rounds to the 256 levels of an 8-bit image.
     """
     red, green, blue = images.unbind(1)
     levels = (0.299 * 255) * red + (0.587 * 255) * green + (0.114 * 255) * blue

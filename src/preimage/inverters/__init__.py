@@ -35,7 +35,7 @@ from preimage.inverters.optimization import GradientDescent
 from preimage.inverters.retrieval import Nearest
 from preimage.inverters.upconv import UpConv
 from preimage.plain import build, convert
-from preimage.probe import LIMIT, ROUNDING, VERSION, Probe
+from preimage.probe import LIMIT, SAME_ARITHMETIC, VERSION, Probe
 from preimage.representations import get_known, runs_code
 from preimage.representations.saved import PREFIX
 
@@ -139,7 +139,9 @@ def load_inverters(file: str | Path, *, trusted: bool = False, **settings: Any) 
             f"{', '.join(f'{key}={value}' for key, value in other.items())}: train one for these settings"
         )
     if representation.fingerprint != description.fingerprint:
-        tell_difference(probe_difference(file, representation), file, representation)
+        with complete(file):
+            different = probe_difference(description, tensors, representation)
+        tell_difference(different, file, representation)
     representation = cached(representation)
     with complete(file):
         inverters = {
@@ -189,17 +191,17 @@ def read_description(file: str | Path) -> Description:
     return description
 
 
-def probe_difference(file: str | Path, representation: Representation) -> float | None:
+def probe_difference(
+    description: Description, tensors: Mapping[str, Tensor], representation: Representation
+) -> float | None:
     """How far a representation is from the one a file was made for, relative, by their features of the probe picture.
 
     None where the file keeps no features of this version's probe picture.
     """
-    description, tensors = read_inverters(file)
     kept = description.probe
     if kept.get("version") != VERSION:
         return None
-    with complete(file):
-        probe = Probe(tuple(kept["feature_shape"]), tensors["probe.positions"], tensors["probe.features"])
+    probe = Probe(tuple(kept["feature_shape"]), tensors["probe.positions"], tensors["probe.features"])
     return probe.difference(representation)
 
 
@@ -218,7 +220,7 @@ def tell_difference(different: float | None, file: str | Path, representation: R
             f"picture {size} (up to {100 * LIMIT:.0f} % would be rounding). Name the weights it was made for by "
             "--set weights=FILE, or train again"
         )
-    if different > ROUNDING:
+    if different > SAME_ARITHMETIC:
         warnings.warn(
             f"{Path(file).name} was made for other weights of {name!r}: features of the probe picture differ by "
             f"{100 * different:.2f} %, as rounded or quantised weights do",

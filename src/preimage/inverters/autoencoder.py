@@ -12,7 +12,6 @@ from preimage.decoders import Decoder
 from preimage.errors import SettingsError
 from preimage.interfaces import Batch, Pairs, Representation
 from preimage.inverters.upconv import UpConv
-from preimage.networks.preprocessing import Preprocessing
 from preimage.representations.network import ModuleLayer, run_to_layer
 from preimage.training import TrainingSettings
 
@@ -41,14 +40,14 @@ class Autoencoder(UpConv):
                 "(`preimage list`) or a preimage.representations.ModuleLayer made in Python, and "
                 f"{representation.name} is none"
             )
-        encoder = copy.deepcopy(layer.module)
+        encoder = copy.deepcopy(layer.module).float()  # trained in float32, whatever it is read in
         if not full_stride:
             remove_first_stride(encoder)
         super().__init__(trained(layer, encoder), decoder, width, seed)
         self.settings["full_stride"] = full_stride
         self.original = layer
         assert isinstance(self.network, Decoder)
-        self.network = EncoderDecoder(encoder, layer.layer, layer.preprocessing, self.network)
+        self.network = EncoderDecoder(encoder, layer, self.network)
 
     @property
     def origin(self) -> Representation:
@@ -101,10 +100,10 @@ class Autoencoder(UpConv):
 class EncoderDecoder(nn.Module):
     """Images (N, 3, S, S) -> a layer's features -> images. The encoder stays in eval mode: nothing random in it."""
 
-    def __init__(self, encoder: nn.Module, layer: str, preprocessing: Preprocessing, decoder: Decoder) -> None:
+    def __init__(self, encoder: nn.Module, read: ModuleLayer, decoder: Decoder) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(True)
-        self.layer, self.preprocessing = layer, preprocessing
+        self.layer, self.preprocessing, self.tokens = read.layer, read.preprocessing, read.tokens
         self.decoder = decoder
 
     def forward(self, images: Tensor) -> Tensor:
@@ -112,7 +111,7 @@ class EncoderDecoder(nn.Module):
         return reconstructions
 
     def encode(self, images: Tensor) -> Tensor:
-        return run_to_layer(self.encoder, self.layer, self.preprocessing(images))
+        return run_to_layer(self.encoder, self.layer, self.preprocessing(images), self.tokens)
 
     def prepare(self, _inputs: Tensor, images: Tensor) -> None:
         """Before training: the decoder learns the scale of the features as they are now.
@@ -158,7 +157,7 @@ def trained(layer: ModuleLayer, encoder: nn.Module) -> ModuleLayer:
 
 
 def same(value: Tensor, other: Tensor | None) -> bool:
-    return other is not None and torch.equal(value.cpu(), other.cpu())
+    return other is not None and torch.equal(value.cpu(), other.cpu().to(value.dtype))
 
 
 def remove_first_stride(encoder: nn.Module) -> None:

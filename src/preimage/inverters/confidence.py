@@ -100,6 +100,7 @@ class Confidence:
         if len(pairs) < LEAST:
             raise ImageError(f"a confidence map needs {LEAST} photographs or more to learn from, got {len(pairs)}")
         settings = settings or DEFAULT
+        training.steps_of(settings)  # another budget is refused before the work
         known = self.examples(pairs, held_out=False, most=PREPARATION_PHOTOS)
         features, squares = map(torch.cat, zip(*((one.features, one.squares) for one in known), strict=True))
         self.network = self.network.to(features.device)

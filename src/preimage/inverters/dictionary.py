@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preimage.errors import NotFittedError, SettingsError
+from preimage.errors import SettingsError
 from preimage.images import grey
-from preimage.interfaces import Inverter, Pairs, Representation, check_features
+from preimage.interfaces import Inverter, Pairs, Representation
 from preimage.plain import shape_in_words
 from preimage.representations.hog import HOG
 
@@ -153,9 +153,8 @@ class PairedDictionary(Inverter):
         return torch.stack([gain, y.mean() - gain * x.mean()]).float()
 
     def invert(self, features: Tensor) -> Tensor:
-        if not self.dictionary:
-            raise NotFittedError(self.name)
-        check_features(features, (self.representation.feature_shape[0], None, None))
+        self.learnt(self.dictionary or None)
+        self.representation.check(features)
         pictures = torch.stack([self.scaled(self.rebuild(one)) for one in features.cpu().float()])
         return pictures[:, None].clamp(0, 1).repeat(1, 3, 1, 1).to(features.device)
 
@@ -212,9 +211,7 @@ class PairedDictionary(Inverter):
         return stretched
 
     def state(self) -> dict[str, Tensor]:
-        if not self.dictionary:
-            raise NotFittedError(self.name)
-        return self.dictionary
+        return self.learnt(self.dictionary or None)
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.dictionary = {name: value.float() for name, value in state.items()}

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from preimage.errors import NotFittedError
 from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 HELD_OUT = 10  # every tenth photograph chooses the strength of the penalty
@@ -40,16 +39,13 @@ class MeanImage(Inverter):
         return self
 
     def invert(self, features: Tensor) -> Tensor:
-        if self.mean is None:
-            raise NotFittedError(self.name)
+        mean = self.learnt(self.mean)
         check_features(features, self.representation.feature_shape)
-        image = enlarge(self.mean[None].to(features.device), self.representation.image_size)
+        image = enlarge(mean[None].to(features.device), self.representation.image_size)
         return image.clamp(0, 1).expand(len(features), -1, -1, -1)
 
     def state(self) -> dict[str, Tensor]:
-        if self.mean is None:
-            raise NotFittedError(self.name)
-        return {"mean": self.mean}
+        return {"mean": self.learnt(self.mean)}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.mean = state["mean"].float()
@@ -164,8 +160,7 @@ class Ridge(Inverter):
         return enlarge(thumbnails.view(-1, 3, size, size), self.representation.image_size)
 
     def invert(self, features: Tensor) -> Tensor:
-        if not self.weights:
-            raise NotFittedError(self.name)
+        self.learnt(self.weights or None)
         check_features(features, self.representation.feature_shape)
         images = self.from_thumbnail(features)
         if self.is_map:
@@ -186,9 +181,7 @@ class Ridge(Inverter):
         return x @ weight + bias
 
     def state(self) -> dict[str, Tensor]:
-        if not self.weights:
-            raise NotFittedError(self.name)
-        return self.weights
+        return self.learnt(self.weights or None)
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.weights = {name: value.float() for name, value in state.items()}

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from preimage.errors import DivergedError, NotFittedError, SettingsError
-from preimage.interfaces import Inverter, Pairs, Representation, check_features, ignore
+from preimage.errors import DivergedError, SettingsError
+from preimage.interfaces import Inverter, Pairs, Representation, ignore
 
 SIGMA_PER_VALUE = 68.92  # 27098 for the 227 x 227 x 3 values of the paper: sigma grows with the root of their number
 RANGE_WEIGHT, RANGE_POWER = 8e-10, 6  # lambda_A keeps pixel values near the usual ones
@@ -87,12 +87,10 @@ class GradientDescent(Inverter):
 
     def invert(self, features: Tensor) -> Tensor:
         """Raises `DivergedError` where the descent did not stay finite."""
-        if self.mean is None:
-            raise NotFittedError(self.name)
-        own = self.representation.feature_shape
-        check_features(features, own if self.representation.grid is None else (own[0], None, None))
+        colour = self.learnt(self.mean)
+        self.representation.check(features)
         with torch.inference_mode(False), torch.enable_grad():
-            mean = self.mean.to(features.device).view(3, 1, 1)
+            mean = colour.to(features.device).view(3, 1, 1)
             parts = [self.descend(part.detach().clone(), mean) for part in torch.split(features, CHUNK)]
             return ((torch.cat(parts) + mean) / 255).clamp(0, 1)
 
@@ -148,9 +146,7 @@ class GradientDescent(Inverter):
         return [(ends[phase + 1] - ends[phase], rate) for phase, (_, rate) in enumerate(phases)]
 
     def state(self) -> dict[str, Tensor]:
-        if self.mean is None:
-            raise NotFittedError(self.name)
-        return {"mean": self.mean}
+        return {"mean": self.learnt(self.mean)}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.mean = state["mean"].float()

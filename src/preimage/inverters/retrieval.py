@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from preimage.errors import NotFittedError
 from preimage.interfaces import Inverter, Pairs, Representation, check_features
 
 CHUNK = 256  # remembered photographs compared at a time
@@ -50,10 +49,9 @@ class Nearest(Inverter):
         return self
 
     def invert(self, features: Tensor) -> Tensor:
-        if self.images is None:
-            raise NotFittedError(self.name)
+        images = self.learnt(self.images)
         check_features(features, self.representation.feature_shape)
-        return self.images(self.nearest(features).tolist()).to(features.device)
+        return images(self.nearest(features).tolist()).to(features.device)
 
     def rounded(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features as they are kept: (N, D) float16, and the power of two (N,) of each."""
@@ -63,16 +61,16 @@ class Nearest(Inverter):
 
     def nearest(self, features: Tensor) -> Tensor:
         """The index (N,) of the closest remembered photograph."""
-        assert self.features is not None
+        remembered = self.learnt(self.features)
         unit = self.scales.min().item()  # what brings the furthest of all near 1
         kept, scales = self.rounded(features)
         wanted = kept.float() * (unit / scales)[:, None]
         least = wanted.new_full((len(wanted),), torch.inf)
         index = torch.zeros(len(wanted), dtype=torch.long)
-        chunks = (torch.split(each, CHUNK) for each in (self.features, unit / self.scales))
+        lengths = wanted.square().sum(1)
+        chunks = (torch.split(each, CHUNK) for each in (remembered, unit / self.scales))
         for start, (chunk, share) in enumerate(zip(*chunks, strict=True)):
             known = chunk.to(wanted.device).float() * share.to(wanted.device)[:, None]
-            lengths = wanted.square().sum(1)
             squares = lengths[:, None] + known.square().sum(1)[None] - 2 * wanted @ known.T
             if self.settings["skip_same"]:
                 # Of what rounding may have moved away from 0, the exact distance decides.
@@ -86,11 +84,10 @@ class Nearest(Inverter):
         return index
 
     def state(self) -> dict[str, Tensor]:
-        if self.features is None or self.images is None:
-            raise NotFittedError(self.name)
-        parts = torch.split(torch.arange(len(self.features)), CHUNK)
-        images = torch.cat([self.images(part.tolist()).mul(255).round().to("cpu", torch.uint8) for part in parts])
-        return {"features": self.features, "images": images, "scales": self.scales, "centre": self.centre}
+        features, read = self.learnt(self.features), self.learnt(self.images)
+        parts = torch.split(torch.arange(len(features)), CHUNK)
+        images = torch.cat([read(part.tolist()).mul(255).round().to("cpu", torch.uint8) for part in parts])
+        return {"features": features, "images": images, "scales": self.scales, "centre": self.centre}
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.features, images = state["features"].half(), state["images"]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from preimage import training
 from preimage.decoders import build_decoder, load_weights
 from preimage.errors import NotFittedError
-from preimage.interfaces import Batch, Inverter, Pairs, Representation, check_features
-from preimage.networks import full_precision
+from preimage.interfaces import Batch, Inverter, Pairs, Representation
+from preimage.networks import without_autocast
 from preimage.training import TrainingSettings
 
 PREPARATION_PHOTOS = 256  # that tell the network the features' scale and the mean colour
@@ -96,20 +96,20 @@ class UpConv(Inverter):
         The budget of `settings` is its `steps`, 1000 if it has none; others are refused.
         """
         settings = settings or TrainingSettings()
+        steps = training.steps_of(settings)
         self.prepare(pairs)
         batches = ((self.inputs(batch), batch.images) for batch in repeated(pairs))
         state = training.start(self.network, settings)
         accelerator = training.make_accelerator(next(self.network.parameters()).device.type)
-        training.train(state, batches, training.steps_of(settings), settings, accelerator, places=self.places)
+        training.train(state, batches, steps, settings, accelerator, places=self.places)
         return self.use(state.best)
 
     @torch.inference_mode()
     def invert(self, features: Tensor) -> Tensor:
         if not self.fitted:
             raise NotFittedError(self.name)
-        own = self.representation.feature_shape
-        check_features(features, own if self.representation.grid is None else (own[0], None, None))
-        with full_precision(features.device):
+        self.representation.check(features)
+        with without_autocast(features.device):
             images: Tensor = self.decoder.to(features.device).eval()(features.float())
         size = self.representation.image_size_of(features)
         if tuple(images.shape[2:]) != size:

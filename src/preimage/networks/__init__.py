@@ -109,8 +109,8 @@ def on_device(module: nn.Module, device: torch.device) -> nn.Module:
     return module.to(device)
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """In here nothing is computed in less than the precision it has, whatever autocast is on around it."""
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """In here autocast is off, whatever is on around it."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
@@ -136,11 +136,11 @@ __all__ = [
     "Preprocessing",
     "device_of",
     "dtype_of",
-    "full_precision",
     "has_weights",
     "load_network",
     "named_files",
     "needs_weights",
     "on_device",
     "weights_files",
+    "without_autocast",
 ]

@@ -63,9 +63,15 @@ FORMS: dict[str, Form] = {
         ("relu", "pool"),
     ),
 }
+
+
+def caffe_pool() -> nn.MaxPool2d:
+    return nn.MaxPool2d(3, stride=2, ceil_mode=True)  # Caffe rounds up; at 227 and 224 it is the same
+
+
 STEPS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
-    "pool": partial(nn.MaxPool2d, 3, stride=2, ceil_mode=True),  # Caffe rounds up; at 227 and 224 it is the same
+    "pool": caffe_pool,
     "norm": partial(nn.LocalResponseNorm, 5, alpha=1e-4, beta=0.75, k=1),
 }
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")

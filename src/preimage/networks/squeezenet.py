@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from preimage.networks.alexnet import CAFFE
+from preimage.networks.alexnet import CAFFE, caffe_pool
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import load_into, read_weights
 
@@ -54,10 +54,6 @@ class Fire(nn.Module):
         expanded = torch.relu(torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], dim=1))
         pooled: Tensor = self.pool(expanded)
         return pooled
-
-
-def caffe_pool() -> nn.Module:
-    return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
 def load(files: Sequence[Path]) -> SqueezeNet:

@@ -310,5 +310,11 @@ def values_hash(value: Tensor) -> str:
     return hashlib.sha256(str(value.dtype).encode() + as_bytes(value)).hexdigest()
 
 
-def as_bytes(value: Tensor) -> bytes:
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def as_bytes(value: Any) -> bytes:
+    """What is hashed of an entry of a state dict: quantised modules have tuples and numbers too."""
+    if isinstance(value, tuple | list):
+        return b"".join(map(as_bytes, value))
+    if not isinstance(value, Tensor):
+        return repr(value).encode()
+    dense: Tensor = value.dequantize() if value.is_quantized else value
+    return dense.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

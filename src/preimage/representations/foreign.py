@@ -287,8 +287,8 @@ class Fed(Foreign):
             found,
             image_size=self.image_size or found.image_size,
             white=self.white or found.white,
-            mean=by_channel(self.mean, found.mean, "mean"),
-            deviation=by_channel(self.deviation, found.deviation, "deviation"),
+            mean=three_of(self.mean, found.mean, "mean"),
+            deviation=three_of(self.deviation, found.deviation, "deviation"),
             bgr=self.bgr or found.bgr,
         )
 
@@ -298,7 +298,7 @@ class Fed(Foreign):
         return replace(self, white=self.preprocessing.white * factor)
 
 
-def by_channel(given: tuple[float, ...], otherwise: tuple[float, float, float], where: str) -> tuple[Any, ...]:
+def three_of(given: tuple[float, ...], otherwise: tuple[float, float, float], where: str) -> tuple[Any, ...]:
     """One number or three -> three."""
     if len(given) not in (0, 1, 3):
         raise SettingsError(f"{where} is one number or three, one a channel; got {given}")

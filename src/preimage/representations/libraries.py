@@ -29,7 +29,7 @@ from preimage.representations.modules import (
     ModuleDoor,
     WeightsSeen,
     files_of,
-    load_weights,
+    fill_from_file,
     preprocessing_of,
     unaltered,
 )
@@ -66,7 +66,7 @@ class LibraryDoor(ModuleDoor):
         if self.prefix and self.wanted != "FILE":
             raise SettingsError(f"{self.name} reads its weights from a folder, by itself: leave out prefix")
         origin = Origin(self.weights, self.prefix, self.pretrained)
-        module = unaltered(load_kept, type(self), self.address, origin, stamp_of(self.files))
+        module = unaltered(load_from_library, type(self), self.address, origin, stamp_of(self.files))
         where = self.weights or ("random weights" if self.random else "its published weights")
         return Loaded(self.part(module), self.preprocessing_in(module), f"{self.library}, {where}")
 
@@ -90,12 +90,12 @@ class LibraryDoor(ModuleDoor):
 
 
 @lru_cache(maxsize=2)
-def load_kept(door: type[LibraryDoor], address: str, origin: Origin, stamp: Stamp) -> Kept:  # noqa: ARG001 (the key's)
+def load_from_library(door: type[LibraryDoor], address: str, origin: Origin, stamp: Stamp) -> Kept:  # noqa: ARG001 (the key's)
     """A network of a library; kept, because settings are read more often than networks should be loaded."""
     with seeded(0):  # random weights are the same every time
         module = attempt(lambda: door.build(address, origin), f"{door.door}:{address}", SettingsError)
     if origin.weights and door.wanted == "FILE":
-        load_weights(module, origin.weights, origin.prefix)
+        fill_from_file(module, origin.weights, origin.prefix)
     return Kept(module, WeightsSeen(module))
 
 

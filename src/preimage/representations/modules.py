@@ -174,7 +174,7 @@ def load_module(factory: Any, name: str, weights: str, prefix: str, stamp: Stamp
     if not isinstance(module, nn.Module):
         raise SettingsError(f"{name} gave {type(module).__name__}, expected a torch.nn.Module")
     if weights:
-        load_weights(module, weights, prefix)
+        fill_from_file(module, weights, prefix)
     return Kept(frozen(module), WeightsSeen(module))
 
 
@@ -273,7 +273,7 @@ def required_arguments(factory: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in given]
 
 
-def load_weights(module: nn.Module, weights: str, prefix: str = "") -> None:
+def fill_from_file(module: nn.Module, weights: str, prefix: str = "") -> None:
     """Fill a module from a file; warns of what either has and the other not, where that may be a head of its own.
 
     What the file lacks becomes NaN, so that nothing it is needed for can be taken for a feature. Raises `WeightsError`

@@ -18,11 +18,11 @@ from torch.nn.parameter import is_lazy
 from preimage.errors import FeatureError, ImageError, SettingsError, UnknownNameError, WeightsError
 from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_images, short_hash
-from preimage.networks import NETWORKS, device_of, dtype_of, full_precision, load_network, on_device
+from preimage.networks import NETWORKS, device_of, dtype_of, load_network, on_device, without_autocast
 from preimage.networks.classes import class_names, draw_classes
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import fingerprint
-from preimage.representations.foreign import CLASS_TOKENS, Tokens, arrange_tokens, as_tensor
+from preimage.representations.foreign import CLASS_TOKENS, Tokens, arrange, as_tensor
 
 
 class ModuleLayer(Representation):
@@ -58,7 +58,7 @@ class ModuleLayer(Representation):
         self.layer = layer
         self.preprocessing = preprocessing
         self.image_size = preprocessing.image_size
-        self.name = name or f"{type(module).__name__}.{layer}"  # type: ignore[misc]
+        self.name = name or ".".join(filter(None, [type(module).__name__, layer]))  # type: ignore[misc]
         self.source = source  # type: ignore[misc]
         self.log_scale = log  # type: ignore[misc]
         self._settings = settings or {}
@@ -74,9 +74,8 @@ class ModuleLayer(Representation):
     def features_of(self, images: Tensor) -> Tensor:
         """As `encode`, for pixel values of any size."""
         check_frozen(self.module, self.name)
-        given = run_to_layer(on_device(self.module, images.device), self.layer, self.preprocessing(images))
-        features = as_tensor(given, self.name)
-        return arrange_tokens(features, self.tokens, CLASS_TOKENS, self.name) if features.ndim == 3 else features
+        module = on_device(self.module, images.device)
+        return run_to_layer(module, self.layer, self.preprocessing(images), self.tokens)
 
     def brightened(self, factor: float) -> ModuleLayer:
         brighter = copy.copy(self)
@@ -191,14 +190,16 @@ class _ReachedLayer(Exception):  # noqa: N818 (not an error: what comes after th
     pass
 
 
-def run_to_layer(module: nn.Module, layer: str, inputs: Tensor) -> Tensor:
-    """The output of a layer, which is a tensor; raises `FeatureError` where it is something else."""
+def run_to_layer(module: nn.Module, layer: str, inputs: Tensor, tokens: Tokens) -> Tensor:
+    """The features that a layer puts out, tokens (N, T, D) read as `tokens` says.
+
+    Raises `FeatureError` where it puts out something else than a tensor.
+    """
+    name = f"layer {layer!r}" if layer else type(module).__name__
     output = layer_output(module, layer, inputs)
     if not isinstance(output, Tensor):
-        raise FeatureError(
-            f"layer {layer!r} puts out {type(output).__name__}, expected a tensor: name a layer inside it"
-        )
-    return output
+        raise FeatureError(f"{name} puts out {type(output).__name__}, expected a tensor: name a layer inside it")
+    return arrange(as_tensor(output, name), tokens, CLASS_TOKENS, False, name)
 
 
 def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
@@ -215,7 +216,7 @@ def layer_output(module: nn.Module, layer: str, inputs: Tensor) -> Any:
             found.append(output)
             raise _ReachedLayer
 
-    with full_precision(inputs.device):
+    with without_autocast(inputs.device):
         if not layer:
             return module(inputs)
         with module.get_submodule(layer).register_forward_hook(keep), contextlib.suppress(_ReachedLayer):

@@ -30,7 +30,7 @@ TYPES = {
 }
 
 
-MISSING = "ONNX graphs need onnxruntime: pip install 'preimage[onnx]'"
+NEEDS_ONNXRUNTIME = "ONNX graphs need onnxruntime: pip install 'preimage[onnx]'"
 
 # Of onnx.proto what leads to tensors, and of these where they lie if not in the file itself.
 MESSAGES: Messages = {
@@ -164,7 +164,7 @@ def load_graph(file: Path, stamp: Stamp) -> Graph:
     try:
         import onnxruntime
     except ImportError as error:
-        raise PreimageError(MISSING) from error
+        raise PreimageError(NEEDS_ONNXRUNTIME) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; they are raised anyway
@@ -193,7 +193,7 @@ def external_files(file: Path, _changed: int) -> tuple[Path, ...]:
     try:
         model = message_class("onnx_external", MESSAGES, "Model")()
     except ImportError as error:  # onnxruntime brings protobuf
-        raise PreimageError(MISSING) from error
+        raise PreimageError(NEEDS_ONNXRUNTIME) from error
     try:
         model.ParseFromString(file.read_bytes())
     except Exception:  # protobuf's DecodeError; its class moved between versions

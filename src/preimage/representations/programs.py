@@ -35,9 +35,9 @@ LAST_LINES = 12  # of what a program said before it failed
 class Program(Foreign):
     """Code that is given images as an array, float32 in [0, 1] or uint8 in 0..255, RGB, all of `image_size` pixels.
 
-    `layout` is that of the images, and of the maps that come back; (N, T, D) is flattened unless `tokens` says
-    otherwise. `files` are others whose contents decide the features, such as weights that the code reads: they count in
-    the fingerprint, as the code does.
+    `layout` is that of the images, and of the maps that come back; (N, T, D) is flattened unless `tokens` or
+    `class_tokens` says otherwise. `files` are others whose contents decide the features, such as weights that the code
+    reads: they count in the fingerprint, as the code does.
     """
 
     image_size: int = IMAGE_SIZE
@@ -57,7 +57,8 @@ class Program(Foreign):
 
     @property
     def prefixes(self) -> Sequence[int]:
-        return [] if self.tokens == "auto" else super().prefixes  # few arrays of three axes are a transformer's
+        told = self.tokens != "auto" or self.class_tokens is not None
+        return super().prefixes if told else []  # few arrays of three axes are a transformer's
 
     def arrays(self, images: Tensor, dtype: str) -> Array:
         """Images (N, 3, H, W) in [0, 1] -> the array that the code is given."""

@@ -89,7 +89,8 @@ class SparseSIFT(Representation):
         self, level: Floats, frames: Floats, descriptors: Floats, columns: int
     ) -> tuple[npt.NDArray[np.int64], Floats]:
         """Keypoints of a grey image -> the cells that hold one (K,), counted by rows, and what they hold (K, 133)."""
-        order = np.random.default_rng(zlib.crc32(level.tobytes())).permutation(len(frames))
+        seen = level / (self.pixel_scale / 255)  # at the usual scale: of a brighter picture the same ones stay
+        order = np.random.default_rng(zlib.crc32(seen.tobytes())).permutation(len(frames))
         y, x, scale, angle = frames[order].T
         row, column = (y // self.cell_size).astype(np.int64), (x // self.cell_size).astype(np.int64)
         place = np.stack([x - column * self.cell_size, y - row * self.cell_size], axis=1)
@@ -100,10 +101,11 @@ class SparseSIFT(Representation):
 
     def collisions(self, images: Tensor) -> tuple[int, int]:
         """(keypoints lost because another took their cell, keypoints in all) over a batch of images."""
+        _, _, columns = self.feature_shape_at(*images.shape[2:])
         levels = self.levels(images)
-        found = sum(len(frames) for frames, _ in all_keypoints(levels))
-        kept = int((self.encode(images).abs().sum(dim=1) > 0).sum())
-        return found - kept, found
+        found = list(zip(levels, all_keypoints(levels), strict=True))
+        total = sum(len(frames) for _, (frames, _) in found)
+        return total - sum(len(self.in_cells(level, *own, columns)[0]) for level, own in found), total
 
     def draw(self, features: Tensor) -> Tensor:
         """Every keypoint as a circle of twice its scale, with the radius along its angle; twice the image's size."""
@@ -159,5 +161,5 @@ def has_descriptor(frames: Floats, height: int, width: int) -> npt.NDArray[np.bo
     # An octave holds scales from 2^-0.2 to 2^0.87 times its base, by the refinement of its three levels.
     octave = np.floor(np.log2(np.maximum(scale, 1e-6) / (1.6 * 2 ** (1 / 3))) + 0.2).clip(min=0)
     pixel = 2.0**octave
-    inside: npt.NDArray[np.bool_] = (y + pixel / 2 < height - pixel) & (x + pixel / 2 < width)
+    inside: npt.NDArray[np.bool_] = (y + pixel / 2 < (height // pixel - 1) * pixel) & (x + pixel / 2 < width)
     return inside
