@@ -194,7 +194,7 @@ class Bench:
         steps, inversions, facts = {}, {}, {}
         for candidate in contestants:
             settings = self.settings(candidate)
-            inverter = runs.make_inverter(settings, settings.get_representation())
+            inverter = runs.make_inverter(settings, settings.encoder)
             batch = noise(settings, inverter, accelerator.device)
             facts[candidate.decoder] = facts_of(settings, inverter, accelerator.device)
             steps[candidate.decoder] = stepper(settings, inverter, batch, accelerator)
@@ -337,10 +337,11 @@ def render(records: list[Record]) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    measured = [record for record in records if record["kind"] == "cost"]
+    order = zoo.in_order({record["representation"] for record in measured})
     latest = {
-        (place(record), record["size"], is_papers(record["decoder"])): record
-        for record in records
-        if record["kind"] == "cost"
+        (order.index(record["representation"]), record["size"], is_papers(record["decoder"])): record
+        for record in measured
     }
     costs = [latest[which] for which in sorted(latest)]
     pairs = [list(pair) for _, pair in itertools.groupby(costs, lambda one: (one["representation"], one["size"]))]
@@ -389,10 +390,6 @@ def paced_by(conditions: Record, costs: Sequence[Record]) -> list[str]:
     """The representations whose decoders were given the time of one device."""
     pace = {key: conditions[key] for key in ("device", "threads") if key in conditions}
     return list(dict.fromkeys(one["representation"] for one in costs if pace == {key: one[key] for key in pace}))
-
-
-def place(record: Record) -> tuple[int, str]:
-    return zoo.place(record["representation"])
 
 
 def row(records: list[Record], measured: Record) -> list[str]:

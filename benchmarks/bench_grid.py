@@ -35,8 +35,8 @@ def main() -> None:
         if inverter.places is None:
             continue
         with torch.inference_mode():  # as the decoder puts them out, before they are brought to the photographs' size
-            pictures = torch.cat([inverter.decoder(features) for features in torch.split(exhibit.features, 16)])
-        photographs = F.interpolate(exhibit.photographs, pictures.shape[2:], mode="bilinear", antialias=True)
+            pictures = torch.cat([inverter.decoder(features) for features in torch.split(exhibit.done.features, 16)])
+        photographs = F.interpolate(exhibit.done.photographs, pictures.shape[2:], mode="bilinear", antialias=True)
         period = pictures.shape[3] // inverter.places
         found, usual = (100 * deviation(images, period) for images in (pictures, photographs))
         print(

@@ -33,7 +33,7 @@ def main() -> None:
     for exhibit in exhibits(sample_files(), overrides=options.set, tell=print):
         inverter = exhibit.inverter
         assert isinstance(inverter, UpConv)
-        batch = torch.cat([exhibit.features] * 8).to(options.device)
+        batch = torch.cat([exhibit.done.features] * 8).to(options.device)
         contestants = {str(count): partial(invert, inverter, batch[:count]) for count in (1, 32)}
         one, many = (statistics.median(times) for times in in_turns(contestants, options.rounds).values())
         shape = inverter.representation.feature_shape

@@ -50,7 +50,7 @@ def main() -> None:
 def report(candidate: Candidate, device: torch.device, dtype: torch.dtype, batch: int, rounds: int) -> None:
     """One decoder's speed beside the two peaks, and its profile."""
     settings = candidate.settings(overrides=[f"training.batch_size={batch}"])
-    inverter = runs.make_inverter(settings, settings.get_representation())
+    inverter = runs.make_inverter(settings, settings.encoder)
     inverter.network.to(device)
     step = stepper(settings, inverter, noise(settings, inverter, device), training.make_accelerator(device.type))
     numbers = cost(inverter.network, inverter.input_shape, batch)

@@ -46,7 +46,7 @@ def candidates(name: str, size: str, overrides: Iterable[str] = ()) -> list[Cand
     """
     settings = training_settings(name, (), (), overrides_for(name, overrides))
     default = settings.decoder
-    representation = settings.get_representation()
+    representation = settings.encoder
     shape, image_size = representation.feature_shape, representation.image_size
     papers = PAPERS.get(name, "paper-vector" if len(shape) == 1 else "paper-map")
     ours = default.name if default.name != papers else DecoderSettings().name

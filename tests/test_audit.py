@@ -368,7 +368,7 @@ def test_the_command_prints_exactly_json(thumbnails: Tensor, photos: Photos, fol
     assert {"attacker", "nre", "nre_sem", "top1", "top1_chance"} <= set(content["rows"][0])
     assert (content["curve"], content["defences"]) == ([], [])
     assert (tmp_path / "audit.html").stat().st_size > 10_000
-    assert "written as .html" in command(*arguments, "-o", tmp_path / "audit.pdf", check=2).stderr
+    assert "an .html file" in command(*arguments, "-o", tmp_path / "audit.pdf", check=2).stderr
 
 
 def test_too_few_permutations_to_show_anything_are_refused() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from preimage import api
 from preimage.analyses.confidence import OTHER, ConfidenceMap, judged, reliability, reliability_plot
 from preimage.errors import ImageError, NotFittedError, SettingsError
-from preimage.evaluation import sheet_columns
+from preimage.evaluation import Inverted, sheet_columns
 from preimage.findings import Finding, redraw
 from preimage.images import Photos
 from preimage.interfaces import Batch, Inverter, Pairs, Representation
@@ -230,7 +230,7 @@ def test_a_map_is_kept_beside_its_inverter_and_changes_nothing(crops: Path, tmp_
     assert loaded.confidence is not None
     assert torch.equal(loaded.confidence.predict(features), plain.confidence.predict(features))
     images = next(iter(pairs)).images[:3]
-    assert "expected error, 0 to 0.25" in sheet_columns(loaded, images, features, before)
+    assert "expected error, 0 to 0.25" in sheet_columns(loaded, Inverted([], images, features, before))
 
 
 def test_a_file_without_a_map_has_none(crops: Path, tmp_path: Path) -> None:

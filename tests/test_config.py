@@ -14,13 +14,13 @@ from preimage.errors import SettingsError, UnknownNameError
 @pytest.mark.parametrize("name", [name for name in preset_names() if not name.startswith("alexnet")])
 def test_every_preset_is_valid(name: str) -> None:
     settings = make_settings(load_preset(name))
-    assert settings.get_representation().feature_shape
+    assert settings.encoder.feature_shape
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith("alexnet")])
 def test_the_presets_of_alexnet_serve_its_variants(name: str, shared_alexnet: str) -> None:
     settings = make_settings(load_preset(f"bvlc_{name}"), [f"representation.weights={shared_alexnet}"])
-    assert settings.get_representation().name == f"bvlc_{name}"
+    assert settings.encoder.name == f"bvlc_{name}"
     assert settings.decoder.width < 1
 
 
@@ -43,7 +43,7 @@ def test_overrides_are_typed() -> None:
     settings = make_settings(preset, overrides)
     assert settings.training.steps == 7
     assert isinstance(settings.training.learning_rate, float)
-    assert settings.get_representation().feature_shape == (31, 16, 16)
+    assert settings.encoder.feature_shape == (31, 16, 16)
 
 
 def test_settings_without_what_they_need_are_refused() -> None:
@@ -73,7 +73,7 @@ def test_mistakes_are_named(override: str, error: type[Exception], words: str) -
 
 
 def test_a_setting_of_the_representation_needs_no_section() -> None:
-    assert make_settings(load_preset("hog"), ["cell_size=16"]).get_representation().feature_shape == (31, 16, 16)
+    assert make_settings(load_preset("hog"), ["cell_size=16"]).encoder.feature_shape == (31, 16, 16)
     with pytest.raises(UnknownNameError, match="Did you mean 'cell_size'"):
         make_settings(load_preset("hog"), ["cel_size=16"])
 

@@ -33,7 +33,8 @@ from preimage.randomness import seeded
 from preimage.representations import HOG, ModuleLayer, SparseSIFT, get_representation
 from preimage.representations.foreign import Foreign
 from preimage.representations.modules import ModuleDoor, load_module
-from preimage.runs import examples, pack, unpack
+from preimage.runs import examples
+from preimage.runs.folder import pack, unpack
 from preimage.training import READ_EVERY, TrainingSettings, make_accelerator, start, train
 
 SMALL = "torch:encoders:Small"

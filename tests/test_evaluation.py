@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import preimage
 from preimage import api, metrics
 from preimage.errors import ImageError, PreimageWarning, SettingsError, UnknownNameError
-from preimage.evaluation import Contender, Evaluation, evaluate, fit_baselines, paired, paired_in_words
+from preimage.evaluation import Contender, Evaluation, evaluate_contenders, fit_baselines, paired, paired_in_words
 from preimage.images import Photos
 from preimage.interfaces import Inverter, Pairs
 from preimage.inverters import MeanImage, Nearest, Ridge, optimization
@@ -57,7 +57,7 @@ class Perfect(Inverter):
 def result(samples: Photos) -> Evaluation:
     perfect = Perfect(samples)
     contenders = [Contender(perfect, "heart"), *fit_baselines(HOG(), samples, "the samples")]
-    return evaluate(contenders, samples, "samples")
+    return evaluate_contenders(contenders, samples, "samples")
 
 
 def test_a_perfect_inverter_has_no_error_and_its_control_does(result: Evaluation) -> None:
@@ -77,7 +77,9 @@ def test_the_floor_of_a_smaller_decoder_has_its_row(samples: Photos) -> None:
             small = torch.nn.functional.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
             return torch.nn.functional.interpolate(small, images.shape[2:], mode="bilinear")
 
-    rows = {row.inverter: row for row in evaluate([Contender(Halved(samples), "heart")], samples, "samples").rows}
+    rows = {
+        row.inverter: row for row in evaluate_contenders([Contender(Halved(samples), "heart")], samples, "samples").rows
+    }
     assert 0.02 < rows["decoder-size"].nre < 0.2
     assert "scaled to the decoder's size" in rows["decoder-size"].fitted_on
 
@@ -130,10 +132,10 @@ def test_a_slow_inverter_may_do_fewer_photographs_and_is_compared_on_those(sampl
     pairs, told = EncodedPhotos(HOG(), samples), []
     slow = Contender(Nearest(HOG(), skip_same=True).fit(pairs), "the others", limit=3)
     contenders = [Contender(MeanImage(HOG()).fit(pairs), "all"), slow]
-    result = evaluate(contenders, samples, "samples", on_progress=lambda *step: told.append(step))
+    result = evaluate_contenders(contenders, samples, "samples", on_progress=lambda *step: told.append(step))
     rows = {row.inverter: row for row in result.rows}
     assert (rows["mean-image"].n, rows["nearest"].n) == (4, 3)
-    assert result.pairwise_distance == evaluate(contenders[:1], samples, "").pairwise_distance
+    assert result.pairwise_distance == evaluate_contenders(contenders[:1], samples, "").pairwise_distance
     assert told[-1] == (7, 7)
 
     errors = {(record.id, record.inverter): record.nre for record in result.records}
@@ -147,7 +149,7 @@ def test_a_baseline_that_is_better_is_told(samples: Photos, result: Evaluation) 
         Contender(MeanImage(HOG()).fit(EncodedPhotos(HOG(), samples)), "all"),
         Contender(Perfect(samples), ""),
     ]
-    (words,) = paired_in_words(evaluate(contenders, samples, "samples"))
+    (words,) = paired_in_words(evaluate_contenders(contenders, samples, "samples"))
     assert re.fullmatch(r"mean-image is not the best here: perfect's NRE is 0\.\d+ ± 0\.\d+ lower on the same 4", words)
 
 
@@ -163,7 +165,7 @@ def test_photographs_are_held_a_few_at_a_time(
 
     contenders = [Contender(Perfect(samples), "heart"), *fit_baselines(HOG(), samples, "the samples")]
     monkeypatch.setattr(Photos, "images", spy)
-    again = evaluate(contenders, samples, "samples", batch_size=2)
+    again = evaluate_contenders(contenders, samples, "samples", batch_size=2)
     assert max(read) == 2
     for one, other in zip(sorted(again.rows, key=str), sorted(result.rows, key=str), strict=True):
         assert (one.nre, one.ssim) == (pytest.approx(other.nre), pytest.approx(other.ssim))
@@ -216,7 +218,7 @@ def test_mean_and_standard_error_by_hand() -> None:
 
 def test_one_photograph_is_not_enough(samples: Photos) -> None:
     with pytest.raises(ImageError, match="at least two"):
-        evaluate([Contender(Perfect(samples), "")], samples.subset([0]), "one")
+        evaluate_contenders([Contender(Perfect(samples), "")], samples.subset([0]), "one")
 
 
 def test_the_nearest_neighbour_can_leave_itself_out(samples: Photos, sample_images: Tensor) -> None:
@@ -286,7 +288,7 @@ def test_ridge_beats_the_mean_image_on_photographs_it_has_not_seen(validation: P
     hog = HOG()
     known, unknown = validation.subset(range(160)), validation.subset(range(160, 200))
     baselines = [Contender(kind(hog).fit(EncodedPhotos(hog, known)), "") for kind in (Ridge, MeanImage)]
-    rows = {row.inverter: row for row in evaluate(baselines, unknown, "validation").rows}
+    rows = {row.inverter: row for row in evaluate_contenders(baselines, unknown, "validation").rows}
     assert rows["ridge"].nre < rows["mean-image"].nre
 
 

@@ -19,7 +19,7 @@ import preimage
 from command import preimage as command
 from preimage import studies
 from preimage.errors import FeatureError, ImageError, PreimageError, PreimageWarning, SettingsError
-from preimage.evaluation import Contender, evaluate
+from preimage.evaluation import Contender, evaluate_contenders
 from preimage.images import Photos
 from preimage.inverters import (
     Confidence,
@@ -387,7 +387,7 @@ def test_every_inverter_learns_from_saved_pairs(crops: Path, thumbnails: Array, 
     saved = pairs.representation
     network = UpConv(saved, width=0.1).fit(pairs, TrainingSettings(steps=60, batch_size=16, warmup_steps=5))
     fitted = [network, *(kind(saved).fit(pairs) for kind in (Ridge, Nearest, MeanImage))]
-    rows = evaluate([Contender(each, "all") for each in fitted], pairs.photos, "all").rows
+    rows = evaluate_contenders([Contender(each, "all") for each in fitted], pairs.photos, "all").rows
     errors = {row.inverter: row.nre for row in rows}
     assert errors["nearest"] < 0.01
     assert errors["ridge"] < errors["mean-image"]

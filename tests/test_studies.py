@@ -15,7 +15,8 @@ from preimage import api, studies, zoo
 from preimage.analyses.conditions import MEAN
 from preimage.analyses.perturbation import TIMES
 from preimage.api import sample_files
-from preimage.errors import PreimageWarning, RunError, SettingsError, UnknownNameError
+from preimage.errors import PreimageWarning, SettingsError, UnknownNameError
+from preimage.files import file_name
 from preimage.findings import Plot, joined_plot, read_finding
 from preimage.inverters import MeanImage, load_inverters, save_inverters
 from preimage.judging import applies
@@ -23,7 +24,7 @@ from preimage.kept import InRun, Kept
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG, get_representation
 from preimage.reproduce import ITEMS, Study, reproduce
-from preimage.studies import Trial, analyse, compare, file_name, write_report
+from preimage.studies import Trial, analyse, compare, write_report
 
 HOG64 = HOG(image_size=64)
 LAYER = "efficientnet_lite0.stem"
@@ -110,7 +111,7 @@ def test_a_report_on_several_begins_side_by_side(trial: Trial, tmp_path: Path) -
 
 
 def test_a_report_is_html(trial: Trial, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"an \.html file"):
+    with pytest.raises(SettingsError, match=r"an \.html file"):
         write_report(["hog"], trial, tmp_path / "report.pdf")
 
 
@@ -130,7 +131,7 @@ def test_what_cannot_be_measured_says_why(trial: Trial, tmp_path: Path) -> None:
 def test_a_run_stands_for_no_other_representation(trial: Trial, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"hog inverts hog, not caffenet\.conv5"):
         Study(trial, tmp_path, {"caffenet.conv5": "hog"})
-    with pytest.raises(RunError, match=r"an \.html file"):
+    with pytest.raises(SettingsError, match=r"an \.html file"):
         reproduce(["table1"], Study(trial, tmp_path), tmp_path / "page")
 
 

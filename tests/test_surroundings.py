@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import preimage
 from encoders import Small
-from preimage.errors import FeatureError, ImageError, SettingsError
+from preimage.errors import FeatureError, ImageError, PreimageError, SettingsError
 from preimage.files import replacing
 from preimage.networks import load_kept
 from preimage.networks.preprocessing import Preprocessing
@@ -142,8 +142,8 @@ def test_torchscript_is_read_as_a_whole(compiled: Callable[[nn.Module], nn.Modul
 
 @pytest.mark.parametrize("module", [nn.LazyConv2d(4, 3), nn.Conv2d(3, 4, 3, device="meta")])
 def test_modules_without_values_are_refused(module: nn.Module) -> None:
-    with pytest.raises(SettingsError, match="has no values yet"):
-        ModuleLayer(module, "", AT_32)
+    with pytest.raises(PreimageError, match="no values yet"):
+        ModuleLayer(module, "", AT_32).encode(torch.rand(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2), (torch.float64, 1e-6)])

@@ -95,7 +95,7 @@ def reconstructions(validation: Photos) -> Tensor:
 def test_hog_keeps_its_promise_on_the_validation_photographs(validation: Photos) -> None:
     promised = zoo.card("hog")["evaluation"]["rows"][0]
     ids = validation.ids
-    result = preimage.evaluation.evaluate(  # type: ignore[attr-defined]
+    result = preimage.evaluation.evaluate_contenders(  # type: ignore[attr-defined]
         [preimage.evaluation.Contender(preimage.load_inverter("hog"), "")],
         validation,
         "validation",  # type: ignore[attr-defined]

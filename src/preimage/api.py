@@ -22,8 +22,7 @@ from preimage.errors import (
     SettingsError,
     WeightsError,
 )
-from preimage.evaluation import Evaluation
-from preimage.evaluation import evaluate as evaluate_contenders
+from preimage.evaluation import Evaluation, evaluate_contenders
 from preimage.images import (
     Fit,
     Photos,

@@ -25,7 +25,7 @@ from preimage.audit_summary import ALPHA, summary
 from preimage.defences import FLOAT_BYTES, Changed, Defence, fit_defences, neighbours_kept
 from preimage.errors import FeatureError, SettingsError
 from preimage.files import read_json, write_json
-from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream
+from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream, at_most, split
 from preimage.interfaces import Inverter, Representation, ignore, short_hash
 from preimage.inverters import MeanImage, Nearest, Ridge, UpConv, make_inverter
 from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance, ssim
@@ -34,7 +34,7 @@ from preimage.pairs import EncodedPhotos
 from preimage.randomness import check_seed
 from preimage.representations import SavedFeatures
 from preimage.representations.saved import check_like
-from preimage.runs import examples, split
+from preimage.runs import examples
 from preimage.training import TrainingSettings, TrainingState
 
 Row = dict[str, Any]
@@ -316,14 +316,6 @@ def too_few(got: str) -> FeatureError:
     return FeatureError(
         f"an audit needs at least {FEWEST_TRAIN} training and {FEWEST_TEST} test pairs, got {got}: give more pairs"
     )
-
-
-def at_most(photos: Photos, count: int, seed: int) -> Photos:
-    """So many photographs at random, in their order; all if there are no more."""
-    if len(photos) <= count:
-        return photos
-    chosen = np.random.default_rng(seed).choice(len(photos), count, replace=False)
-    return photos.subset(sorted(chosen.tolist()))
 
 
 def labels_of(photos: Photos, file: str | Path | None) -> tuple[list[str], str]:

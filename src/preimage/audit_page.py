@@ -10,10 +10,10 @@ from typing import Any
 from preimage.audit import MEAN, NETWORK, RIDGE, Audit, Row
 from preimage.figures import bars, curve, sheet
 from preimage.files import replace_text
+from preimage.metrics import NRE_AXIS
 from preimage.pages import embedded, render
+from preimage.plain import plus_minus
 from preimage.report import without_folders
-
-NRE = "NRE (lower is better)"
 
 
 def write_page(audit: Audit, file: str | Path) -> None:
@@ -37,7 +37,13 @@ def page(audit: Audit) -> str:
         "test_pairs": pairs and pairs | {"features": without_folders(pairs["features"])},
     }
     return render(
-        "audit.html", **shown, figures=figures, names=names, captions=audit.captions, columns=list(audit.pictures)
+        "audit.html",
+        **shown,
+        figures=figures,
+        names=names,
+        captions=audit.captions,
+        columns=list(audit.pictures),
+        plus_minus=plus_minus,
     )
 
 
@@ -54,14 +60,14 @@ def draw_bars(content: dict[str, Any], file: Path) -> None:
     controls = {"shuffled pairs": content["shuffled"], "another image": content["other_image"]}
     rows = {row["attacker"]: row for row in content["rows"]} | controls
     points = [(float(place), row["nre"], row["nre_sem"]) for place, row in enumerate(rows.values())]
-    bars({"NRE": points}, list(rows), file, "attacker or control", NRE, level=rows[MEAN]["nre"])
+    bars({"NRE": points}, list(rows), file, "attacker or control", NRE_AXIS, level=rows[MEAN]["nre"])
 
 
 def draw_curve(rows: Sequence[Row], file: Path) -> None:
     series: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:
         series.setdefault(row["attacker"], []).append((row["n_train"], row["nre"], row["nre_sem"]))
-    curve(series, file, "example pairs of the attacker", NRE, log=True)
+    curve(series, file, "example pairs of the attacker", NRE_AXIS, log=True)
 
 
 def draw_defences(content: dict[str, Any], file: Path) -> None:

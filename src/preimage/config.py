@@ -64,12 +64,9 @@ class Settings:
         if not isinstance(self.representation.get("name"), str):
             raise SettingsError("representation.name is a name: see `preimage list`")
 
-    def get_representation(self) -> Representation:
-        """The encoder, made when it is first asked for."""
-        return self._encoder
-
     @cached_property
-    def _encoder(self) -> Representation:
+    def encoder(self) -> Representation:
+        """Made when it is first asked for."""
         return get_representation(**self.representation)
 
 
@@ -120,7 +117,7 @@ def make_settings(tables: Mapping[str, Any], overrides: Iterable[str] = ()) -> S
                 raise UnknownNameError("section of settings", section, SECTIONS)
             merged.setdefault(section, {})[key] = value
     settings = build(Settings, merged, "settings")
-    settings.get_representation()  # unknown names and values are reported now, not hours later
+    _ = settings.encoder  # unknown names and values are reported now, not hours later
     return settings
 
 

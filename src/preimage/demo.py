@@ -37,8 +37,7 @@ class Shown:
     @property
     def trained(self) -> dict[str, Any]:
         """The trained inverter's row on its card: many photographs instead of four."""
-        row: dict[str, Any] = self.card["evaluation"]["rows"][0]
-        return row
+        return zoo.trained_row(self.card)
 
 
 def show(
@@ -74,14 +73,14 @@ def show(
 
 def page(shown: list[Shown], left_out: list[str]) -> str:
     """The HTML of the demonstration, pictures included."""
-    first = shown[0].exhibit
+    first = shown[0].exhibit.done
     rows = [
         {
             "photograph": name.rpartition(".")[0],
-            "picture": as_address(first.photographs[place]),
-            "reconstructions": [as_address(one.exhibit.reconstructions[place]) for one in shown],
+            "picture": as_address(first.photographs[index]),
+            "reconstructions": [as_address(each.exhibit.done.reconstructions[index]) for each in shown],
         }
-        for place, name in enumerate(first.ids)
+        for index, name in enumerate(first.ids)
     ]
     return render("demo.html", shown=shown, rows=rows, left_out=left_out, measured=measured, best=shown[0].name)
 

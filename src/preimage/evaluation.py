@@ -148,7 +148,7 @@ def fit_baselines(
     return [Contender(kind.fit(pairs), fitted_on) for kind in kinds]
 
 
-def evaluate(
+def evaluate_contenders(
     contenders: Sequence[Contender],
     photos: Photos,
     images: str,
@@ -195,10 +195,10 @@ def evaluate(
                 records += measure(ids, FLOOR, batch, perfect, pairwise)
         done += len(rows)
         on_progress(done, work)
-    summaries = [summarise(records, one.inverter.name, one.fitted_on, one.inverter.remark) for one in contenders]
+    summaries = [row_of(records, one.inverter.name, one.fitted_on, one.inverter.remark) for one in contenders]
     if any(record.inverter == FLOOR for record in records):
-        summaries.append(summarise(records, FLOOR, "the photographs themselves, scaled to the decoder's size and back"))
-    summaries.append(summarise(records, CONTROL, f"as {main.name}; features of another photograph"))
+        summaries.append(row_of(records, FLOOR, "the photographs themselves, scaled to the decoder's size and back"))
+    summaries.append(row_of(records, CONTROL, f"as {main.name}; features of another photograph"))
     return Evaluation(
         with_layer(representation),
         images,
@@ -230,7 +230,7 @@ def measure(
     return [Record(one, inverter, d / pairwise, p, s) for one, d, p, s in zip(ids, *values, strict=True)]
 
 
-def summarise(records: Sequence[Record], inverter: str, fitted_on: str, remark: str = "") -> Row:
+def row_of(records: Sequence[Record], inverter: str, fitted_on: str, remark: str = "") -> Row:
     """The row of one inverter."""
     own = [record for record in records if record.inverter == inverter]
     means = {}
@@ -268,20 +268,39 @@ def paired_in_words(evaluation: Evaluation) -> list[str]:
     return words
 
 
+@dataclass(frozen=True)
+class Inverted:
+    """Photographs (N, 3, H, W), their features (N, ...) and what was made of these (N, 3, H, W), on the CPU."""
+
+    ids: list[str]
+    photographs: Tensor
+    features: Tensor
+    reconstructions: Tensor
+
+    def one(self, index: int) -> Inverted:
+        part = slice(index, index + 1)
+        return Inverted(self.ids[part], self.photographs[part], self.features[part], self.reconstructions[part])
+
+
+def inverted(inverter: Inverter, ids: list[str], images: Tensor, device: str = "cpu") -> Inverted:
+    """Encode photographs on a device, and invert their features there."""
+    features = encoded(inverter.representation, ids, images.to(device))
+    return Inverted(ids, images, features.cpu(), inverter.invert(features).cpu())
+
+
 def draw_sheet(inverter: Inverter, photos: Photos, file: Path, device: str = "cpu") -> None:
     """All photographs on one sheet, each beside what the representation sees and its reconstruction."""
     ids, images = next(photos.batches(len(photos)))
-    features = encoded(inverter.representation, ids, images.to(device))
-    reconstructions = inverter.invert(features).cpu()
-    sheet(sheet_columns(inverter, images, features.cpu(), reconstructions), file, captions=ids)
+    sheet(sheet_columns(inverter, inverted(inverter, ids, images, device)), file, captions=ids)
 
 
-def sheet_columns(inverter: Inverter, images: Tensor, features: Tensor, reconstructions: Tensor) -> dict[str, Tensor]:
+def sheet_columns(inverter: Inverter, done: Inverted) -> dict[str, Tensor]:
     """What stands side by side on a sheet, by title; an expected error only where it was learnt."""
-    columns = {"photograph": images}
-    if (seen := inverter.representation.draw(features)) is not None:
+    columns = {"photograph": done.photographs}
+    if (seen := inverter.representation.draw(done.features)) is not None:
         columns[f"what {inverter.representation.name} sees"] = seen
-    columns |= {"reconstruction": reconstructions, "difference (grey: none)": difference(images, reconstructions)}
+    columns["reconstruction"] = done.reconstructions
+    columns["difference (grey: none)"] = difference(done.photographs, done.reconstructions)
     if inverter.confidence is not None:
-        columns[f"expected error, 0 to {FAR:g}"] = heat(inverter.confidence.predict(features).cpu(), FAR)
+        columns[f"expected error, 0 to {FAR:g}"] = heat(inverter.confidence.predict(done.features).cpu(), FAR)
     return columns

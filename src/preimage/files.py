@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,6 +31,12 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """For `read_json`: infinite numbers stay what they are, which `plain.to_json` for other readers makes null."""
     replace_text(file, json.dumps(content, indent=2) + "\n")
+
+
+def append_json(file: Path, record: Mapping[str, Any]) -> None:
+    """A line of JSON at the end of a file."""
+    with file.open("a") as handle:
+        handle.write(json.dumps(record) + "\n")
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -70,3 +78,9 @@ def sync(file: Path) -> None:
     """Wait until a file is on the disk."""
     with file.open("r+b") as handle:
         os.fsync(handle.fileno())
+
+
+def file_name(label: str) -> str:
+    """A label as the name of a folder; where it cannot be all of it, with a number that tells it from others."""
+    name = re.sub(r"[^\w.-]+", "_", label).strip("._")
+    return name if name == label else f"{name}-{zlib.crc32(label.encode(errors='surrogateescape')):08x}"

@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from preimage import zoo
 from preimage.config import settings_for
 from preimage.errors import ImageError, PreimageError
-from preimage.evaluation import sheet_columns
+from preimage.evaluation import Inverted, inverted, sheet_columns
 from preimage.figures import sheet
 from preimage.images import Photos, Sources, source_list, warn_left_out
 from preimage.interfaces import Inverter, ignore
@@ -20,14 +18,11 @@ from preimage.inverters import main_of
 
 @dataclass(frozen=True)
 class Exhibit:
-    """Some photographs and what one inverter makes of their features, all (N, 3, S, S) at its own size."""
+    """Some photographs at the size of one inverter, and what it makes of their features."""
 
     name: str
     kept: Mapping[str, Inverter]  # the inverter, and those kept with it
-    ids: list[str]
-    photographs: Tensor
-    features: Tensor
-    reconstructions: Tensor
+    done: Inverted
 
     @property
     def inverter(self) -> Inverter:
@@ -35,8 +30,7 @@ class Exhibit:
 
     def draw(self, file: Path) -> None:
         """A sheet: photograph, what the representation sees where that can be drawn, reconstruction, difference."""
-        columns = sheet_columns(self.inverter, self.photographs, self.features, self.reconstructions)
-        sheet(columns, file, captions=self.ids)
+        sheet(sheet_columns(self.inverter, self.done), file, captions=self.done.ids)
 
 
 def exhibits(
@@ -60,19 +54,18 @@ def exhibits(
             inverter = main_of(kept)
             photos = Photos.open(sources, inverter.representation.image_size).load(limit)
             warn_left_out(photos.left_out)
-            ids, photographs = next(photos.batches(len(photos)))
-            features = inverter.representation.encode(photographs.to(device))
+            done = inverted(inverter, *next(photos.batches(len(photos))), device)
         except ImageError:  # no inverter could use these photographs
             raise
         except PreimageError as error:
             tell(f"{name} is left out{' too' if str(error) in told else f': {error}'}")
             told.add(str(error))
             continue
-        yield Exhibit(name, kept, ids, photographs, features.cpu(), inverter.invert(features).cpu())
+        yield Exhibit(name, kept, done)
 
 
 def draw_together(shown: list[Exhibit], file: Path) -> None:
     """One sheet: photographs as rows, representations as columns."""
-    columns = {"photograph": shown[0].photographs}
-    columns |= {exhibit.name.replace(".", "\n", 1): exhibit.reconstructions for exhibit in shown}
-    sheet(columns, file, captions=shown[0].ids, wide=256)
+    columns = {"photograph": shown[0].done.photographs}
+    columns |= {exhibit.name.replace(".", "\n", 1): exhibit.done.reconstructions for exhibit in shown}
+    sheet(columns, file, captions=shown[0].done.ids, wide=256)

@@ -7,35 +7,88 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from preimage.config import overrides_for, settings_for
 from preimage.errors import ImageError, PreimageWarning, SettingsError
-from preimage.evaluation import sheet_columns
+from preimage.evaluation import Inverted, inverted, sheet_columns
 from preimage.figures import sheet
-from preimage.images import Photos, decode, find_photos, save_image, to_tensor, warn_left_out, whole
+from preimage.files import file_name
+from preimage.images import Fit, Photos, check_places, decode, find_photos, save_image, to_tensor, warn_left_out, whole
 from preimage.interfaces import Inverter
+from preimage.inverters import MeanImage, main_of
+from preimage.kept import Kept
 from preimage.metrics import psnr
 from preimage.plain import parts
 from preimage.representations.saved import check_encoder, check_rows
 from preimage.representations.tables import open_table
-from preimage.studies import file_name
+from preimage.studies import labels
 
-ROWS_AT_ONCE = 16  # of saved features
+BATCH = 16  # photographs, or rows of saved features
 Batches = Iterable[tuple[list[str], Tensor]]  # ids, and images (N, 3, H, W) in [0, 1]
 
 
-class Inverted(NamedTuple):
-    """Photographs (N, 3, H, W), their features (N, ...) and what was made of these (N, 3, H, W)."""
+def invert(
+    inverters: Sequence[str | Path],
+    images: Sequence[str | Path],
+    output: Path,
+    *,
+    fit: Fit | None = None,
+    native: bool = False,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+) -> Iterator[Path]:
+    """Write PHOTO.LABEL.png of every photograph by every inverter, and a sheet of all; yields the files.
 
-    photographs: Tensor
-    features: Tensor
-    reconstructions: Tensor
+    Photographs are squared as the inverters' runs had them unless `fit` says how, or taken at their own size
+    (`native`), which needs one inverter of a representation on a grid. `overrides` are settings of representations, of
+    all or of one name or network.
+    """
+    if native and len(inverters) > 1:
+        raise SettingsError("--size native takes one inverter at a time")
+    loaded = load_all(inverters, overrides, images)
+    main = {title: main_of(kept) for title, kept in loaded.items()}
+    first = next(iter(loaded))
+    mean = None
+    if native:
+        ids, own_size = native_batches(images, main[first].representation.grid)
+        batches: list[Batches] = [own_size]
+    else:
+        mean = loaded[first].get(MeanImage.name)
+        fits = [fit or Kept.of(name).fit for name in labels(inverters).values()]
+        sizes = [inverter.representation.image_size for inverter in main.values()]
+        opened = [Photos.open(images, *how) for how in zip(sizes, fits, strict=True)]
+        photos = [not_written_before(each, images, output).load() for each in opened]
+        warn_left_out(photos[0].left_out)
+        ids, batches = photos[0].ids, [each.batches(BATCH) for each in photos]
+    yield from invert_photos(main, batches, ids, output, mean, device)
 
-    def one(self, index: int) -> Inverted:
-        return Inverted(*(each[index : index + 1] for each in self))
+
+def invert_features(
+    inverters: Sequence[str | Path],
+    features: Path,
+    output: Path,
+    *,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+) -> Iterator[Path]:
+    """Write ID.LABEL.png of every row of saved features by every inverter; yields the files."""
+    for title, kept in load_all(inverters, overrides).items():
+        yield from invert_saved(main_of(kept), title, features, output, device)
+
+
+def load_all(
+    inverters: Sequence[str | Path], overrides: Sequence[str], images: Sequence[str | Path] = ()
+) -> dict[str, dict[str, Inverter]]:
+    """Inverters and what is kept with each, by what they are called; mistakes are told before anything is loaded."""
+    kept = {title: Kept.of(name) for title, name in labels(inverters).items()}
+    encoders = {title: each.representation["name"] for title, each in kept.items()}
+    if idle := [one for one in overrides if not any(overrides_for(encoder, [one]) for encoder in encoders.values())]:
+        raise SettingsError(f"{idle[0]} is no setting of {' or '.join(encoders.values())}")
+    check_places(images)
+    return {title: each.load(**settings_for(encoders[title], overrides)) for title, each in kept.items()}
 
 
 def invert_photos(
@@ -43,38 +96,28 @@ def invert_photos(
     batches: Sequence[Batches],
     ids: Sequence[str],
     output: Path,
-    *,
-    mean: Inverter | None = None,
-    device: str = "cpu",
+    mean: Inverter | None,
+    device: str,
 ) -> Iterator[Path]:
-    """Write PHOTO.TITLE.png by every inverter, by what it is called, and a sheet of all; yields the files.
-
-    Each inverter has `batches` of its own of the same photographs, which `ids` names. `mean` gives the mean image for
-    the sheet.
-    """
+    """Each inverter has `batches` of its own of the same photographs, which `ids` names; `mean` is for the sheet."""
     names = file_names(ids)
     for same in zip(*batches, strict=True):
         done = [
-            inverted(inverter, own, images, device)
-            for inverter, (own, images) in zip(inverters.values(), same, strict=True)
+            inverted(inverter, photo_ids, images, device)
+            for inverter, (photo_ids, images) in zip(inverters.values(), same, strict=True)
         ]
-        for index, own in enumerate(same[0][0]):
+        for each in done:
+            warn_empty(each.ids, each.features)
+        for index, photo_id in enumerate(done[0].ids):
             parts = dict(zip(inverters, (each.one(index) for each in done), strict=True))
-            files = {title: output / f"{names[own]}.{file_name(title)}.png" for title in parts}
+            files = {title: output / f"{names[photo_id]}.{file_name(title)}.png" for title in parts}
             for title, part in parts.items():
                 save_image(part.reconstructions[0], files[title])
                 yield files[title]
             (beside, *others) = files.values()
-            beside = output / f"{names[own]}.sheet.png" if others else beside.with_suffix(".sheet.png")
+            beside = output / f"{names[photo_id]}.sheet.png" if others else beside.with_suffix(".sheet.png")
             sheet(side_by_side(inverters, parts, mean), beside)
             yield beside
-
-
-@torch.no_grad()  # an autoencoder's encoder is not frozen
-def inverted(inverter: Inverter, ids: list[str], images: Tensor, device: str) -> Inverted:
-    features = inverter.representation.encode(images.to(device))
-    warn_empty(ids, features)
-    return Inverted(images, features.cpu(), inverter.invert(features).cpu())
 
 
 def side_by_side(
@@ -85,7 +128,7 @@ def side_by_side(
     columns = {"photograph": first.photographs}
     for title, part in parts.items():
         told = f"from {title}\n{psnr_in_words(part.photographs, part.reconstructions)}"
-        shown = sheet_columns(inverters[title], *part) if len(parts) == 1 else {told: part.reconstructions}
+        shown = sheet_columns(inverters[title], part) if len(parts) == 1 else {told: part.reconstructions}
         columns |= {told if own is part.reconstructions else words: own for words, own in shown.items()}
     if mean is not None:
         average = mean.invert(first.features)
@@ -98,7 +141,7 @@ def psnr_in_words(photograph: Tensor, picture: Tensor) -> str:
     return f"PSNR {float(psnr(photograph, picture)):.1f} dB"
 
 
-def invert_saved(inverter: Inverter, title: str, file: Path, output: Path, device: str = "cpu") -> Iterator[Path]:
+def invert_saved(inverter: Inverter, title: str, file: Path, output: Path, device: str) -> Iterator[Path]:
     """Write ID.TITLE.png of every row of saved features; yields the files."""
     representation = inverter.representation
     table = open_table(file, representation.feature_shape)
@@ -106,7 +149,7 @@ def invert_saved(inverter: Inverter, title: str, file: Path, output: Path, devic
     ids = table.ids or [f"{file.stem}-{index:04d}" for index in range(len(table))]
     check_rows(table, {own: row for row, own in enumerate(ids)})
     names = file_names(ids)
-    for rows in parts(len(table), ROWS_AT_ONCE):
+    for rows in parts(len(table), BATCH):
         reconstructions = inverter.invert(torch.from_numpy(table.read(rows)).to(device)).cpu()
         for row, picture in zip(rows, reconstructions, strict=True):
             written = output / f"{names[ids[row]]}.{file_name(title)}.png"
@@ -146,9 +189,9 @@ def native_batches(images: Sequence[str | Path], grid: int | None) -> tuple[list
     return [photo.id for photo in found.photos], batches()
 
 
-def not_written_before(photos: Photos, images: Sequence[Path], output: Path) -> Photos:
+def not_written_before(photos: Photos, images: Sequence[str | Path], output: Path) -> Photos:
     """Photographs but for pictures in the folder to write into, where that lies within one of theirs."""
-    if output.resolve() in {place.resolve() for place in images}:
+    if output.resolve() in {Path(source).resolve() for source in images}:
         return photos
     files = [getattr(photo, "path", None) for photo in photos.photos]
     return photos.subset(

@@ -29,6 +29,7 @@ class Metric:
     places: int
 
 
+NRE_AXIS = "NRE (lower is better)"
 METRICS = {"nre": Metric("NRE ↓", 3), "psnr": Metric("PSNR, dB ↑", 2), "ssim": Metric("SSIM ↑", 3)}
 
 

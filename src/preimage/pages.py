@@ -14,6 +14,8 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
+from preimage.errors import SettingsError
+
 WIDEST = 1600  # pixels
 QUALITY = 80  # of photographs: a page with twenty sheets stays below ten megabytes
 
@@ -29,6 +31,12 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template).render(**values)
+
+
+def check_page(file: Path) -> None:
+    """Raise `SettingsError` unless a page can be called so: before the work, not after it."""
+    if file.suffix not in (".html", ".htm"):
+        raise SettingsError(f"a page is an .html file, not {file}")
 
 
 def embedded(picture: Path | Image.Image, kind: Literal["webp", "png"] = "webp") -> str:

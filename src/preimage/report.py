@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from preimage.evaluation import Evaluation, paired_in_words
+from preimage.evaluation import Evaluation, measured, paired_in_words
 from preimage.files import replace_text
 from preimage.findings import Record, read_finding
 from preimage.metrics import METRICS
@@ -174,7 +174,7 @@ def evaluation_block(result: Evaluation) -> Block:
     rows = [
         [
             row.inverter,
-            *(with_error(getattr(row, name), getattr(row, f"{name}_sem")) for name in METRICS),
+            *(measured(row, name) for name in METRICS),
             str(row.n),
             without_folders(row.basis),
         ]

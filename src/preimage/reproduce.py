@@ -15,14 +15,15 @@ from preimage.analyses import get_analysis
 from preimage.analyses.conditions import MEAN
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
 from preimage.evaluation import CONTROL, Evaluation, measured, paired
-from preimage.files import replace_text
+from preimage.files import file_name, replace_text
 from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
 from preimage.kept import Kept
-from preimage.pages import span
+from preimage.metrics import NRE_AXIS
+from preimage.pages import check_page, span
 from preimage.paper import Claim
 from preimage.plain import plus_minus
-from preimage.studies import Trial, check_page, file_name, labels
+from preimage.studies import Trial, labels
 
 MISSING = "no trained inverter for it ships or was named by --run"
 HAND_MADE = ("hog", "sift", "lbp")
@@ -386,7 +387,7 @@ def layer_curves(study: Study, name: str, question: str, tables: Mapping[str, li
         for condition in conditions
     }
     layers = list(tables)
-    plot = Plot("layer", "NRE (lower is better)", series, "line", layers)
+    plot = Plot("layer", NRE_AXIS, series, "line", layers)
     records: list[Record] = [{"layer": layer, **row} for layer, table in tables.items() for row in table]
     finding = Finding(
         name, question, f"{len(tables)} layers, from {layers[0]} to {layers[-1]}.", records, records, [plot]

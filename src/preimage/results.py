@@ -20,7 +20,7 @@ from preimage.gallery import draw_together, exhibits
 from preimage.images import Sources
 from preimage.interfaces import ignore
 from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
-from preimage.metrics import METRICS
+from preimage.metrics import METRICS, NRE_AXIS
 from preimage.networks import NETWORKS
 from preimage.pages import render, span
 from preimage.plain import duration, mebibytes, plus_minus, shape_in_words
@@ -241,10 +241,10 @@ def draw_family(family: str, cards: Cards, folder: Path) -> dict[str, Any]:
             series[inverter] = points
     layers = [name.partition(".")[2] for name in cards]
     shared = all(layers) and len({name.partition(".")[0] for name in cards}) == 1
-    bars(series, layers if shared else list(cards), errors, family if shared else "", "NRE (lower is better)")
+    bars(series, layers if shared else list(cards), errors, family if shared else "", NRE_AXIS)
     curves = {name: points for name, card in cards.items() if (points := curve_of(card))}
     drawn = [errors]
     if curves:
-        curve(curves, training, "photographs seen in training", "NRE (lower is better)")
+        curve(curves, training, "photographs seen in training", NRE_AXIS)
         drawn.append(training)
     return {"name": family, "members": list(cards), "files": [f"images/{file.name}" for file in drawn]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -18,18 +16,18 @@ from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.conditions import resized
 from preimage.api import evaluate
 from preimage.config import parse_override, settings_for, split_override
-from preimage.errors import ImageError, RunError, SettingsError
-from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet, encoded
-from preimage.evaluation import evaluate as evaluate_contenders
-from preimage.files import replace_text
+from preimage.errors import ImageError, SettingsError
+from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet, evaluate_contenders, inverted
+from preimage.files import file_name, replace_text
 from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, points, summarise
 from preimage.images import Fit, Photos, Sources, check_places, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, ignore
 from preimage.inverters import GradientDescent, MeanImage, main_of
 from preimage.judging import applies, judged, kept_baselines, slow_baselines
 from preimage.kept import Kept, is_path
-from preimage.metrics import mean_and_sem, paired_difference
+from preimage.metrics import NRE_AXIS, mean_and_sem, paired_difference
 from preimage.networks import NETWORKS
+from preimage.pages import check_page
 from preimage.pairs import EncodedPhotos
 from preimage.plain import plus_minus
 
@@ -205,9 +203,8 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
                 records.append(own | beside)
         sizes[title] = {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)}
         ids, shown = next(photos.first(SHOWN).batches(SHOWN))
-        features = encoded(inverter.representation, ids, shown.to(trial.device))
         columns.setdefault("photograph", resized(shown, SIDE))
-        columns[title] = resized(inverter.invert(features).cpu(), SIDE)
+        columns[title] = resized(inverted(inverter, ids, shown, trial.device).reconstructions, SIDE)
     table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", *BESIDE])
     table = [row | sizes[str(row["inverter"])] for row in table]
     titles = {
@@ -216,7 +213,7 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
         "mean image": "mean_image_nre",
     }
     series = {words: points(table, key) for words, key in titles.items()}
-    plot = Plot("inverter", "NRE (lower is better)", series, "bars", [str(row["inverter"]) for row in table])
+    plot = Plot("inverter", NRE_AXIS, series, "bars", [str(row["inverter"]) for row in table])
     answer = closest(errors_by("inverter", records))
     if flattered:
         answer += (
@@ -239,12 +236,6 @@ def closest(errors: Mapping[str, Mapping[str, float]]) -> str:
             others.append(f"{title} {plus_minus(difference, difference_sem, sign='+')}{unsure}")
     words = f"{best} has the least error: NRE {plus_minus(mean, sem)} (n = {len(errors[best])})"
     return f"{words}; against it, photograph by photograph: {'; '.join(others)}." if others else f"{words}."
-
-
-def check_page(file: Path) -> None:
-    """Raise `RunError` unless a page, beside which is a folder of the same name, can be called so."""
-    if file.suffix not in (".html", ".htm"):
-        raise RunError(f"a report is an .html file, not {file}")
 
 
 def write_report(
@@ -324,9 +315,3 @@ def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
     short = [Kept.of(name).label for name in names]
     taken = {own for own in short if short.count(own) > 1} | {"compare"}  # where a comparison is kept
     return {str(name) if own in taken else own: name for own, name in zip(short, names, strict=True)}
-
-
-def file_name(label: str) -> str:
-    """A label as the name of a folder; where it cannot be all of it, with a number that tells it from others."""
-    name = re.sub(r"[^\w.-]+", "_", label).strip("._")
-    return name if name == label else f"{name}-{zlib.crc32(label.encode(errors='surrogateescape')):08x}"

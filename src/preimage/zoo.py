@@ -18,7 +18,7 @@ import torch
 from preimage import runs
 from preimage.config import settings_for
 from preimage.errors import NotShippedError, PreimageError, RunError, UnknownNameError, WeightsError
-from preimage.evaluation import Contender, evaluate, fit_baselines
+from preimage.evaluation import Contender, evaluate_contenders, fit_baselines
 from preimage.files import read_json, write_json
 from preimage.interfaces import Inverter
 from preimage.inverters import (
@@ -55,18 +55,18 @@ PLANNED = (
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names as the table of representations has them, layers from the first to the last; then others."""
-    return sorted(names, key=place)
+    known = {name: index for index, name in enumerate(REPRESENTATIONS)}
+    return sorted(names, key=lambda name: (known.get(name, len(known)), name))
 
 
-def place(name: str) -> tuple[int, str]:
-    """What `in_order` sorts by."""
-    known = list(REPRESENTATIONS)
-    return (known.index(name) if name in known else len(known), name)
+def names_in(folder: Path) -> list[str]:
+    """The names of the files of inverters in a folder, in order."""
+    return in_order(file.stem for file in folder.glob("*.safetensors"))
 
 
 def shipped() -> list[str]:
     """The names of the shipped inverters, which are those of their representations."""
-    return in_order(file.stem for file in FOLDER.glob("*.safetensors"))
+    return names_in(FOLDER)
 
 
 def card(name: str) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def load_shipped(name: str, **settings: Any) -> dict[str, Inverter]:
 def summary(name: str) -> dict[str, Any]:
     """The few facts of a card that a list shows."""
     full = card(name)
-    row = full["evaluation"]["rows"][0]
+    row = trained_row(full)
     return {
         "size_bytes": (FOLDER / f"{name}.safetensors").stat().st_size,
         "note": full.get("note", ""),
@@ -108,6 +108,12 @@ def summary(name: str) -> dict[str, Any]:
         "nre_sem": row["nre_sem"],
         "n": row["n"],
     }
+
+
+def trained_row(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of the trained inverter in a card's table."""
+    row: dict[str, Any] = card["evaluation"]["rows"][0]
+    return row
 
 
 def export(
@@ -158,7 +164,9 @@ def export(
         for one in contenders:  # saved features are known only to the representation that read them
             if one.inverter.origin is one.inverter.representation:  # an autoencoder's file brings its encoder
                 one.inverter.representation = representation
-        content["evaluation"] = evaluate(contenders, validation, "the validation photographs", device=device).to_json()
+        content["evaluation"] = evaluate_contenders(
+            contenders, validation, "the validation photographs", device=device
+        ).to_json()
     write_json(file.with_suffix(".json"), content)
     return content
 
@@ -244,7 +252,7 @@ def check(folder: Path | None = None, overrides: Sequence[str] = ()) -> list[Ins
     `overrides` are settings of representations, such as `alexnet:weights=FILE`.
     """
     folder = folder or FOLDER
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: place(file.stem))
+    files = [folder / f"{name}.safetensors" for name in names_in(folder)]
     if not files:
         raise RunError(f"there is no folder of .safetensors files at {folder}")
     settings = {file: settings_for(encoder_of(file), overrides) for file in files}

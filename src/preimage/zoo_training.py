@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +29,7 @@ from preimage.errors import (
     WeightsError,
 )
 from preimage.evaluation import CONTROL, FLOOR, Evaluation, paired
-from preimage.files import read_json, write_json
+from preimage.files import append_json, read_json, write_json
 from preimage.images import Sources, find_photos, source_list
 from preimage.interfaces import ignore, never
 from preimage.inverters import GradientDescent, MeanImage, Nearest, main_of
@@ -171,10 +170,11 @@ def standing(name: str, folder: Path, reason: str = "") -> Standing:
 
     A run that cannot be read has failed.
     """
-    if not (folder / name / "settings.json").exists():
+    run = Run(folder / name)
+    if not run.settings_file.exists():
         return Standing(name, "failed" if reason else "missing", reason=reason)
     try:
-        return standing_of(Run.open(folder / name), name, reason)
+        return standing_of(run, name, reason)
     except PreimageError as error:
         return Standing(name, "failed", reason=reason or str(error))
 
@@ -208,8 +208,7 @@ class Log:
     def write(self, name: str, event: str, **facts: Any) -> None:
         if self.file is not None:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            with self.file.open("a") as file:
-                file.write(json.dumps({"time": now, "name": name, "event": event, **facts}) + "\n")
+            append_json(self.file, {"time": now, "name": name, "event": event, **facts})
 
 
 class Teller(Reporter):
@@ -293,7 +292,7 @@ def measure_slow_baselines(
     the others: `DivergedError` is raised at the end.
     """
     folder = Path(folder)
-    chosen = list(names) or zoo.in_order(file.stem for file in folder.glob("*.safetensors"))
+    chosen = list(names) or zoo.names_in(folder)
     failures = []
     for name in chosen:
         file = folder / f"{name}.json"

@@ -391,7 +391,9 @@ def test_resuming_what_cannot_be_resumed_explains_itself(finished: Path, tmp_pat
 
 def test_epochs_are_passes_over_the_photographs() -> None:
     settings = make_settings(load_preset("hog"), ["training.epochs=30", "training.batch_size=32"])
-    assert runs.with_steps(settings, 33, 1.0).training.steps == 31  # 992 pictures; a batch may belong to two passes
+    assert (
+        runs.training.with_steps(settings, 33, 1.0).training.steps == 31
+    )  # 992 pictures; a batch may belong to two passes
 
 
 def test_weights_may_move_before_resuming(crops: Path, tmp_path: Path) -> None:

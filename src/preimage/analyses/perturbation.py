@@ -14,7 +14,7 @@ from preimage.analyses.conditions import MEAN, SHOWN, encoded, inverted, mean_of
 from preimage.errors import FeatureError, SettingsError
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, mean_in_words, points, summarise
 from preimage.interfaces import Inverter
-from preimage.metrics import distance, mean_pairwise_distance
+from preimage.metrics import NRE_AXIS, distance, mean_pairwise_distance
 from preimage.representations import SavedFeatures
 
 LOGITS = ("logits", "fc8")  # layers that hold class scores
@@ -176,7 +176,7 @@ def compared(
     knows_nothing = float(table[-1]["nre"]) if MEAN in judged else None
     plot = Plot(
         x_label,
-        "NRE (lower is better)",
+        NRE_AXIS,
         {"NRE": points(table[: len(pictures)], "nre")},
         "bars",
         list(pictures),

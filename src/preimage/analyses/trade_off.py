@@ -17,7 +17,7 @@ from preimage.evaluation import Contender
 from preimage.findings import Analysis, Finding, Plot, Record, Sheet, errors_by, mean_in_words, points, summarise
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
-from preimage.metrics import distance, mean_pairwise_distance, paired_difference
+from preimage.metrics import NRE_AXIS, distance, mean_pairwise_distance, paired_difference
 from preimage.plain import duration
 
 # What is slow or must be fitted first is measured only where it is given: how to give it.
@@ -65,7 +65,7 @@ class TradeOff(Analysis):
             record["fitted_on"] = fitted_on[str(record["inverter"])]
         series = {str(row["inverter"]): points([row], "nre", clock) for row in table}
         x_label = f"{CLOCKS[clock]} for one image (logarithmic; lower is better)"
-        plot = Plot(x_label, "NRE (lower is better)", series, log=True)
+        plot = Plot(x_label, NRE_AXIS, series, log=True)
         shown = {"photograph": chosen[:SHOWN].cpu()}
         for row, (title, own) in zip(table, pictures.items(), strict=True):
             shown[f"{title}\n{duration(float(row[clock]))}"] = own[:SHOWN]

@@ -28,7 +28,6 @@ from preimage.cli.terminal import (
     progress_bar,
     representation_of,
     representation_settings,
-    tell_left_out,
     to_file,
     to_folder,
 )
@@ -189,13 +188,9 @@ def invert(
     Of several -r or --run, every photograph has one sheet with all of them: PHOTO.sheet.png.
     """
     from preimage import zoo
-    from preimage.config import overrides_for, settings_for
-    from preimage.images import Photos, check_places
-    from preimage.inversion import Batches, invert_photos, invert_saved, native_batches, not_written_before
-    from preimage.inverters import MeanImage, main_of
-    from preimage.kept import Kept
+    from preimage.inversion import invert as invert_photos
+    from preimage.inversion import invert_features
     from preimage.representations.tables import facts_beside
-    from preimage.studies import labels
 
     if (images is None) == (features is None):
         raise SettingsError("give either photographs or --features, not both and not neither")
@@ -208,34 +203,14 @@ def invert(
         representation = [own for own in zoo.shipped() if isinstance(made_by, dict) and own == made_by.get("name")]
     if ships := [one for one in run if one in zoo.shipped() and not Path(one).exists()]:
         raise SettingsError(f"{ships[0]} is no run but what ships: name it by -r {ships[0]}")
-    called = labels([*representation, *map(Path, run)] or ["hog"])
-    if size == "native" and len(called) > 1:
-        raise SettingsError("--size native takes one inverter at a time")
-    kept = [Kept.of(name) for name in called.values()]
-    encoders = [each.representation["name"] for each in kept]
-    if idle := [one for one in settings if not any(overrides_for(encoder, [one]) for encoder in encoders)]:
-        raise SettingsError(f"{idle[0]} is no setting of {' or '.join(encoders)}")
-    device = pick_device(device)
-    check_places(images or [])
-    loaded = [each.load(**settings_for(encoder, settings)) for each, encoder in zip(kept, encoders, strict=True)]
-    inverters = dict(zip(called, map(main_of, loaded), strict=True))
-    if features is not None:
-        for title, inverter in inverters.items():
-            for file in invert_saved(inverter, title, features, output, device):
-                print(file)
-        return
-    assert images is not None
-    mean = None
-    if size == "native":
-        ids, native = native_batches(images, main_of(inverters).representation.grid)
-        batches: list[Batches] = [native]
+    inverters: list[str | Path] = [*representation, *map(Path, run)] or ["hog"]
+    where = pick_device(device)
+    if images is None:
+        assert features is not None
+        files = invert_features(inverters, features, output, overrides=settings, device=where)
     else:
-        mean = loaded[0].get(MeanImage.name)
-        fits = [fit or each.fit for each in kept]
-        sizes = [inverter.representation.image_size for inverter in inverters.values()]
-        opened = [Photos.open(images, *how) for how in zip(sizes, fits, strict=True)]
-        photos = [not_written_before(each, images, output).load() for each in opened]
-        tell_left_out(photos[0].left_out)
-        ids, batches = photos[0].ids, [each.batches(16) for each in photos]
-    for file in invert_photos(inverters, batches, ids, output, mean=mean, device=device):
+        files = invert_photos(
+            inverters, images, output, fit=fit, native=size == "native", overrides=settings, device=where
+        )
+    for file in files:
         print(file)

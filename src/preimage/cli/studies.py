@@ -76,6 +76,7 @@ def analyse(
     """What the features keep and what the picture depends on: numbers (CSV, JSON) first, then figures."""
     from preimage import studies
     from preimage.analyses import ANALYSES
+    from preimage.files import file_name
 
     names = list(ANALYSES) if name == "all" else name.split(",")
     with trial_of(images, limit, fit, settings, device, baseline) as trial:
@@ -88,7 +89,7 @@ def analyse(
             out.print(Text.assemble((finding.analysis, "bold"), f": {finding.question}"))
             out.print(finding.answer or f"does not apply: {finding.reason}", highlight=False)
             print_table(finding.table)
-        note(f"records and figures: {output / studies.file_name(title)}")
+        note(f"records and figures: {output / file_name(title)}")
 
 
 @app.command()
@@ -203,11 +204,12 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Measure what saved features give away of their photographs: attackers, controls, and the worth of defences."""
-    if output is not None and output.suffix not in (".html", ".htm"):
-        raise SettingsError(f"an audit is written as .html, not {output}")
     from preimage.audit import AuditSettings, judge_features
     from preimage.audit_page import write_page
+    from preimage.pages import check_page
 
+    if output is not None:
+        check_page(output)
     settings = AuditSettings(
         quick=quick,
         image_size=size,

@@ -211,7 +211,7 @@ def zoo_list(as_json: AsJson = False) -> None:
         return
     table = plain_table("", "shipped", *(metric.title for metric in METRICS.values()), "n", "size")
     for name, card in cards.items():
-        row = card["evaluation"]["rows"][0]
+        row = zoo.trained_row(card)
         table.add_row(
             name, *(measured(row, metric) for metric in METRICS), str(row["n"]), mebibytes(card["size_bytes"])
         )

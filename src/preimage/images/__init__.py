@@ -5,7 +5,7 @@ Listing is separate from decoding: `find_photos` says what there is, `Photos` re
 
 from __future__ import annotations
 
-from preimage.images.photos import Photos, total_memory, warn_left_out
+from preimage.images.photos import Photos, at_most, split, total_memory, warn_left_out
 from preimage.images.pictures import (
     SUFFIXES,
     Fit,
@@ -31,6 +31,7 @@ __all__ = [
     "Sources",
     "TrainingStream",
     "absolute",
+    "at_most",
     "check_places",
     "decode",
     "find_photos",
@@ -40,6 +41,7 @@ __all__ = [
     "save_image",
     "source_list",
     "sources_in_words",
+    "split",
     "to_picture",
     "to_pixels",
     "to_tensor",

@@ -174,6 +174,24 @@ class Photos:
             yield ids[rows.start : rows.stop], self.images(rows)
 
 
+def split(photos: Photos, share: float, seed: int) -> tuple[Photos, Photos]:
+    """Photographs at random in two parts, the second with `share` of them and at least two; both in their order."""
+    count = max(2, round(share * len(photos)))
+    if len(photos) - count < 1:
+        raise ImageError(f"{len(photos)} photographs are too few to hold out {count} and train on the rest")
+    order = np.random.default_rng(seed).permutation(len(photos))
+    held_out, rest = (photos.subset(sorted(part.tolist())) for part in (order[:count], order[count:]))
+    return rest, held_out
+
+
+def at_most(photos: Photos, count: int, seed: int) -> Photos:
+    """So many photographs at random, in their order; all if there are no more."""
+    if len(photos) <= count:
+        return photos
+    chosen = np.random.default_rng(seed).choice(len(photos), count, replace=False)
+    return photos.subset(sorted(chosen.tolist()))
+
+
 def warn_left_out(left_out: Mapping[str, str]) -> None:
     """Warn of photographs and other files that were left out (name -> why); of the same ones once."""
     if left_out:

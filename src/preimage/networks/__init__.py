@@ -106,7 +106,10 @@ def load_kept(name: str, stamp: Stamp) -> nn.Module:
 @torch.inference_mode(False)  # what moves within it may not be used where gradients are wanted
 def on_device(module: nn.Module, device: torch.device) -> nn.Module:
     """A module brought to where its input is. Networks are shared: whoever runs one brings it to where it is needed."""
-    return module.to(device)
+    try:
+        return module.to(device)
+    except NotImplementedError as error:  # of what is on the meta device there is only the shape
+        raise WeightsError(f"the weights of {type(module).__name__} have no values yet: load them") from error
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:

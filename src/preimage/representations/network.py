@@ -151,12 +151,12 @@ def own_shapes(module: nn.Module, preprocessing: Preprocessing) -> dict[str, tup
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """The module itself, in eval mode and without gradients of its own; raises `SettingsError` for one without values.
+    """The module itself, in eval mode and without gradients of its own; raises `SettingsError` for a lazy one.
 
     Parameter by parameter: TorchScript's modules have no `requires_grad_`.
     """
     for name, value in (*module.named_parameters(), *module.named_buffers()):
-        if is_lazy(value) or value.is_meta:
+        if is_lazy(value):
             raise SettingsError(
                 f"{name} of {type(module).__name__} has no values yet: run the module once, or load its weights"
             )

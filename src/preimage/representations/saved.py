@@ -107,8 +107,9 @@ class SavedFeatures(Representation):
         )
 
     def encode_photos(self, ids: Sequence[str], images: Tensor) -> Tensor:
-        missing = [own for own in ids if own not in self.rows]
-        if missing:
+        if not self.rows:
+            return self.encode(images)  # which says why not
+        if missing := [own for own in ids if own not in self.rows]:
             raise FeatureError(f"{self.file} is not known to hold features of {listed(missing)}: match them first")
         features = torch.from_numpy(self.table.read([self.rows[own] for own in ids]))
         return features.to(images.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preimage.runs.folder import Run, pack, unpack
+from preimage.runs.folder import Run
 from preimage.runs.material import (
     check_same_photos,
     examples,
@@ -10,7 +10,6 @@ from preimage.runs.material import (
     make_inverter,
     open_photos,
     photos_of,
-    split,
     warn_seen,
 )
 from preimage.runs.training import (
@@ -24,7 +23,6 @@ from preimage.runs.training import (
     measure_pace,
     resume,
     train,
-    with_steps,
 )
 
 __all__ = [
@@ -42,12 +40,8 @@ __all__ = [
     "make_inverter",
     "measure_pace",
     "open_photos",
-    "pack",
     "photos_of",
     "resume",
-    "split",
     "train",
-    "unpack",
     "warn_seen",
-    "with_steps",
 ]

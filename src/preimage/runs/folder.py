@@ -30,7 +30,7 @@ from torch import Tensor
 from preimage.config import Settings
 from preimage.decoders import load_weights
 from preimage.errors import BusyError, RunError
-from preimage.files import UNFINISHED, read_json, replace_text, sync, write_json
+from preimage.files import UNFINISHED, append_json, read_json, replace_text, sync, write_json
 from preimage.inverters import beginning_with
 from preimage.plain import build
 from preimage.training import TrainingState
@@ -181,8 +181,7 @@ class Run:
         replace_text(self.log_file, "".join(json.dumps(record) + "\n" for record in kept))
 
     def log(self, record: dict[str, Any]) -> None:
-        with self.log_file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_json(self.log_file, record)
 
     def log_records(self) -> list[dict[str, Any]]:
         """The log's lines; a last line cut short by a crash is left out."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from preimage.cache import FeatureMemory, cached
 from preimage.config import Settings
 from preimage.errors import PreimageWarning, RunError, SettingsError
-from preimage.images import Photos, TrainingStream, in_advance
+from preimage.images import Photos, TrainingStream, in_advance, split
 from preimage.interfaces import Representation
 from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
@@ -163,16 +162,6 @@ def warn_seen(seen: Sequence[bool], how: str) -> None:
             PreimageWarning,
             stacklevel=3,
         )
-
-
-def split(photos: Photos, share: float, seed: int) -> tuple[Photos, Photos]:
-    """Photographs at random in two parts, the second with `share` of them and at least two; both in their order."""
-    count = max(2, round(share * len(photos)))
-    if len(photos) - count < 1:
-        raise RunError(f"{len(photos)} photographs are too few to hold out {count} and train on the rest")
-    order = np.random.default_rng(seed).permutation(len(photos))
-    held_out, rest = (photos.subset(sorted(part.tolist())) for part in (order[:count], order[count:]))
-    return rest, held_out
 
 
 def check_same_photos(run: Run, photos: Photos, validation: Photos | None) -> None:

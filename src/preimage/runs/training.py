@@ -23,14 +23,14 @@ from preimage import training
 from preimage.config import Settings
 from preimage.decoders import Cost, cost, load_weights
 from preimage.errors import PreimageWarning, RunError, SettingsError
-from preimage.evaluation import Contender, draw_sheet, evaluate
+from preimage.evaluation import Contender, draw_sheet, evaluate_contenders
 from preimage.figures import curve
 from preimage.files import replace_text, write_json
 from preimage.images import Photos, sources_in_words
 from preimage.interfaces import never
 from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import UpConv
-from preimage.metrics import distance, mean_and_sem, mean_pairwise_distance_of
+from preimage.metrics import NRE_AXIS, distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
 from preimage.plain import shape_in_words
@@ -156,7 +156,7 @@ def _train(
 ) -> Run:
     """From settings to a finished run, or to the checkpoint at which it is stopped; the caller holds the folder."""
     resuming = run.settings_file.exists() and run.checkpoint_file.exists()
-    representation = settings.get_representation()
+    representation = settings.encoder
     if isinstance(representation, SavedFeatures):  # the run keeps the hash of their file
         settings = dataclasses.replace(settings, representation=representation.description)
     material = prepared(settings, representation, accelerator)
@@ -279,7 +279,7 @@ class Diary:
     def log_window(self) -> None:
         if self.window and self.accelerator.is_main_process:
             with expendable():
-                self.run.log(summarise(self.window))
+                self.run.log(log_line(self.window))
         self.window.clear()
 
     def evaluated(self, state: TrainingState) -> None:
@@ -314,7 +314,7 @@ def expendable() -> Iterator[None]:
 @training.learning()
 def measure_pace(settings: Settings) -> float:
     """Seconds that a training step would take here, tried on noise: photographs are not read."""
-    representation = settings.get_representation()
+    representation = settings.encoder
     accelerator = training.make_accelerator()
     inverter = make_inverter(settings, representation)
     network = inverter.network.to(accelerator.device)
@@ -337,13 +337,13 @@ def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None
         mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos, device=device))
         contenders = [Contender(inverter, "the run's photographs"), Contender(mean, "the run's photographs")]
         described = sources_in_words(run.settings.photos.validation) or HELD_OUT_IN_WORDS
-        evaluation = evaluate(contenders, validation, described, device=device)
+        evaluation = evaluate_contenders(contenders, validation, described, device=device)
         replace_text(run.records_file, evaluation.records_csv())
         summary |= evaluation.to_json()
         points = [(v["step"], v["nre"], v["nre_sem"]) for v in run.validations]
         run.figures.mkdir(exist_ok=True)
         if len(points) > 1:
-            curve({"validation": points}, run.figures / "curve.png", "step", "NRE (lower is better)")
+            curve({"validation": points}, run.figures / "curve.png", "step", NRE_AXIS)
     write_json(run.summary_file, summary)
 
 
@@ -433,7 +433,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
 
 
-def summarise(window: list[Progress]) -> dict[str, Any]:
+def log_line(window: list[Progress]) -> dict[str, Any]:
     """One log line for some steps: means, and the last step and rate."""
     return {
         "step": window[-1].step,
