@@ -185,6 +185,30 @@ def test_its_code_counts_in_its_fingerprint(tmp_path: Path, monkeypatch: pytest.
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_the_code_it_imports_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whatever is the user's own, and directly or not; not what is installed."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_pack").mkdir()
+    files = {
+        "own_pack/__init__.py": "",
+        "own_pack/deep.py": "SHARE = 1.0\n",
+        "own_pack/middle.py": "import numpy\nfrom .deep import SHARE\ndef halved(x): return x * SHARE\n",
+        "own_top.py": "from own_pack import middle\ndef f(images): return middle.halved(images).mean(axis=(1, 2))\n",
+        "own_module.py": "from torch import nn\nimport own_pack.middle\ndef make(): return nn.Conv2d(3, 4, 3)\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+
+    def prints() -> list[str]:
+        names = ("python:own_top:f", "torch:own_module:make")
+        return [get_representation(name, image_size=16).fingerprint for name in names]
+
+    before = prints()
+    assert prints() == before
+    (tmp_path / "own_pack" / "deep.py").write_text("SHARE = 2.0\n")
+    assert not set(prints()) & set(before)
+
+
 def test_code_that_leaves_python_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "a_script.py").write_text("import sys\nsys.exit(2)\n")

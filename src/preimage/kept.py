@@ -147,5 +147,4 @@ class InRun(Kept):
         return zoo.describe(self.run)
 
     def load(self, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:  # noqa: ARG002 (its owner's)
-        inverter = runs.load_inverter(self.name, **settings)
-        return {inverter.name: inverter}
+        return runs.load_kept(self.name, **settings)

@@ -6,13 +6,18 @@ are: the same network in float16 or with quantised weights is close, another one
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from preimage.files import replace
 from preimage.images import Pixels, to_tensor
 from preimage.interfaces import Representation
 
@@ -58,6 +63,28 @@ class Probe:
         chosen = np.random.default_rng(0).permutation(total)[:MOST]
         positions = torch.from_numpy(np.sort(chosen).astype(np.int32))
         return cls(tuple(features.shape), positions, features.flatten()[positions.long()])
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file keeps of it beside `VERSION` and the shape of the features."""
+        return {"probe.positions": self.positions, "probe.features": self.features}
+
+    def save(self, file: Path) -> None:
+        facts = {"version": str(VERSION), "feature_shape": json.dumps(self.feature_shape)}
+        replace(file, save(self.tensors, metadata=facts))
+
+    @classmethod
+    def read(cls, file: Path) -> Probe | None:
+        """What `save` wrote; None where there is none that can be read, or of another picture."""
+        try:
+            with safe_open(file, framework="pt") as content:
+                facts = content.metadata()
+                if facts["version"] != str(VERSION):
+                    return None
+                tensors = [content.get_tensor(f"probe.{name}") for name in ("positions", "features")]
+                return cls(tuple(json.loads(facts["feature_shape"])), *tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
 
     def difference(self, representation: Representation) -> float:
         """How far features of the probe are from these, relative to their norm; infinite for another shape.

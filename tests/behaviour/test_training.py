@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -24,11 +25,20 @@ from torch import Tensor, nn
 
 from preimage import api, cache, runs, training, zoo
 from preimage.config import load_preset, make_settings
-from preimage.errors import BusyError, DivergedError, PreimageError, PreimageWarning, RunError, SettingsError
+from preimage.errors import (
+    BusyError,
+    DivergedError,
+    PreimageError,
+    PreimageWarning,
+    RunError,
+    SettingsError,
+    WeightsWarning,
+)
 from preimage.files import write_json
 from preimage.images import Photos
 from preimage.interfaces import never
 from preimage.inverters import MeanImage, UpConv, save_inverters
+from preimage.kept import Kept
 from preimage.networks import alexnet
 from preimage.networks.preprocessing import Preprocessing
 from preimage.pairs import EncodedPhotos
@@ -530,10 +540,44 @@ def test_a_baseline_by_name_learns_from_what_a_run_was_trained_on(finished: Path
     assert (rows["ridge"].n, rows["ridge"].fitted_on) == (4, f"{crops} (64 photographs)")
 
 
-def test_a_run_on_another_encoder_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_another_encoder_is_refused(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HOG, "version", 2)
+    runs.load_inverter(finished)  # whose features are the same
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    Run(run).probe_file.unlink()
     with pytest.raises(RunError, match="was trained on another 'hog'"):
-        runs.load_inverter(finished)
+        runs.load_inverter(run)
+
+
+def test_code_may_change_as_long_as_features_stay(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = tmp_path / "changing.py"
+    text = "SHARE = 1\ndef f(images): return SHARE * images[:, ::4, ::4].reshape(len(images), -1)\n"
+    code.write_text(text)
+    tiny = ["representation.image_size=16", "training.steps=1", "training.batch_size=4", "decoder.width=0.05"]
+    run = api.train("python:changing:f", crops, tmp_path / "run", validation=crops, overrides=tiny, device="cpu").folder
+
+    def changed_to(text: str) -> None:
+        code.write_text(text)
+        importlib.reload(importlib.import_module("changing"))
+
+    changed_to(text + "# a remark\n")
+    api.load_inverter(run)
+    changed_to(text.replace("SHARE = 1", "SHARE = 1.001"))
+    with pytest.warns(WeightsWarning, match=r"features of the probe picture differ by 0\.1"):
+        api.load_inverter(run)
+    changed_to(text.replace("SHARE = 1", "SHARE = 2"))
+    with pytest.raises(RunError, match=r"features of the probe picture differ by 100\.0 %"):
+        api.load_inverter(run)
+
+
+def test_a_finished_run_keeps_the_mean_image(finished: Path, crops: Path) -> None:
+    kept = Kept.of(finished).load()
+    assert list(kept) == ["upconv", "mean-image"]
+    evaluation = api.evaluate(finished, crops)
+    mean = next(row for row in evaluation.rows if row.inverter == "mean-image")
+    again = api.evaluate(kept["mean-image"], crops)
+    assert again.rows[0].nre == pytest.approx(mean.nre, abs=1e-6)
 
 
 def test_minutes_become_steps(crops: Path, tmp_path: Path) -> None:

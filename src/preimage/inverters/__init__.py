@@ -102,7 +102,7 @@ def save_inverters(inverters: Sequence[Inverter], file: str | Path, dtype: torch
         probe = None
     if probe is not None:
         description.probe.update(version=VERSION, feature_shape=probe.feature_shape)
-        tensors |= {"probe.positions": probe.positions, "probe.features": probe.features}
+        tensors |= probe.tensors
     replace(Path(file), save(tensors, metadata={"preimage": json.dumps(asdict(description))}))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import warnings
@@ -12,19 +11,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from preimage.errors import FeatureError, SettingsError, UnknownNameError, WeightsError, WeightsWarning
+from preimage.errors import FeatureError, SettingsError, WeightsError, WeightsWarning
 from preimage.interfaces import short_hash
 from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import Stamp, fingerprint, load_into, read_weights, stamp_of, values_hash
 from preimage.plain import listed
 from preimage.randomness import seeded
+from preimage.representations.code import code_hashes, import_object
 from preimage.representations.foreign import Fed, Layout, attempt
 from preimage.representations.network import check_frozen, check_layer, frozen, layer_output
 
@@ -158,6 +157,11 @@ class TorchModule(ModuleDoor):
         stamp = stamp_of(files_of(self.weights))
         module = unaltered(load_module, factory, self.name, self.weights, self.prefix, stamp)
         return Loaded(module, preprocessing_of(module), self.weights or "your module")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the module, and of your code: what it does with its weights may have changed."""
+        return short_hash([super().fingerprint, *code_hashes(self.address)])
 
 
 class Kept(NamedTuple):
@@ -345,32 +349,3 @@ def preprocessing_of(module: nn.Module) -> Preprocessing | None:
             size = facts.get("input_size", (3, 224, 224))[-1]
             return Preprocessing(size, mean=tuple(facts["mean"]), deviation=tuple(facts["std"]))
     return None
-
-
-# --- names into objects -----------------------------------------------------------------------------------------------
-
-
-def import_object(address: str, door: str) -> Any:
-    """`package.module:name` -> what is called so there; raises `SettingsError` saying where was looked."""
-    path, _, attribute = address.partition(":")
-    if not path or not attribute:
-        raise SettingsError(f"expected {door}:package.module:name, got {door}:{address}")
-    found: Any = import_module(path)
-    for step in attribute.split("."):
-        if not hasattr(found, step):
-            choices = [name for name, value in vars(found).items() if not name.startswith("_") and callable(value)]
-            raise UnknownNameError(f"function in {path}", attribute, choices)
-        found = getattr(found, step)
-    return found
-
-
-def import_module(path: str) -> ModuleType:
-    try:
-        return importlib.import_module(path)
-    except ImportError as error:
-        raise SettingsError(
-            f"cannot import {path!r}: {error}. Looked in the current folder {Path.cwd()} (on the command line) and in "
-            "what is installed; set PYTHONPATH for other folders"
-        ) from error
-    except (Exception, SystemExit) as error:  # a script without a guard may read the command line and leave
-        raise SettingsError(f"importing {path!r} fails: {type(error).__name__}: {error}") from error

@@ -5,22 +5,19 @@ It is what the class says, under the name that finds it again, and distrusted li
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from preimage.errors import FeatureError, SettingsError
 from preimage.interfaces import Representation, Wrapped, short_hash
-from preimage.networks.weights import file_hash
 from preimage.plain import build
+from preimage.representations.code import code_hashes, import_object
 from preimage.representations.foreign import Foreign, attempt
-from preimage.representations.modules import import_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +72,9 @@ class OwnRepresentation(Wrapped, Foreign):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of name, version, settings, the content of the class's file, and its own fingerprint if it has one."""
+        """Of name, version, settings, the code of the class, and its own fingerprint if it has one."""
         kind = type(self.inner)
-        file = getattr(inspect.getmodule(kind), "__file__", None)
-        content = [self.name, self.inner.version, self.settings, file_hash(Path(file)) if file else ""]
+        content = [self.name, self.inner.version, self.settings, *code_hashes(kind.__module__)]
         if kind.fingerprint is not Representation.fingerprint:
             content.append(self.inner.fingerprint)
         return short_hash(content, sort_keys=True)

@@ -24,8 +24,9 @@ from torch import Tensor
 from preimage.errors import FeatureError, SettingsError
 from preimage.interfaces import short_hash
 from preimage.networks.weights import file_hash
+from preimage.representations.code import import_object, own_files
 from preimage.representations.foreign import IMAGE_SIZE, Foreign, Layout, as_tensor, pick
-from preimage.representations.modules import import_object, required_arguments
+from preimage.representations.modules import required_arguments
 
 Array = npt.NDArray[Any]
 LAST_LINES = 12  # of what a program said before it failed
@@ -118,9 +119,14 @@ class PythonFunction(Program):
 
     @property
     def code(self) -> list[Path]:
+        """Of the function, which may be defined elsewhere than where it is named, and of what yours imports."""
         module = inspect.getmodule(inspect.unwrap(self.function)) or inspect.getmodule(type(self.function))
-        file = getattr(module, "__file__", None)
-        return [Path(file)] if file else []
+        files = own_files(self.address.partition(":")[0])
+        if module is not None:
+            files |= own_files(module.__name__)
+            if file := getattr(module, "__file__", None):
+                files[module.__name__] = Path(file)
+        return [file for _, file in sorted(files.items())]
 
     def chosen(self, given: Any) -> Any:
         return given  # `compute` has chosen: it puts single rows together

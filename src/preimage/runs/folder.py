@@ -4,7 +4,8 @@
     provenance.json    what it ran on: versions, hardware, fingerprints of encoder and photographs, cost
     checkpoint/        checkpoint.json names the one safetensors file beside it (weights, average, Adam's moments)
     train.jsonl        a line every few steps and one for each validation
-    records.csv, summary.json, figures/
+    records.csv, summary.json, figures/, mean-image.safetensors (of the training photographs)
+    probe.safetensors  features of a synthetic picture: by them the run knows its encoder
     lock               held by the process that trains into the folder
 
 A checkpoint takes effect by one rename, of checkpoint.json: whenever the process dies, the folder holds a whole one.
@@ -36,7 +37,8 @@ from preimage.plain import build
 from preimage.training import TrainingState
 
 LOCK = "lock"
-EARLY_FILES = {LOCK, "checkpoint", "provenance.json"}  # that there may be before a run begins, and unfinished ones
+PROBE = "probe.safetensors"
+EARLY_FILES = {LOCK, PROBE, "checkpoint", "provenance.json"}  # before a run begins; and unfinished ones
 
 
 class Run:
@@ -47,9 +49,11 @@ class Run:
         self.settings_file = folder / "settings.json"
         self.provenance_file = folder / "provenance.json"
         self.checkpoint_file = folder / "checkpoint" / "checkpoint.json"
+        self.probe_file = folder / PROBE
         self.log_file = folder / "train.jsonl"
         self.records_file = folder / "records.csv"
         self.summary_file = folder / "summary.json"
+        self.mean_file = folder / "mean-image.safetensors"
         self.figures = folder / "figures"
 
     def __fspath__(self) -> str:
@@ -127,7 +131,7 @@ class Run:
         """Remove what was written of a run that never began: it has no settings."""
         if not self.settings_file.exists():
             shutil.rmtree(self.checkpoint_file.parent, ignore_errors=True)
-            for file in (self.provenance_file, *self.folder.glob(f".*{UNFINISHED}")):
+            for file in (self.provenance_file, self.probe_file, *self.folder.glob(f".*{UNFINISHED}")):
                 file.unlink(missing_ok=True)
 
     def save_checkpoint(self, state: TrainingState, seconds: float) -> None:

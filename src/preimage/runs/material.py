@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +13,20 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor
 
 from preimage.cache import FeatureMemory, cached
 from preimage.config import Settings
-from preimage.errors import PreimageWarning, RunError, SettingsError
+from preimage.errors import PreimageWarning, RunError, SettingsError, WeightsWarning
 from preimage.images import Photos, TrainingStream, in_advance, split
-from preimage.interfaces import Representation
+from preimage.interfaces import Inverter, Representation
 from preimage.inverters import beginning_with
 from preimage.inverters.autoencoder import Autoencoder
+from preimage.inverters.linear import MeanImage
 from preimage.inverters.upconv import UpConv
 from preimage.pairs import EncodedPhotos
+from preimage.probe import LIMIT, SAME_ARITHMETIC, Probe
 from preimage.representations import SavedFeatures, get_known
 from preimage.runs.folder import Run
 
@@ -91,13 +95,37 @@ def load_inverter(folder: str | Path, **given: Any) -> UpConv:
     return inverter.restore(averaged or beginning_with("decoder.", tensors))
 
 
+def load_kept(folder: str | Path, **given: Any) -> dict[str, Inverter]:
+    """The inverter of a run, as `load_inverter` takes it, and the mean image of its photographs if it is finished."""
+    inverter, file = load_inverter(folder, **given), Run.open(folder).mean_file
+    kept: dict[str, Inverter] = {inverter.name: inverter}
+    if file.exists():
+        kept[MeanImage.name] = MeanImage(inverter.representation).restore(load_file(file))
+    return kept
+
+
 def check_same_encoder(run: Run, representation: Representation) -> None:
-    """Raise `RunError` unless the encoder is the one that a run was trained on."""
+    """Raise `RunError` unless the encoder is the one that a run was trained on.
+
+    Where weights or code have changed since, features of the probe picture tell whether that makes a difference.
+    """
     then, now = run.provenance["representation_fingerprint"], representation.fingerprint
-    if now != then:
+    if now == then:
+        return
+    probe = Probe.read(run.probe_file)
+    different = math.inf if probe is None else probe.difference(representation)
+    if different > LIMIT:
+        size = f"differ by {100 * different:.1f} %" if different < math.inf else "are others"
         raise RunError(
-            f"{run.folder} was trained on another {representation.name!r}: its weights, settings or version have "
-            f"changed since (fingerprint {then} then, {now} now)"
+            f"{run.folder} was trained on another {representation.name!r}: its weights, settings, code or version have "
+            f"changed since, and features of the probe picture {size} (fingerprint {then} then, {now} now)"
+        )
+    if different > SAME_ARITHMETIC:
+        warnings.warn(
+            f"{representation.name} has changed since {run.folder} was trained: features of the probe picture differ "
+            f"by {100 * different:.2f} %",
+            WeightsWarning,
+            stacklevel=3,
         )
 
 

@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from preimage import training
 from preimage.config import Settings
 from preimage.decoders import Cost, cost, load_weights
-from preimage.errors import PreimageWarning, RunError, SettingsError
+from preimage.errors import PreimageError, PreimageWarning, RunError, SettingsError
 from preimage.evaluation import Contender, draw_sheet, evaluate_contenders
 from preimage.figures import curve
-from preimage.files import replace_text, write_json
+from preimage.files import replace, replace_text, write_json
 from preimage.images import Photos, sources_in_words
 from preimage.interfaces import never
 from preimage.inverters.linear import MeanImage
@@ -34,6 +35,7 @@ from preimage.metrics import NRE_AXIS, distance, mean_and_sem, mean_pairwise_dis
 from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
 from preimage.plain import shape_in_words
+from preimage.probe import Probe
 from preimage.randomness import seeded
 from preimage.representations import SavedFeatures
 from preimage.runs.folder import Run, unpack
@@ -187,6 +189,9 @@ def _train(
         if start is not None:
             made_with["started_from"] = {**start.origin, "weights": fingerprint(start.inverter.network)}
             run.save_checkpoint(state, 0.0)  # before the run is one: it never goes on without these weights
+        if not resuming:
+            with contextlib.suppress(PreimageError):  # saved features are of no picture but their own
+                Probe.of(representation).save(run.probe_file)
         run.begin(settings, state.step, made_with)
         reporter.planned(plan)
 
@@ -331,10 +336,11 @@ def measure_pace(settings: Settings) -> float:
 
 
 def finish(run: Run, inverter: UpConv, photos: Photos, validation: Photos | None, device: str) -> None:
-    """Write what a finished run amounts to: the validation records beside those of the mean image, and summary.json."""
+    """Write what a finished run amounts to: the mean image, the validation records beside its, and summary.json."""
     summary: dict[str, Any] = {"steps": run.step, "seconds": run.checkpoint["seconds"], "photos": len(photos)}
+    mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos, device=device))
+    replace(run.mean_file, save(mean.state()))
     if validation is not None:
-        mean = MeanImage(inverter.representation).fit(EncodedPhotos(inverter.representation, photos, device=device))
         contenders = [Contender(inverter, "the run's photographs"), Contender(mean, "the run's photographs")]
         described = sources_in_words(run.settings.photos.validation) or HELD_OUT_IN_WORDS
         evaluation = evaluate_contenders(contenders, validation, described, device=device)
