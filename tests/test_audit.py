@@ -20,11 +20,11 @@ from command import preimage as command
 from preimage import leakage
 from preimage.audit import ATTACKERS, Attack, Audit, AuditSettings, curve_sizes, judge_features, summary
 from preimage.audit_page import page, write_page
-from preimage.defences import fit_defences, neighbours_kept
+from preimage.defences import fit_defences, neighbours_kept, neighbours_of
 from preimage.errors import FeatureError, SettingsError
 from preimage.images import Photos, save_image
 
-SMALL = AuditSettings(quick=True, image_size=32, steps=60, width=0.1, permutations=499)
+SMALL = AuditSettings(quick=True, image_size=32, steps=60, width=0.1, permutations=699)
 
 
 def smooth_pictures(count: int, seed: int) -> Tensor:
@@ -152,7 +152,7 @@ def test_no_labels_are_told(thumbnails: Tensor, photos: Photos, folder: Path, tm
     labels = tmp_path / "labels.csv"
     lines = "".join(f"{Path(own).name},{int(index % 2)}\n" for index, own in enumerate(photos.ids))
     labels.write_text(lines, encoding="utf-8-sig")  # as Excel does
-    settings = AuditSettings(quick=True, image_size=32, steps=1, width=0.1, permutations=300)
+    settings = AuditSettings(quick=True, image_size=32, steps=1, width=0.1, permutations=600)
     audit = judge_features(saved(thumbnails, photos, tmp_path), flat, labels=labels, settings=settings)
     assert audit.content["classes"]["available"]
     labels.write_text("nobody.png,3\n")
@@ -222,7 +222,7 @@ def test_test_pairs_whose_every_pairing_is_likely_are_refused(
         judge_features(file, folder, settings=replace(SMALL, max_test=5))
 
 
-FULL = AuditSettings(image_size=32, steps=4, width=0.05, seeds=2, permutations=300)
+FULL = AuditSettings(image_size=32, steps=4, width=0.05, seeds=2, permutations=600)
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +330,21 @@ def test_the_permutation_test_knows_right_from_wrong_pairings() -> None:
     assert leakage.permutation_p(near.roll(1, 0), pictures, 999) > 0.05
 
 
+def test_right_picks_are_told_from_luck() -> None:
+    generator = torch.Generator().manual_seed(0)
+    random = torch.rand(12, 12, generator=generator)
+    assert leakage.identification_p(random, 999) > 0.05
+    assert leakage.identification_p(torch.eye(12), 999) == 1 / 1000
+    five = random.clone()
+    five[torch.arange(5), torch.arange(5)] = 2.0  # five of twelve picked right, whatever the errors are
+    assert 0.001 <= leakage.identification_p(five, 9999) < 0.01
+    assert leakage.identification_p(torch.zeros(12, 12), 999) == 1.0  # all alike: nobody is picked
+
+
+def test_few_neighbours_are_asked_for_among_few() -> None:
+    assert [neighbours_of(rows) for rows in (3, 12, 60, 101, 5000)] == [1, 1, 5, 10, 10]
+
+
 def test_wilson_agrees_with_published_values() -> None:
     """81 of 263: Newcombe 1998, table I."""
     share, low, high = leakage.share_with_interval(torch.tensor([1.0] * 81 + [0.0] * 182))
@@ -372,5 +387,5 @@ def test_the_command_prints_exactly_json(thumbnails: Tensor, photos: Photos, fol
 
 
 def test_too_few_permutations_to_show_anything_are_refused() -> None:
-    with pytest.raises(SettingsError, match="at least 300"):
-        AuditSettings(permutations=299)
+    with pytest.raises(SettingsError, match="at least 600"):
+        AuditSettings(permutations=599)

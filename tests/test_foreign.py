@@ -343,7 +343,7 @@ def test_more_layers_than_a_network_has_are_another_network(tmp_path: Path) -> N
         get_representation("torch:encoders:small", weights=weights_file(tmp_path / "g.pth", **wider))
     of_other_classes = encoders.Small().state_dict() | {"head.1.weight": torch.ones(9, 4), "head.1.bias": torch.ones(9)}
     file = weights_file(tmp_path / "h.pth", **of_other_classes)
-    with pytest.warns(WeightsWarning, match=r"has head\.1\.weight of another shape, .* beside it"):
+    with pytest.warns(WeightsWarning, match=r"has head\.1\.weight of shape 9 x 4, expected 64 x 1536, .* beside it"):
         assert get_representation("torch:encoders:small", weights=file, layer="body").feature_shape == (24, 8, 8)
 
 

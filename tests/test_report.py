@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from preimage.analyses.confidence import ConfidenceMap
 from preimage.evaluation import Evaluation, Row
 from preimage.findings import Finding, Plot, Record, Sheet
 from preimage.report import (
@@ -45,7 +46,11 @@ def test_a_value_is_written_as_exactly_as_it_is_known(value: float, error: float
 
 def test_an_interval_shares_the_cell_of_its_value() -> None:
     row: Record = {"condition": "a", "top1": 0.95, "top1_sem": 0.0, "top1_low": 0.9, "top1_high": 0.98, "n": 20}
-    assert cells([row]) == (["condition", "right one first, share ↑", "n"], [["a", "0.95 (0.90 to 0.98)", "20"]])
+    titles = {"top1": "right one first, share ↑"}
+    assert cells([row], titles) == (
+        ["condition", "right one first, share ↑", "n"],
+        [["a", "0.95 (0.90 to 0.98)", "20"]],
+    )
 
 
 def test_a_cell_without_a_value_holds_a_dash() -> None:
@@ -54,10 +59,8 @@ def test_a_cell_without_a_value_holds_a_dash() -> None:
 
 
 def test_columns_have_words_and_units() -> None:
-    titles, _ = cells([{"ab_error": 1.0, "covered_68": 0.7, "something_new": 1.0}])
-    assert titles == [
-        "colour error, CIELAB units ↓", "errors within the 68 % interval (calibrated), share", "something new",
-    ]  # fmt: skip
+    titles, _ = cells([{"nre": 1.0, "covered_80": 0.7, "something_new": 1.0}], ConfidenceMap.columns)
+    assert titles == ["NRE ↓", "errors within the 80 % interval (calibrated), share", "something new"]
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,38 @@ def test_rows_in_any_order_find_their_photographs(
     assert "ids in features" in saved.matched_by
 
 
+def write_texts(suffix: str, file: Path, features: Array, columns: dict[str, list[str]]) -> None:
+    if suffix == ".npz":
+        np.savez(file, features=features, **{name: np.array(own) for name, own in columns.items()})
+    elif suffix == ".pt":
+        torch.save({"features": torch.from_numpy(features), **columns}, file)
+    else:
+        pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.table({"embedding": features.tolist(), **columns}), file)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".parquet"])
+def test_a_column_of_another_name_is_taken_for_ids_if_it_names_the_photographs(
+    suffix: str, photos: Photos, thumbnails: Array, tmp_path: Path
+) -> None:
+    order = np.random.default_rng(0).permutation(len(photos))
+    file = tmp_path / f"f{suffix}"
+    names = [f"somewhere/{photos.ids[index]}" for index in order]
+    captions = [f"picture {index}" for index in order]
+    columns = {"caption": captions, "where_it_lies": names, "kind": ["a"] * len(names)}
+    write_texts(suffix, file, thumbnails[order], columns)
+    saved = SavedFeatures(file, 32)
+    np.testing.assert_allclose(looked_up(saved, photos), thumbnails, atol=1e-6)
+    assert f"ids in f{suffix}, where_it_lies" in saved.matched_by
+    write_texts(suffix, file, thumbnails, {"caption": captions})
+    saved = SavedFeatures(file, 32)
+    np.testing.assert_allclose(looked_up(saved, photos), thumbnails, atol=1e-6)
+    assert "no ids were found" in saved.matched_by
+
+
 def test_without_ids_the_order_of_the_file_names_counts_and_is_told(
     photos: Photos, thumbnails: Array, tmp_path: Path
 ) -> None:

@@ -181,6 +181,26 @@ def test_a_run_is_asked_about_what_it_held_out(crops: Path, tmp_path: Path) -> N
     ]
 
 
+def test_inverters_of_different_sizes_are_compared_at_the_smallest(trial: Trial, tmp_path: Path) -> None:
+    finding = compare(["hog", "efficientnet_lite0.stage5"], trial, tmp_path)
+    assert "All at 224 pixels" in finding.answer
+    assert finding.columns == {"nre_at_224": "NRE at 224 pixels ↓"}
+    rows = {str(row["inverter"]): row for row in finding.table}
+    own = rows["efficientnet_lite0.stage5"]
+    assert own["nre_at_224"] == pytest.approx(float(own["nre"]), abs=1e-6)
+    assert 0.01 > abs(float(rows["hog"]["nre_at_224"]) - float(rows["hog"]["nre"])) > 1e-5
+    alone = compare(["hog"], trial, tmp_path)
+    assert "nre_at" not in str(alone.table)
+    assert alone.answer.startswith("NRE ")
+
+
+def test_what_a_run_was_trained_on_is_told_in_a_study(pair: dict[str, Path], few: Trial) -> None:
+    run = Kept.of(pair["own"]).run
+    assert run is not None
+    with pytest.warns(PreimageWarning, match="were trained on"):
+        replace(few, images=run.settings.photos.train).photos(pair["own"])
+
+
 def test_photographs_of_a_trial_may_come_from_an_iterator(trial: Trial) -> None:
     once = replace(trial, images=(file for file in sample_files()))
     assert once.photos("hog").ids == once.photos("hog").ids

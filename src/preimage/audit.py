@@ -22,7 +22,7 @@ from torch import Tensor
 
 from preimage import leakage, training
 from preimage.audit_summary import ALPHA, summary
-from preimage.defences import FLOAT_BYTES, Changed, Defence, fit_defences, neighbours_kept
+from preimage.defences import FLOAT_BYTES, Changed, Defence, fit_defences, neighbours_kept, neighbours_of
 from preimage.errors import FeatureError, SettingsError
 from preimage.files import read_json, write_json
 from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream, at_most, split
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 NETWORK, RIDGE, NEAREST, MEAN = UpConv.name, Ridge.name, Nearest.name, MeanImage.name
 ATTACKERS = (NETWORK, RIDGE, NEAREST, MEAN)
-LEARNING = len(ATTACKERS) - 1  # of which the best is chosen
+TESTS = 2 * (len(ATTACKERS) - 1)  # of which the best is chosen: error and picks of each attacker that learns
 WORK = {RIDGE: 60, NEAREST: 10, MEAN: 5}  # about so many steps of the network's training
 FEWEST_TRAIN, FEWEST_TEST = 20, 10
 LEAST = 32  # pairs at the beginning of the learning curve
@@ -80,7 +80,7 @@ class AuditSettings:
         for name in ("image_size", "steps", "width", "sizes", "seeds", "max_test", "max_train", "permutations"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is positive, got {getattr(self, name)}")
-        if self.permutations < (least := math.ceil(LEARNING / ALPHA)):
+        if self.permutations < (least := math.ceil(TESTS / ALPHA)):
             raise SettingsError(
                 f"{self.permutations} permutations can show nothing at p < {ALPHA:g}: take at least {least}"
             )
@@ -229,13 +229,14 @@ def judge_features(
         "feature_shape": list(material.representation.feature_shape),
         "rows": rows,
         "best": chosen,
-        "above_chance_p": min(1.0, LEARNING * min(row["p"] for row in rows if row["attacker"] != MEAN)),
+        "above_chance_p": above_chance(rows),
         "shuffled": shuffled_control(material, built[MEAN], attack),
         "other_image": {"attacker": chosen}
         | errors_of(attack.rebuild(best, others_of(material, settings.seed)), material),
         "classes": class_leakage(built[chosen], material, settings),
         "curve": learning_curve(material, sizes, attack),
         "defences": attack_defences(material, defences, rows, built[MEAN][:1], attack),
+        "neighbours": neighbours_of(len(material.test_ids)),
         **material.facts,
         "settings": asdict(settings),
         "pairwise_distance": material.pairwise,
@@ -454,6 +455,7 @@ def judge(name: str, built: dict[str, Tensor], material: AttackMaterial, setting
         "top1_low": top1_low,
         "top1_high": top1_high,
         "top1_chance": 1 / len(own),
+        "top1_p": leakage.identification_p(alike, settings.permutations, settings.seed),
         "false_match_rate": settings.false_match_rate,
         "true_match_rate": rate,
         "true_match_rate_low": rate_low,
@@ -462,6 +464,11 @@ def judge(name: str, built: dict[str, Tensor], material: AttackMaterial, setting
         "colour_error_sem": colour_sem,
         "p": leakage.permutation_p(own, material.test_images, settings.permutations, settings.seed),
     }
+
+
+def above_chance(rows: Sequence[Row]) -> float:
+    """How probable the best attacker's success would be by luck, corrected for choosing the best of `TESTS`."""
+    return min(1.0, TESTS * min(float(row[p]) for row in rows if row["attacker"] != MEAN for p in ("p", "top1_p")))
 
 
 def others_of(material: AttackMaterial, seed: int) -> Tensor:

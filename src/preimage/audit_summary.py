@@ -13,6 +13,7 @@ from preimage.representations.matching import WITHOUT_IDS
 Content = Mapping[str, Any]  # of an audit
 Row = Mapping[str, Any]  # of one attacker
 
+FEW_TESTS = 50  # photographs: by fewer only much can be shown
 ALPHA = 0.01  # features give something away where the best attacker's luck is less probable
 UNORDERED = (
     "The rows were taken in the order of the photographs' names, as the file has no ids: if they are in another order, "
@@ -52,9 +53,11 @@ def verdict(content: Content, own: Row, mean: Row) -> str:
     """Whether anything is given away, and how much closer than the average picture the best attacker comes."""
     pairs, p = f"{content['n_train']:,} example pairs", content["above_chance_p"]
     if p >= ALPHA:
+        few = content["n_test"] < FEW_TESTS
+        only = f", but {content['n_test']} test photographs can only show much: test on more" if few else ""
         return (
-            f"With {pairs}, none of the attackers tried here could tell one photograph's features from another's "
-            f"(p = {p:.2g}, not below {ALPHA}). That is not proof that nothing can be rebuilt."
+            f"With {pairs}, none of the attackers tried here can be shown to tell one photograph's features from "
+            f"another's (p = {p:.2g}, not below {ALPHA}{only}). That is not proof that nothing can be rebuilt."
         )
     closer = 1 - own["nre"] / mean["nre"]
     if closer <= 0:

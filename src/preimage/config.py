@@ -76,6 +76,15 @@ RUN_WIDE = ("autoencoder", "seed")  # settings in no section
 SECTIONS = [field.name for field in dataclasses.fields(Settings) if field.name not in RUN_WIDE]
 
 
+SECTION_KEYS = {
+    section: [field.name for field in dataclasses.fields(kind)]
+    for section, kind in (
+        ("training", TrainingSettings), ("decoder", DecoderSettings), ("augmentation", Augmentation),
+        ("photos", PhotoSettings),
+    )
+}  # fmt: skip
+
+
 def preset_names() -> list[str]:
     """The presets that come with the package, of the paper's representations."""
     folder = resources.files("preimage") / "presets"
@@ -117,7 +126,14 @@ def make_settings(tables: Mapping[str, Any], overrides: Iterable[str] = ()) -> S
                 raise UnknownNameError("section of settings", section, SECTIONS)
             merged.setdefault(section, {})[key] = value
     settings = build(Settings, merged, "settings")
-    _ = settings.encoder  # unknown names and values are reported now, not hours later
+    try:
+        _ = settings.encoder  # unknown names and values are reported now, not hours later
+    except UnknownNameError as error:
+        if homes := [section for section, keys in SECTION_KEYS.items() if error.name in keys]:
+            raise SettingsError(
+                f"{error.name} is {homes[0]}.{error.name}: a key alone is the representation's"
+            ) from error
+        raise
     return settings
 
 

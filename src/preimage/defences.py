@@ -144,9 +144,14 @@ def binarisation(sample: Tensor) -> Defence:
     return Defence("binarisation", 1, "above the median or not", tuple(middle.shape), middle.numel() / 8, change)
 
 
+def neighbours_of(rows: int) -> int:
+    """How many neighbours of each row are looked at: few of all, or they could hardly be missed."""
+    return max(1, min(NEIGHBOURS, (rows - 1) // NEIGHBOURS))
+
+
 def neighbours_kept(before: Tensor, after: Tensor) -> float:
     """The share of each row's nearest rows, by cosine, that are still among them: what search would lose."""
-    count = min(NEIGHBOURS, len(before) - 1)
+    count = neighbours_of(len(before))
     nearest = []
     for features in (before, after):
         flat = features.flatten(1).cpu().double()  # not every device has float64

@@ -21,6 +21,7 @@ class UnknownNameError(PreimageError):
     listed = 150
 
     def __init__(self, kind: str, name: str, choices: Iterable[str], overview: Iterable[str] = ()) -> None:
+        self.name = name
         available = sorted(choices)
         alike = [choice for choice in available if choice.lower() == name.lower() or choice.endswith(f"/{name}")]
         nearest = alike or [choice for choice in available if choice.startswith(f"{name}.")]

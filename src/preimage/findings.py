@@ -75,6 +75,7 @@ class Finding:
     plots: list[Plot] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
     reason: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)  # titles of the table's own ones, with their units
 
     @property
     def content(self) -> dict[str, Any]:
@@ -85,6 +86,7 @@ class Finding:
             "answer": self.answer,
             "reason": self.reason,
             "table": self.table,
+            "columns": dict(self.columns),
             "plots": [asdict(plot) for plot in self.plots],
             "sheets": [
                 {"file": f"sheet-{place}.png", "columns": list(one.columns), "rows": len(one.captions)}
@@ -127,6 +129,7 @@ class Analysis(ABC):
 
     name: ClassVar[str]
     question: ClassVar[str]
+    columns: ClassVar[Mapping[str, str]] = {}  # of its table, where their names are no titles
 
     def unavailable(self, inverter: Inverter) -> str:  # noqa: ARG002 (by default it always applies)
         """Why this question cannot be asked of an inverter; empty where it can."""
@@ -159,7 +162,9 @@ class Analysis(ABC):
             )
         try:
             reason = self.unavailable(inverter)
-            return Finding(self.name, self.question, reason=reason) if reason else self.analyse(inverter, ids, images)
+            if not reason:
+                return replace(self.analyse(inverter, ids, images), columns=self.columns)
+            return Finding(self.name, self.question, reason=reason)
         except PreimageError as error:
             return Finding(self.name, self.question, reason=str(error))
 
@@ -192,6 +197,7 @@ def joined(findings: Mapping[str, Finding]) -> Finding:
         together("records"),
         [plot for plot in plots if plot is not None],
         [sheet for sheet in sheets if sheet is not None],
+        columns=first.columns,
     )
 
 
@@ -248,9 +254,9 @@ def points(table: Sequence[Record], value: str, x: str | None = None) -> list[Po
     ]
 
 
-def errors_by(key: str, records: Iterable[Record]) -> dict[str, dict[str, float]]:
-    """Records with `id` and `nre` by one more of their fields."""
+def errors_by(key: str, records: Iterable[Record], error: str = "nre") -> dict[str, dict[str, float]]:
+    """An error of records with an `id` by one more of their fields, then photograph."""
     found: dict[str, dict[str, float]] = {}
     for record in records:
-        found.setdefault(str(record[key]), {})[str(record["id"])] = float(record["nre"])
+        found.setdefault(str(record[key]), {})[str(record["id"])] = float(record[error])
     return found

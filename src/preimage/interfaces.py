@@ -308,7 +308,10 @@ def check_features(features: Tensor, feature_shape: Iterable[int | None]) -> Non
     """Raise `FeatureError` unless this is a finite float batch (N, *feature_shape); None stands for any length."""
     expected = tuple(feature_shape)
     if not isinstance(features, Tensor):
-        raise FeatureError(f"expected a torch tensor of features, got {type(features).__name__}")
+        raise FeatureError(
+            f"expected a torch tensor of features, got {type(features).__name__}: of an array give "
+            "torch.from_numpy(array).float()"
+        )
     described = "(N, " + ", ".join("any" if length is None else str(length) for length in expected) + ")"
     if features.ndim != len(expected) + 1 or any(
         want not in (None, have) for want, have in zip(expected, features.shape[1:], strict=True)

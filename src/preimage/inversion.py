@@ -128,6 +128,8 @@ def side_by_side(
     columns = {"photograph": first.photographs}
     for title, part in parts.items():
         told = f"from {title}\n{psnr_in_words(part.photographs, part.reconstructions)}"
+        if len({own.photographs.shape for own in parts.values()}) > 1:
+            told += f" at {part.photographs.shape[3]} pixels"
         shown = sheet_columns(inverters[title], part) if len(parts) == 1 else {told: part.reconstructions}
         columns |= {told if own is part.reconstructions else words: own for words, own in shown.items()}
     if mean is not None:

@@ -83,7 +83,10 @@ def judged(
         return Judged(own, held_out, train_photos)
     photos = Photos.open(places, representation.image_size, fit or kept.fit)
     photos = own.match(photos) if isinstance(own, SavedFeatures) else photos
-    photos = without(photos, train_photos) if given and train_photos is not None else photos
+    if given and train_photos is not None:
+        photos = without(photos, train_photos)
+    elif train_photos is not None:
+        runs.warn_seen(photos.among(train_photos), "were trained on")
     return Judged(own, photos, train_photos)
 
 
@@ -131,8 +134,6 @@ def encoding_contenders(
     representation = main.representation
     own_photographs = sources_in_words(run.settings.photos.train) if run else UNKNOWN
     fitted_on, train_photos = own_photographs, trained_on
-    if trained_on is not None:
-        runs.warn_seen(photos.among(trained_on), "were trained on")
     if train_images is not None:
         fitted_on = sources_in_words(train_images)
         train_photos = Photos.open(train_images, representation.image_size, fit)

@@ -83,6 +83,20 @@ def permutation_p(reconstructions: Tensor, photographs: Tensor, permutations: in
     return (1 + as_good) / (1 + permutations)
 
 
+def identification_p(alike: Tensor, permutations: int = 9999, seed: int = 0) -> float:
+    """How probable so many `hits` would be if reconstructions had nothing to do with their photographs."""
+    picked = (alike >= alike.max(dim=1, keepdim=True).values - 1e-12).double()
+    picked /= picked.sum(dim=1, keepdim=True)
+    right = float(picked.diagonal().sum())
+    generator = torch.Generator().manual_seed(seed)
+    own = torch.arange(len(alike))
+    as_good = 0
+    for _ in range(permutations):
+        pairing = torch.randperm(len(alike), generator=generator)
+        as_good += float(picked[own, pairing].sum()) >= right * (1 - 1e-6)
+    return (1 + as_good) / (1 + permutations)
+
+
 # --- colour and class -------------------------------------------------------------------------------------------------
 
 

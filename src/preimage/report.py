@@ -17,42 +17,14 @@ from preimage.findings import Record, read_finding
 from preimage.metrics import METRICS
 from preimage.pages import embedded, render
 
-# What the columns of findings are called on a page, with their units; others by their own names.
+# What the columns of any table are called on a page; an analysis says what its own are.
 COLUMNS = {
     "n": "n",
     **{name: metric.title for name, metric in METRICS.items()},
     "other_image_nre": "NRE of another photograph's features",
     "mean_image_nre": "NRE of the mean image",
     "difference": "NRE less the first one's",
-    "seconds": "seconds an image, median",
-    "cpu_seconds": "processor seconds an image, median",
-    "times_as_long": "times as long as the first",
-    "from": "from, cycles per image",
-    "to": "to, cycles per image",
-    "kept": "share of variance kept ↑",
-    "shift": "shift, pixels",
-    "pixel_error": "error of the shift, pixels ↓",
-    "ab_error": "colour error, CIELAB units ↓",
-    "ab_correlation": "correlation of colour (a and b) over places ↑",
-    "level_error": "error of the mean level, of 255 ↓",
-    "correlation": "correlation with the photograph's level ↑",
-    "space": "distance in",
-    "top1": "right one first, share ↑",
-    "top5": "right one among five, share ↑",
-    "rank": "place of the right one, mean ↓",
-    "chance": "chance of the right one first, share",
-    "probability": "probability of the photograph's class ↑",
-    "deviation": "expected error by",
-    "log_likelihood": "log-likelihood, nats per colour value ↑",
-    "degrees": "hue turned by, degrees",
-    "colour_error": "colour error, CIELAB units ↓",
-    "confidence": "probability of the likeliest class",
-    "share": "share of the second photograph",
-    "off_overlay": "distance from the overlay, NRE",
-    "spread": "standard deviation of pixel values",
-    "nearest": "distance to the nearest reconstruction, NRE",
 }
-COVERAGE = {"covered": "calibrated", "normal": "normal distribution"}  # of names such as `covered_68`
 SHADES = {
     "difference": "Differences: mid-grey is 0, brighter is where the reconstruction is too bright.",
     "expected error": "Errors: dark violet is 0, yellow the end of the scale.",
@@ -130,7 +102,7 @@ def finding_block(folder: Path) -> Block:
         )
         for one in content["sheets"]
     ]
-    columns, rows = cells(content["table"])
+    columns, rows = cells(content["table"], content.get("columns", {}))
     words = [content["answer"]] if content["answer"] else []
     return Block(content["question"], words, columns, rows, figures, reason=content["reason"])
 
@@ -203,19 +175,17 @@ def without_folders(text: str) -> str:
 # --- tables of numbers ------------------------------------------------------------------------------------------------
 
 
-def cells(table: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """(column titles, rows of text) of records; a value shares its cell with its interval or its standard error."""
+def cells(table: Sequence[Record], titles: Mapping[str, str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """(column titles, rows of text) of records; a value shares its cell with its interval or its standard error.
+
+    `titles` are those of columns that are not usual.
+    """
+    called = COLUMNS | dict(titles or {})
     every = list(dict.fromkeys(key for row in table for key in row))
     company = {f"{name}_{end}" for name in every for end in ("sem", "low", "high")}
     names = [name for name in every if name not in company]
-    return [column_title(name) for name in names], [[cell(row, name) for name in names] for row in table]
-
-
-def column_title(name: str) -> str:
-    kind, _, level = name.rpartition("_")
-    if kind in COVERAGE and level.isdigit():
-        return f"errors within the {level} % interval ({COVERAGE[kind]}), share"
-    return COLUMNS.get(name, name.replace("_", " "))
+    headings = [called.get(name, name.replace("_", " ")) for name in names]
+    return headings, [[cell(row, name) for name in names] for row in table]
 
 
 def cell(row: Record, name: str) -> str:

@@ -25,7 +25,7 @@ from preimage.interfaces import Inverter, ignore
 from preimage.inverters import GradientDescent, MeanImage, main_of
 from preimage.judging import applies, judged, kept_baselines, slow_baselines
 from preimage.kept import Kept, is_path
-from preimage.metrics import NRE_AXIS, mean_and_sem, paired_difference
+from preimage.metrics import NRE_AXIS, distance, mean_and_sem, mean_pairwise_distance, paired_difference
 from preimage.networks import NETWORKS
 from preimage.pages import check_page
 from preimage.pairs import EncodedPhotos
@@ -91,7 +91,7 @@ class Trial:
     def opened(self, name: str | Path | Inverter) -> Photos:
         """All photographs at an inverter's size: those that `evaluate` takes."""
         representation = self.inverter(name).representation
-        return judged(Kept.of(name), representation, source_list(self.images), fit=self.fit).photos
+        return judged(Kept.of(name), representation, source_list(self.images), fit=self.fit, trained_on=True).photos
 
     def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""
@@ -171,7 +171,11 @@ def relatives(called: Mapping[str, str | Path], trial: Trial) -> list[list[str]]
 
 
 def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -> Finding:
-    """Inverters side by side on photographs that all of them take, each at its own size; saved in `folder`/compare."""
+    """Inverters side by side on photographs that all of them take, each at its own size; saved in `folder`/compare.
+
+    Where sizes differ, errors are also taken at the smallest, to which everything is scaled: who is closest is told by
+    these, as small pictures are easier.
+    """
     question = "How much do they keep, side by side?"
     records: list[Record] = []
     sizes: dict[str, Record] = {}
@@ -179,6 +183,8 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     flattered: list[str] = []  # whose mean image is that of the judged photographs
     called = labels(inverters)
     opened = {title: trial.opened(name) for title, name in called.items()}
+    all_sizes = {photos.image_size for photos in opened.values()}
+    common = f"nre_at_{min(all_sizes)}" if len(all_sizes) > 1 else "nre"
     shared = set.intersection(*(set(photos.ids) for photos in opened.values()))
     if len(shared) < 2:
         raise ImageError(f"{', '.join(called)} share {len(shared)} photographs here, expected 2 or more: name others")
@@ -196,16 +202,18 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
         contenders = [Contender(one, "") for one in dict.fromkeys([inverter, mean])]  # which may be the same
         result = evaluate_contenders(contenders, photos, "", device=trial.device)
         errors = result.errors()
+        at_common = {} if common == "nre" else errors_at(min(all_sizes), inverter, photos, trial.device)
         for one in result.records:
             if one.inverter == inverter.name:
                 own: Record = {"id": one.id, "inverter": title, "nre": one.nre, "psnr": one.psnr, "ssim": one.ssim}
                 beside: Record = {key: errors[other][one.id] for key, other in BESIDE.items()}
-                records.append(own | beside)
+                scaled: Record = {common: at_common[one.id]} if at_common else {}
+                records.append(own | scaled | beside)
         sizes[title] = {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)}
         ids, shown = next(photos.first(SHOWN).batches(SHOWN))
         columns.setdefault("photograph", resized(shown, SIDE))
         columns[title] = resized(inverted(inverter, ids, shown, trial.device).reconstructions, SIDE)
-    table = summarise(records, ["inverter"], ["nre", "psnr", "ssim", *BESIDE])
+    table = summarise(records, ["inverter"], list(dict.fromkeys(["nre", common, "psnr", "ssim", *BESIDE])))
     table = [row | sizes[str(row["inverter"])] for row in table]
     titles = {
         "its own features": "nre",
@@ -214,20 +222,40 @@ def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -
     }
     series = {words: points(table, key) for words, key in titles.items()}
     plot = Plot("inverter", NRE_AXIS, series, "bars", [str(row["inverter"]) for row in table])
-    answer = closest(errors_by("inverter", records))
+    answer = closest(errors_by("inverter", records, common))
+    if common != "nre":
+        answer += f" All at {min(all_sizes)} pixels, the smallest size, to which the others were scaled."
     if flattered:
         answer += (
             f" The mean image beside {', '.join(flattered)} is that of these photographs, so it errs less than others."
         )
-    finding = Finding("compare", question, answer, table, records, [plot], [Sheet(columns, ids)])
+    own_columns = {} if common == "nre" else {common: f"NRE at {min(all_sizes)} pixels ↓"}
+    sheet = Sheet(columns, ids)
+    finding = Finding("compare", question, answer, table, records, [plot], [sheet], columns=own_columns)
     finding.save(Path(folder))
     return finding
+
+
+def errors_at(size: int, inverter: Inverter, photos: Photos, device: str) -> dict[str, float]:
+    """NRE by photograph where photographs and reconstructions are scaled to so many pixels."""
+    pictures = [
+        (ids, resized(images, size), resized(inverted(inverter, ids, images, device).reconstructions, size))
+        for ids, images in photos.batches()
+    ]
+    pairwise = mean_pairwise_distance(torch.cat([photographs for _, photographs, _ in pictures]))
+    return {
+        photo_id: float(error) / pairwise
+        for ids, photographs, reconstructions in pictures
+        for photo_id, error in zip(ids, distance(photographs, reconstructions), strict=True)
+    }
 
 
 def closest(errors: Mapping[str, Mapping[str, float]]) -> str:
     """Whose errors (by photograph) are least, and by how much less than each other's, in words."""
     best = min(errors, key=lambda title: mean_and_sem(list(errors[title].values()))[0])
     mean, sem = mean_and_sem(list(errors[best].values()))
+    if len(errors) == 1:
+        return f"NRE {plus_minus(mean, sem)} (n = {len(errors[best])})."
     others = []
     for title, own in errors.items():
         if title != best:
@@ -235,7 +263,7 @@ def closest(errors: Mapping[str, Mapping[str, float]]) -> str:
             unsure = ", too close to tell" if difference <= 2 * difference_sem else ""
             others.append(f"{title} {plus_minus(difference, difference_sem, sign='+')}{unsure}")
     words = f"{best} has the least error: NRE {plus_minus(mean, sem)} (n = {len(errors[best])})"
-    return f"{words}; against it, photograph by photograph: {'; '.join(others)}." if others else f"{words}."
+    return f"{words}; against it, photograph by photograph: {'; '.join(others)}."
 
 
 def write_report(

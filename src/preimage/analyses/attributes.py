@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +37,11 @@ class Hue(Analysis):
 
     name: ClassVar[str] = "hue"
     question: ClassVar[str] = "Does the reconstruction follow a change of colour, and does the class?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "degrees": "hue turned by, degrees",
+        "colour_error": "colour error, CIELAB units ↓",
+        "confidence": "probability of the likeliest class",
+    }
     degrees: tuple[float, ...] = (0.0, 120.0, 240.0)
     photographs: int = 4
 

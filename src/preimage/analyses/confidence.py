@@ -22,6 +22,7 @@ from preimage.metrics import mean_and_sem
 from preimage.plain import plus_minus
 
 OTHER = "map of another"  # photograph: what a map is worth that looks right and belongs elsewhere
+PERCENTS = tuple(f"{100 * level:.0f}" for level in LEVELS)
 NORMAL = tuple(NormalDist().inv_cdf((1 + level) / 2) for level in LEVELS)
 BINS = 10  # pixels by expected error, as many in each
 
@@ -37,6 +38,15 @@ class ConfidenceMap(Analysis):
 
     name: ClassVar[str] = "confidence"
     question: ClassVar[str] = "Does the inverter know which pixels it guesses?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "deviation": "expected error by",
+        "log_likelihood": "log-likelihood, nats per colour value ↑",
+        **{f"covered_{level}": f"errors within the {level} % interval (calibrated), share" for level in PERCENTS},
+        **{
+            f"normal_{level}": f"errors within the {level} % interval (normal distribution), share"
+            for level in PERCENTS
+        },
+    }
 
     def unavailable(self, inverter: Inverter) -> str:
         if isinstance(inverter.confidence, Confidence):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import ClassVar
@@ -36,6 +36,11 @@ class Detail(Analysis):
 
     name: ClassVar[str] = "detail"
     question: ClassVar[str] = "Up to which fineness is the photograph kept, in luminance and in colour?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "from": "from, cycles per image",
+        "to": "to, cycles per image",
+        "kept": "share of variance kept ↑",
+    }
     level: float = 0.5
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:

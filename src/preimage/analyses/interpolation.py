@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +28,10 @@ class Interpolation(Analysis):
 
     name: ClassVar[str] = "interpolation"
     question: ClassVar[str] = "Between two photographs' features: an overlay of both, or something in between?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "share": "share of the second photograph",
+        "off_overlay": "distance from the overlay, NRE",
+    }
     steps: int = 5
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,12 +28,17 @@ Grey = npt.NDArray[np.float64]
 class Place(Analysis):
     """Shifts to the right and downwards, read off by correlating the reconstructions before and after.
 
-    What comes in at the border is mirrored; only the inner part is compared. `shifts` are in pixels. They are estimated
-    without phase normalisation: with it, the faint grid that decoders leave, which stands still, outweighs the picture.
+    What comes in at the border is mirrored; only the inner part is compared. `shifts` are in pixels; those beyond an
+    eighth of the image are left out. They are estimated without phase normalisation: with it, the faint grid that
+    decoders leave, which stands still, outweighs the picture.
     """
 
     name: ClassVar[str] = "place"
     question: ClassVar[str] = "Can one tell from the reconstruction by how many pixels the photograph was moved?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "shift": "shift, pixels",
+        "pixel_error": "error of the shift, pixels ↓",
+    }
     shifts: tuple[int, ...] = (1, 2, 4, 8, 16)
 
     def __post_init__(self) -> None:
@@ -41,12 +46,16 @@ class Place(Analysis):
             raise SettingsError(f"shifts are whole pixels from 1 upwards, got {self.shifts}")
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
-        reach = max(self.shifts)
-        if min(images.shape[2:]) < 8 * reach:
-            raise ImageError(f"to be moved by {reach} pixels, images need at least {8 * reach}; give smaller shifts")
+        size = min(images.shape[2:])
+        shifts = [shift for shift in self.shifts if 8 * shift <= size]
+        if not shifts:
+            raise ImageError(
+                f"to be moved by {min(self.shifts)} pixels, images need {8 * min(self.shifts)}; give smaller shifts"
+            )
+        reach = max(shifts)
         photographs, own = grey_arrays(images.cpu()), grey_arrays(reconstructed(inverter, images))
         records: list[Record] = []
-        for shift in self.shifts:
+        for shift in shifts:
             for direction in ("down", "right"):
                 moved = move(images.cpu(), shift, direction)
                 found = reconstructed(inverter, moved.to(images.device))

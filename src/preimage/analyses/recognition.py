@@ -50,6 +50,12 @@ class Identity(Analysis):
 
     name: ClassVar[str] = "identity"
     question: ClassVar[str] = "Is the reconstruction nearer to its own photograph than to any other?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "space": "distance in",
+        "top1": "right one first, share ↑",
+        "rank": "place of the right one, mean ↓",
+        "chance": "chance of the right one first, share",
+    }
     spaces: tuple[str, ...] = (PIXELS, "hog", "efficientnet_lite0.pool")
 
     def __post_init__(self) -> None:
@@ -156,6 +162,11 @@ class Class(Analysis):
 
     name: ClassVar[str] = "class"
     question: ClassVar[str] = "Does a classifier still name what the photograph shows?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "top1": "right one first, share ↑",
+        "top5": "right one among five, share ↑",
+        "probability": "probability of the photograph's class ↑",
+    }
     classifiers: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ photograph, which shows what it makes up by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,6 +43,10 @@ class Colour(Analysis):
 
     name: ClassVar[str] = "colour"
     question: ClassVar[str] = "Is the colour of the photograph kept?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "ab_error": "colour error, CIELAB units ↓",
+        "ab_correlation": "correlation of colour (a and b) over places ↑",
+    }
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         compared = conditions(inverter, images)
@@ -135,6 +139,10 @@ class Lightness(Analysis):
 
     name: ClassVar[str] = "lightness"
     question: ClassVar[str] = "Can one tell from the features how bright the whole photograph is?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "level_error": "error of the mean level, of 255 ↓",
+        "correlation": "correlation with the photograph's level ↑",
+    }
 
     def analyse(self, inverter: Inverter, ids: Sequence[str], images: Tensor) -> Finding:
         wanted = mean_level(images.cpu())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar
@@ -32,6 +32,10 @@ class RandomFeatures(Analysis):
 
     name: ClassVar[str] = "random-features"
     question: ClassVar[str] = "What does the inverter draw when its features belong to no photograph?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "spread": "standard deviation of pixel values",
+        "nearest": "distance to the nearest reconstruction, NRE",
+    }
     samples: int = 6
     contrast: float = 2.0
     seed: int = 0

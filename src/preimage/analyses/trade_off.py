@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +24,7 @@ from preimage.plain import duration
 
 # What is slow or must be fitted first is measured only where it is given: how to give it.
 TO_GIVE = {
-    Ridge.name: "`preimage fit ridge -r {name} --images PHOTOS -o ridge.safetensors`, then --baseline "
+    Ridge.name: "`preimage fit ridge -r {encoder} --images PHOTOS -o ridge.safetensors`, then --baseline "
     "./ridge.safetensors",
     GradientDescent.name: "--baseline gradient-descent",
     PairedDictionary.name: "`preimage fit hoggles --images PHOTOS -o hoggles.safetensors`, then --baseline "
@@ -43,6 +45,11 @@ class TradeOff(Analysis):
 
     name: ClassVar[str] = "trade-off"
     question: ClassVar[str] = "What does a better reconstruction cost in time?"
+    columns: ClassVar[Mapping[str, str]] = {
+        "seconds": "seconds an image, median",
+        "cpu_seconds": "processor seconds an image, median",
+        "times_as_long": "times as long as the first",
+    }
     photographs: int = 20
     rivals: Callable[[], Iterable[Contender]] = tuple
 
@@ -97,7 +104,17 @@ def why_not(name: str, representation: Representation) -> str:
         make_inverter(name, representation)
     except SettingsError as error:
         return str(error).partition(". ")[0]
-    return f"add it by {TO_GIVE[name].format(name=representation.name)}"
+    return f"add it by {TO_GIVE[name].format(encoder=as_options(representation))}"
+
+
+def as_options(representation: Representation) -> str:
+    """A representation as commands take it behind -r; of those that come with a name, settings are the usual ones."""
+    settings = representation.settings if ":" in representation.name else {}
+    words = [
+        f"{key}={json.dumps(value) if isinstance(value, list | tuple) else value}" for key, value in settings.items()
+    ]
+    options = [word for setting in words for word in ("--set", setting)]
+    return shlex.join([representation.name, *options])
 
 
 def titled(inverters: Iterable[Inverter]) -> dict[str, Inverter]:

@@ -24,7 +24,7 @@ from preimage.cli.terminal import (
     out,
     pick_device,
     print_columns,
-    print_table,
+    print_finding,
     stepwise,
     tell_left_out,
     to_file,
@@ -86,9 +86,9 @@ def analyse(
         return
     for title, findings in found.items():
         for finding in findings:
-            out.print(Text.assemble((finding.analysis, "bold"), f": {finding.question}"))
+            out.print(Text.assemble((f"{title}, {finding.analysis}", "bold"), f": {finding.question}"))
             out.print(finding.answer or f"does not apply: {finding.reason}", highlight=False)
-            print_table(finding.table)
+            print_finding(finding)
         note(f"records and figures: {output / file_name(title)}")
 
 
@@ -112,7 +112,7 @@ def compare(
         print(to_json(finding.content))
         return
     out.print(finding.answer)
-    print_table(finding.table)
+    print_finding(finding)
     note(f"records and figures: {output / finding.analysis}")
 
 
@@ -238,11 +238,11 @@ def audit(
     duplicates = result.content["near_duplicates"]
     if found := len(duplicates["found"]):
         note(f"{found} test photographs are near duplicates: {'removed' if duplicates['removed'] else 'kept'}")
-    print_audit(result.content, as_json)
     if output is not None and journal is not None:
-        write_page(result, output)
+        write_page(result, output)  # before anything is printed: whoever reads that may stop reading
         journal.unlink(missing_ok=True)
         note(f"page: {output}")
+    print_audit(result.content, as_json)
 
 
 def print_audit(content: dict[str, Any], as_json: bool) -> None:

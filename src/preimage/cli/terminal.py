@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from preimage.errors import PreimageWarning, SettingsError
-from preimage.plain import duration, plus_minus, to_json
+from preimage.plain import duration, plus_minus, shape_in_words, to_json
 
 if TYPE_CHECKING:
     from preimage.evaluation import Evaluation
+    from preimage.findings import Finding
     from preimage.images import Fit, Photos
     from preimage.interfaces import Representation
     from preimage.runs import Reporter
@@ -54,8 +56,10 @@ def root(
 
 
 LEFT_OUT_TOLD = 20  # names that are told one by one
+SILENCE = 60  # seconds between two lines of a training where no bar can be drawn
 
-out = Console(emoji=False, markup=False)  # torch:a:b is a name, and a folder may be called [old]
+WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000  # in a file, tables need not be cut
+out = Console(emoji=False, markup=False, width=WIDE)  # torch:a:b is a name, and a folder may be called [old]
 err = Console(stderr=True, emoji=False, markup=False)
 
 Images = Annotated[list[Path], typer.Argument(help="Photographs: files, folders, tar shards or globs of them.")]
@@ -154,13 +158,13 @@ def plain_table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def print_table(records: list[dict[str, Any]]) -> None:
-    """Records as a table; a value and its standard error share a column."""
+def print_finding(finding: Finding) -> None:
+    """The table of a finding; a value and its standard error share a column."""
     from preimage.report import cells
 
-    if not records:
+    if not finding.table:
         return
-    columns, rows = cells(records)
+    columns, rows = cells(finding.table, finding.columns)
     print_columns(columns, rows, columns.index("n") if "n" in columns else 1)
 
 
@@ -231,14 +235,15 @@ def make_reporter(bar: Progress) -> Reporter:
 
         def planned(self, plan: Plan) -> None:
             tell_left_out(plan.left_out)
-            self.batch_size = plan.batch_size
-            self.nre = ""
+            self.batch_size, self.steps = plan.batch_size, plan.steps
+            self.nre, self.told = "", time.monotonic()
             if plan.matched_by:
                 note(f"features matched to photographs by {plan.matched_by}")
             left = plan.steps - plan.first_step
             note(
                 f"{plan.photos} photographs, {plan.validation_photos} for validation, "
                 f"{len(plan.left_out)} files left out\n"
+                f"features: {shape_in_words(plan.feature_shape)}\n"
                 f"decoder: {plan.cost.parameters / 1e6:.2f} M parameters, "
                 f"{plan.cost.flops / 1e9:.2f} GFLOP an inversion\n"
                 f"training: {left} steps of {plan.batch_size} on {plan.device} in {plan.precision}, "
@@ -253,11 +258,11 @@ def make_reporter(bar: Progress) -> Reporter:
             self.task = bar.add_task("training", total=plan.steps, completed=plan.first_step, facts="")
 
         def stepped(self, progress: Step) -> None:
-            bar.update(
-                self.task,
-                completed=progress.step,
-                facts=(f"{self.batch_size / progress.seconds:.0f} images/s  loss {progress.loss:.4f}  {self.nre}"),
-            )
+            facts = f"{self.batch_size / progress.seconds:.0f} images/s  loss {progress.loss:.4f}  {self.nre}"
+            bar.update(self.task, completed=progress.step, facts=facts)
+            if not err.is_terminal and time.monotonic() - self.told > SILENCE:
+                self.told = time.monotonic()
+                note(f"step {progress.step} of {self.steps}: {facts}".rstrip())
 
         def validated(self, validation: Validation) -> None:
             self.nre = f"NRE {validation.nre:.3f}"

@@ -143,9 +143,9 @@ def evaluate(
             baseline_limit=baseline_limit,
             on_progress=partial(step, "evaluating"),
         )
-    print_evaluation(result, as_json)
     if records is not None:
         replace_text(records, result.records_csv())
+    print_evaluation(result, as_json)
 
 
 @app.command()
@@ -161,25 +161,28 @@ def fit(
 ) -> None:
     """Fit an inverter other than the network, and write it for `invert --run` and `evaluate --baseline`.
 
-    --set changes the inverter's settings (windows=20000), or the representation's (representation.cell_size=16).
+    --set changes the inverter's settings (windows=20000) or, if it has none of that name, the representation's.
     """
     from preimage import api
-    from preimage.config import WEIGHTS_KEYS, plain_settings
-    from preimage.representations import runs_code
+    from preimage.config import parse_override, plain_settings
+    from preimage.inverters import settings_of
+    from preimage.representations import has_setting, runs_code
 
-    of_representation = as_override(layer) + [
-        override
-        for override in settings
-        if override.startswith("representation.") or override.partition("=")[0].strip() in WEIGHTS_KEYS
-    ]
-    own = plain_settings([override for override in settings if override not in of_representation], "inverter")
+    def is_of_representation(override: str) -> bool:
+        section, key, _ = parse_override(override)
+        return section == "representation" or (
+            not section and key not in settings_of(inverter) and has_setting(representation, key)
+        )
+
+    of_representation = as_override(layer) + list(filter(is_of_representation, settings))
+    own = [override for override in settings if override not in of_representation]
     note(f"fitting {inverter} for {representation} ...")
     api.fit_inverter(
         inverter,
         representation_of(representation, of_representation),
         images,
         output,
-        settings=own,
+        settings=plain_settings(own, "inverter"),
         fit=fit or "crop",
         device=pick_device(device),
     )

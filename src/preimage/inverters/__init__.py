@@ -10,6 +10,7 @@ a reader who says that the file is trusted gets its inverters.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import math
 import warnings
@@ -64,6 +65,12 @@ def make_inverter(name: str, representation: Representation, settings: Mapping[s
         raise UnknownNameError("inverter", name, INVERTERS)
     inverter: Inverter = build(INVERTERS[name], {"representation": representation, **(settings or {})}, name)
     return inverter
+
+
+def settings_of(name: str) -> list[str]:
+    """The names of an inverter's settings; none of one that does not exist."""
+    kind = INVERTERS.get(name)
+    return [] if kind is None else [key for key in inspect.signature(kind).parameters if key != "representation"]
 
 
 def main_of(inverters: Mapping[str, Inverter]) -> Inverter:
@@ -262,4 +269,5 @@ __all__ = [
     "read_description",
     "read_inverters",
     "save_inverters",
+    "settings_of",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from preimage.errors import SettingsError, UnknownNameError
@@ -77,6 +79,11 @@ def get_known(name: str, **settings: Any) -> Representation:
     return build(REPRESENTATIONS[name], settings, name)
 
 
+def has_setting(name: str, key: str) -> bool:
+    """Whether a representation may have a setting of that name; of one behind a door, which may be a class, any."""
+    return ":" in name or (name in REPRESENTATIONS and key in inspect.signature(REPRESENTATIONS[name]).parameters)
+
+
 def overview() -> list[str]:
     """What can be named, layers and addresses left open."""
     networks = (f"{name.partition('.')[0]}.LAYER" if "." in name else name for name in REPRESENTATIONS)
@@ -87,7 +94,9 @@ def open_door(name: str, settings: dict[str, Any]) -> Representation:
     """`prefix:address` and settings -> the representation; raises `PreimageError` that names what there is."""
     prefix, _, address = name.partition(":")
     if prefix not in DOORS:
-        raise UnknownNameError("door", prefix, DOORS)
+        if Path(prefix).suffix == ".py":
+            raise SettingsError(f"a function in {prefix} is named python:{Path(prefix).stem}:{address}, not {name}")
+        raise UnknownNameError("kind of encoder (what stands before the colon)", prefix, DOORS)
     address = str(settings.get("address", address))  # where it lies now
     settings = {key: value for key, value in settings.items() if key != "address"}
     if not address:
@@ -107,6 +116,7 @@ __all__ = [
     "SparseSIFT",
     "get_known",
     "get_representation",
+    "has_setting",
     "is_door",
     "overview",
     "runs_code",

@@ -201,10 +201,11 @@ class Foreign(Representation):
         together = self.read(self.compute(images), images)
         self.ask_whether_finite()
         if (apart := difference(alone, together[:1])) > COMPANY:
+            size = f"{100 * apart:.1f} % of the largest" if apart < 1 else "as much as they are"
             raise FeatureError(
                 f"{self.name} gives one image different features from call to call, or beside another image (by "
-                f"{apart:.1%} of the largest): it draws random numbers, keeps a state, or is in "
-                "training mode. Features must depend on the image alone"
+                f"{size}): it draws random numbers, keeps a state, looks at the whole batch, or is in training mode. "
+                "Features must depend on the image alone"
             )
         if len(together) > 1 and torch.equal(together[0], together[1]):
             warnings.warn(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from preimage.errors import FeatureError
 from preimage.images import SUFFIXES
 from preimage.plain import listed
 from preimage.representations.tables import Table
 
-WITHOUT_IDS = "there are no ids"
+WITHOUT_IDS = "no ids were found"
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,45 @@ class Match:
 
 
 def match(table: Table, photo_ids: Sequence[str]) -> Match:
-    """Rows to photographs: by ids, else by the order of the file names. Raises `FeatureError` where that is unsure."""
-    if table.ids is None:
+    """Rows to photographs: by ids, else by the order of the file names. Raises `FeatureError` where that is unsure.
+
+    Where no ids are called so, a column of texts that names most photographs is taken for them.
+    """
+    if table.ids is not None:
+        return match_by_ids(table, table.ids, photo_ids)
+    named = {name: len(alike(texts, photo_ids).both) for name, texts in table.texts.items()}
+    best = max(named, key=lambda name: named[name], default="")
+    if not named.get(best):
         return match_by_order(table, photo_ids)
-    best: set[str] = set()
-    how = ""
-    key: Key = whole_id
-    for description, candidate in keys(photo_ids):
-        known = {candidate(own) for own in table.ids} - {""}
-        found = {own for own in map(candidate, photo_ids) if own in known}
-        if len(found) > len(best):
-            best, how, key = found, description, candidate
+    return match_by_ids(replace(table, ids_from=f"{table.file.name}, {best}"), table.texts[best], photo_ids)
+
+
+class Alike(NamedTuple):
+    """The way to compare two lists of ids by which most are in both, in words, and what these are then."""
+
+    key: Key
+    how: str
+    both: set[str]
+
+
+def alike(ids: Sequence[str], photo_ids: Sequence[str]) -> Alike:
+    best = Alike(whole_id, "", set())
+    for how, key in keys(photo_ids):
+        both = {key(own) for own in ids}.intersection(map(key, photo_ids)) - {""}
+        if len(both) > len(best.both):
+            best = Alike(key, how, both)
+    return best
+
+
+def match_by_ids(table: Table, ids: list[str], photo_ids: Sequence[str]) -> Match:
+    key, how, best = alike(ids, photo_ids)
     if not best:
         raise FeatureError(
-            f"no id in {table.ids_from} names a photograph: the ids are {listed(table.ids)}, the photographs "
+            f"no id in {table.ids_from} names a photograph: the ids are {listed(ids)}, the photographs "
             f"{listed(photo_ids)}. Write the photographs' file names as ids, or give the features of these photographs"
         )
     photos_of = grouped(photo_ids, key)
-    rows_of = grouped(table.ids, key)
+    rows_of = grouped(ids, key)
     for own in sorted(best):
         if len(photos_of[own]) > 1:
             raise FeatureError(
@@ -54,13 +76,13 @@ def match(table: Table, photo_ids: Sequence[str]) -> Match:
                 f"{len(rows_of[own])} rows for one photograph: {listed(rows_of[own])} in {table.ids_from} all name "
                 f"{photos_of[own][0]}; keep one of them"
             )
-    places = {own: row for row, own in enumerate(table.ids)}
+    places = {own: row for row, own in enumerate(ids)}
     rows = {photos_of[own][0]: places[rows_of[own][0]] for own in best}
     return Match(
         {own: rows[own] for own in photo_ids if own in rows},
         f"ids in {table.ids_from} ({how})",
         [own for own in photo_ids if own not in rows],
-        [own for own in table.ids if key(own) not in best],
+        [own for own in ids if key(own) not in best],
     )
 
 

@@ -21,7 +21,7 @@ from preimage.interfaces import short_hash
 from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import Stamp, fingerprint, load_into, read_weights, stamp_of, values_hash
-from preimage.plain import listed
+from preimage.plain import listed, shape_in_words
 from preimage.randomness import seeded
 from preimage.representations.code import code_hashes, import_object
 from preimage.representations.foreign import Fed, Layout, attempt
@@ -297,10 +297,15 @@ def fill_from_file(module: nn.Module, weights: str, prefix: str = "") -> None:
         fitting[name] = torch.full_like(own[name], math.nan)
     module.load_state_dict({**own, **fitting})
     if lacking or left:
-        beside = [f"{name} of another shape" if name in own else name for name in left]
+        beside = [f"{name} of {shapes(state[name], own[name])}" if name in own else name for name in left]
         told = {"lacks": listed(lacking), "has": f"{listed(beside)} beside it" if beside else ""}
         words = " and ".join(f"{verb} {what}" for verb, what in told.items() if what)
         warnings.warn(f"of this network {file} {words}", WeightsWarning, stacklevel=2)
+
+
+def shapes(given: Tensor, wanted: Tensor) -> str:
+    """`shape 1 x 50 x 64, expected 1 x 65 x 64`."""
+    return f"shape {shape_in_words(given.shape)}, expected {shape_in_words(wanted.shape)}"
 
 
 def under(prefix: str, state: dict[str, Tensor], own: Collection[str], file: Path) -> dict[str, Tensor]:

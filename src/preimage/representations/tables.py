@@ -54,6 +54,7 @@ class Table:
     source: Rows
     ids: list[str] | None = None
     ids_from: str = ""
+    texts: Mapping[str, list[str]] = field(default_factory=dict)  # columns of others, which may be ids, by name
     encoder: str = ""  # the fingerprint of what computed them, where `preimage encode` did
     made_by: Mapping[str, Any] = field(default_factory=dict)  # its name and settings
     fit: str = ""  # and how it made photographs square
@@ -99,7 +100,7 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
             "save np.save('FILE.npy', table[columns].to_numpy()), and its ids, a line each, to FILE.npy.ids.txt"
         )
     try:
-        source, ids = READERS[path.suffix](path)
+        source, ids, texts = READERS[path.suffix](path)
     except DAMAGE as error:
         raise FeatureError(f"{file} cannot be read as {path.suffix}: {error}") from error
     if feature_shape and tuple(source.shape) == feature_shape and isinstance(source, np.ndarray):
@@ -113,8 +114,8 @@ def open_table(file: str | Path, feature_shape: tuple[int, ...] = ()) -> Table:
         check_ids(ids, source.shape[0], ids_from, path)
     made_by = facts.get("representation")
     return Table(
-        path, source, ids, ids_from, str(facts.get("fingerprint", "")), made_by if isinstance(made_by, dict) else {},
-        str(facts.get("fit", "")),
+        path, source, ids, ids_from, {name: own for name, own in texts.items() if len(set(own)) == source.shape[0]},
+        str(facts.get("fingerprint", "")), made_by if isinstance(made_by, dict) else {}, str(facts.get("fit", "")),
     )  # fmt: skip
 
 
@@ -151,7 +152,15 @@ def check_ids(ids: list[str], rows: int, ids_from: str, path: Path) -> None:
         )
 
 
-def read_npy(path: Path) -> tuple[Rows, list[str] | None]:
+class Content(NamedTuple):
+    """What a file holds: rows of features, their ids under a name that says so, and other texts by their names."""
+
+    source: Rows
+    ids: list[str] | None = None
+    texts: Mapping[str, list[str]] = {}
+
+
+def read_npy(path: Path) -> Content:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
@@ -163,10 +172,10 @@ def read_npy(path: Path) -> tuple[Rows, list[str] | None]:
         ) from error
     if not isinstance(array, np.ndarray):
         raise FeatureError(f"{path} holds several arrays: give it the suffix .npz")
-    return array, None
+    return Content(array)
 
 
-def read_npz(path: Path) -> tuple[Rows, list[str] | None]:
+def read_npz(path: Path) -> Content:
     """An array of a NumPy archive, mapped where it lies if it is not compressed, else through a temporary file."""
     members, headers = {}, {}
     with zipfile.ZipFile(path) as archive:
@@ -191,12 +200,13 @@ def read_npz(path: Path) -> tuple[Rows, list[str] | None]:
                 spool.flush()
                 source = np.memmap(spool, header.dtype, "r", header.length, header.shape, order)
     ids = next((key for key in ID_NAMES if key in headers and key != name), None)
-    if ids is None:
-        return source, None
-    if headers[ids].dtype.hasobject:
+    texts = [key for key, own in headers.items() if own.dtype.kind in "SU" and own.shape == header.shape[:1]]
+    if ids is not None and headers[ids].dtype.hasobject:
         raise FeatureError(f"{path}: {ids} holds Python objects: save it as np.array({ids}, dtype=str)")
     with np.load(path, allow_pickle=False) as content:
-        return source, as_texts(content[ids].reshape(-1).tolist())
+        if ids is not None:
+            return Content(source, as_texts(content[ids].reshape(-1).tolist()))
+        return Content(source, texts={key: as_texts(content[key].tolist()) for key in texts})
 
 
 class Header(NamedTuple):
@@ -246,16 +256,16 @@ class LazyTensor:
         return torch.cat(parts).float().numpy()
 
 
-def read_safetensors(path: Path) -> tuple[Rows, list[str] | None]:
+def read_safetensors(path: Path) -> Content:
     """A tensor; its ids are another one (numbers), or in the metadata a JSON list `ids`."""
     with safe_open(path, framework="pt") as content:
         shapes = {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
         name = choose(shapes, path)
         ids = next((key for key in ID_NAMES if key in shapes and key != name), None)
         if ids is not None:
-            return LazyTensor(path, name), as_texts(content.get_tensor(ids).flatten().tolist())
+            return Content(LazyTensor(path, name), as_texts(content.get_tensor(ids).flatten().tolist()))
         listed_ids = json.loads((content.metadata() or {}).get("ids", "null"))
-    return LazyTensor(path, name), as_texts(listed_ids) if isinstance(listed_ids, list) else None
+    return Content(LazyTensor(path, name), as_texts(listed_ids) if isinstance(listed_ids, list) else None)
 
 
 class MappedTensor:
@@ -271,7 +281,7 @@ class MappedTensor:
         return self.tensor[rows].float().numpy()
 
 
-def read_torch(path: Path) -> tuple[Rows, list[str] | None]:
+def read_torch(path: Path) -> Content:
     """A tensor, or one of several by name; its ids are another one (numbers), or a list."""
     try:
         content = load_without_code(path, mapped=True)
@@ -281,7 +291,7 @@ def read_torch(path: Path) -> tuple[Rows, list[str] | None]:
             "ids}, FILE)"
         ) from error
     if isinstance(content, Tensor):
-        return MappedTensor(path, "it", content.detach()), None
+        return Content(MappedTensor(path, "it", content.detach()))
     if not isinstance(content, Mapping):
         raise FeatureError(
             f"{path} holds {describe(content)}, expected a tensor, or tensors by name: save torch.stack(rows), one a "
@@ -292,10 +302,14 @@ def read_torch(path: Path) -> tuple[Rows, list[str] | None]:
     ids = next((content[key] for key in ID_NAMES if key in content and key != name), None)
     if isinstance(ids, Tensor):
         ids = ids.flatten().tolist()
-    return MappedTensor(path, name, tensors[name]), as_texts(ids) if isinstance(ids, list | tuple) else None
+    source = MappedTensor(path, name, tensors[name])
+    if isinstance(ids, list | tuple):
+        return Content(source, as_texts(ids))
+    lists = {str(key): own for key, own in content.items() if isinstance(own, list | tuple)}
+    return Content(source, texts={key: list(own) for key, own in lists.items() if all(isinstance(x, str) for x in own)})
 
 
-def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
+def read_parquet(path: Path) -> Content:
     """A column of lists of one length, copied row group by row group to a temporary file, whose rows can be mapped."""
     try:
         import pyarrow.parquet
@@ -312,20 +326,22 @@ def read_parquet(path: Path) -> tuple[Rows, list[str] | None]:
             )
         name = choose(lists, path)
         id_column = next((key for key in ID_NAMES if key in columns and key != name), None)
-        ids: list[str] = []
+        wanted = [id_column] if id_column else [key for key, kind in columns.items() if str(kind).endswith("string")]
+        texts: dict[str, list[str]] = {key: [] for key in wanted}
         with tempfile.TemporaryFile() as spool:
-            for batch in content.iter_batches(1024, columns=list(filter(None, (name, id_column)))):
-                part = vectors_of(batch.column(0), path, name)
+            for batch in content.iter_batches(1024, columns=[name, *wanted]):
+                part = vectors_of(batch.column(name), path, name)
                 if width and part.shape[1] != width:
                     raise FeatureError(f"{path}: rows of {name} have {width} and {part.shape[1]} numbers: expected one")
                 width = part.shape[1]
                 spool.write(part.tobytes())
-                ids += as_texts(batch.column(1).to_pylist()) if id_column else []
+                for key, own in texts.items():
+                    own += as_texts(batch.column(key).to_pylist())
             spool.flush()
             if not rows or not width:
                 raise FeatureError(f"{path} is empty")
             source = np.memmap(spool, np.float32, "r", shape=(rows, width))
-    return source, ids if id_column else None
+    return Content(source, texts[id_column]) if id_column else Content(source, texts=texts)
 
 
 def is_list(kind: Any) -> bool:
@@ -352,7 +368,7 @@ def vectors_of(column: Any, path: Path, name: str) -> npt.NDArray[np.float32]:
     return reshaped
 
 
-READERS: dict[str, Callable[[Path], tuple[Rows, list[str] | None]]] = {
+READERS: dict[str, Callable[[Path], Content]] = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".safetensors": read_safetensors,

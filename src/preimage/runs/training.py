@@ -75,6 +75,7 @@ class Plan:
     left_out: dict[str, str]  # name -> why
     device: str
     precision: str
+    feature_shape: tuple[int, ...]
     cost: Cost
     memory: int  # bytes: weights, their average, gradients, moments, activations of one batch
     batch_size: int  # over all processes
@@ -231,6 +232,7 @@ def planned(
         left_out=photos.left_out | (validation.left_out if validation else {}),
         device=accelerator.device.type,
         precision=training.resolve_precision(settings.precision, accelerator.device),
+        feature_shape=inverter.representation.feature_shape,
         cost=cost(inverter.network, inverter.input_shape),
         memory=memory_needed(inverter.network, inputs, settings.precision),
         batch_size=settings.batch_size,
