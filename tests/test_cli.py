@@ -390,7 +390,7 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["invert", "nothere.jpg"], "there is no file or folder nothere.jpg"),
         (["evaluate", "hog", "--images", SAMPLES[0], "--device", "gpu"], "name one of cpu, cuda, mps"),
         (["train", "hog", "--images", "x"], "to train, name --run too"),
-        (["train", "--run", "r"], "to train, name a preset (hog) or --features, --images too"),
+        (["train", "--run", "r"], "to train, name a preset (hog), -r or --features, --images too"),
         (["train", "hog", "--features", "x.npy", "--images", "x", "--run", "r"], "either a preset (hog) or --features"),
         (["layers", "hog"], "hog is no torch module"),
         (["invert", SAMPLES[0], "--run", "hog"], "hog is no run but what ships: name it by -r hog"),

@@ -24,7 +24,7 @@ from preimage.kept import InRun, Kept
 from preimage.pairs import EncodedPhotos
 from preimage.representations import HOG, get_representation
 from preimage.reproduce import ITEMS, Study, reproduce
-from preimage.studies import Trial, analyse, compare, write_report
+from preimage.studies import Trial, analyse, compare, labels, write_report
 
 HOG64 = HOG(image_size=64)
 LAYER = "efficientnet_lite0.stem"
@@ -194,6 +194,19 @@ def test_inverters_of_different_sizes_are_compared_at_the_smallest(trial: Trial,
     assert alone.answer.startswith("NRE ")
 
 
+def test_a_report_on_several_encoders_has_every_analysis_in_one_table(trial: Trial, tmp_path: Path) -> None:
+    page = Page(write_report(["hog", "lbp"], trial, tmp_path / "both.html", ["brightness", "confidence"]))
+    table = read_finding(tmp_path / "both" / "together" / "brightness")["table"]
+    assert {row["inverter"] for row in table} == {"hog", "lbp"}
+    assert not (tmp_path / "both" / "together" / "confidence").exists()  # neither has learnt it
+    assert page.words.index("Side by side") < page.words.index("hog: ") < page.words.index("How it was made")
+
+
+def test_a_path_is_called_the_same_however_it_is_written() -> None:
+    paths: list[str | Path] = ["./a/run", "./b/run"]
+    assert list(labels(paths)) == list(labels([Path(path) for path in paths])) == ["a/run", "b/run"]
+
+
 def test_what_a_run_was_trained_on_is_told_in_a_study(pair: dict[str, Path], few: Trial) -> None:
     run = Kept.of(pair["own"]).run
     assert run is not None
@@ -276,7 +289,7 @@ def test_a_baseline_of_other_features_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_run_called_as_a_comparison_is_called_by_its_path() -> None:
-    assert list(studies.labels(["./runs/compare", "hog"])) == ["./runs/compare", "hog"]
+    assert list(studies.labels(["./runs/compare", "hog"])) == ["runs/compare", "hog"]
 
 
 # --- an encoder beside its autoencoder --------------------------------------------------------------------------------

@@ -15,35 +15,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from preimage.api import evaluate, load_inverter, sample_photos, train
+    from preimage.api import evaluate, load_inverter, resume, sample_photos, train
     from preimage.errors import PreimageError
-    from preimage.images import Photos
+    from preimage.images import Photos, save_image
     from preimage.interfaces import Inverter, Representation
-    from preimage.representations import get_representation
+    from preimage.inverters import UpConv
+    from preimage.networks import Preprocessing
+    from preimage.pairs import EncodedPhotos
+    from preimage.representations import ModuleLayer, get_representation
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "EncodedPhotos": "pairs",
     "Inverter": "interfaces",
+    "ModuleLayer": "representations",
     "Photos": "images",
     "PreimageError": "errors",
+    "Preprocessing": "networks",
     "Representation": "interfaces",
+    "UpConv": "inverters",
     "evaluate": "api",
     "get_representation": "representations",
     "load_inverter": "api",
+    "resume": "api",
     "sample_photos": "api",
+    "save_image": "images",
     "train": "api",
 }
 
 __all__ = [
+    "EncodedPhotos",
     "Inverter",
+    "ModuleLayer",
     "Photos",
     "PreimageError",
+    "Preprocessing",
     "Representation",
+    "UpConv",
     "evaluate",
     "get_representation",
     "load_inverter",
+    "resume",
     "sample_photos",
+    "save_image",
     "train",
 ]
 

@@ -217,9 +217,10 @@ def encoded(representation: Representation, ids: Sequence[str], images: Tensor) 
 
 
 def with_layer(representation: Representation) -> str:
-    """The name, and the layer of a network that has one name for all."""
-    layer = representation.settings.get("layer")
-    return f"{representation.name}, layer {layer}" if layer else representation.name
+    """The name, and what is read of a network that has one name for all."""
+    settings = representation.settings
+    told = [f"{key} {settings[key]}" for key in ("layer", "output", "tokens") if settings.get(key)]
+    return ", ".join([representation.name, *told])
 
 
 def measure(

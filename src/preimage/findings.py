@@ -97,7 +97,8 @@ class Finding:
     def save(self, folder: str | Path) -> None:
         """Write everything under `folder`/NAME."""
         own = Path(folder) / self.analysis
-        replace_text(own / "records.csv", to_csv(self.records))
+        if self.records:
+            replace_text(own / "records.csv", to_csv(self.records))
         replace_text(own / "finding.json", to_json(self.content) + "\n")
         for place, one in enumerate(self.sheets):
             sheet(one.columns, own / f"sheet-{place}.png", captions=one.captions)

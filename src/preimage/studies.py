@@ -33,6 +33,7 @@ from preimage.plain import plus_minus
 
 LIMIT = 64  # photographs, unless told otherwise
 SHOWN = 8  # photographs on a sheet
+TOGETHER = "together"  # the folder of what was found for all
 SIDE = 256  # pixels of pictures that stand beside those of another size
 BESIDE = {"other_image_nre": CONTROL, "mean_image_nre": MeanImage.name}  # errors that stand beside an inverter's own
 
@@ -152,11 +153,10 @@ def analyse_all(
     every: dict[str, list[Finding]] = {}
     for group in relatives(called, trial):
         found = {title: analyse(names, called[title], trial, folder / file_name(title)) for title in group}
-        same = [dict(zip(group, findings, strict=True)) for findings in zip(*found.values(), strict=True)]
-        if several := [one for one in same if sum(not own.reason for own in one.values()) > 1]:
+        if several := side_by_side(found):
             together = " and ".join(group)
-            found[together] = [joined(one) for one in several]
-            for finding in found[together]:
+            found[together] = several
+            for finding in several:
                 finding.save(folder / file_name(together))
         every |= {title: [replace(one, sheets=[]) for one in findings] for title, findings in found.items()}
     return every
@@ -168,6 +168,17 @@ def relatives(called: Mapping[str, str | Path], trial: Trial) -> list[list[str]]
     for title, name in called.items():
         groups.setdefault(trial.inverter(name).origin.fingerprint, []).append(title)
     return list(groups.values())
+
+
+def side_by_side(found: Mapping[str, list[Finding]]) -> list[Finding]:
+    """What every analysis found for several inverters, by what they are called, each in one table.
+
+    What applies to fewer than two is left out.
+    """
+    by_analysis = (dict(zip(found, findings, strict=True)) for findings in zip(*found.values(), strict=True))
+    return [
+        joined(findings) for findings in by_analysis if sum(not finding.reason for finding in findings.values()) > 1
+    ]
 
 
 def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -> Finding:
@@ -279,16 +290,20 @@ def write_report(
     check_page(file)
     folder = file.with_suffix("")
     names = list(analyses if analyses is not None else ANALYSES)
+    called = labels(inverters)
     sections = []
     if len(inverters) > 1:
         compare(inverters, trial, folder)
         sections.append(report.Section("Side by side", [report.finding_block(folder / "compare")]))
-    called = labels(inverters)
     blocks = {
         title: [made_block(name), *evaluation_blocks(name, trial, folder / file_name(title))]
         for title, name in called.items()
     }
     findings = analyse_all(names, inverters, trial, folder)
+    if len(findings) == len(called) > 1:  # of different encoders
+        for finding in side_by_side(findings):
+            finding.save(folder / TOGETHER)
+            sections[0].blocks.append(report.finding_block(folder / TOGETHER / finding.analysis))
     for title, own in blocks.items():
         own += [report.finding_block(folder / file_name(title) / finding.analysis) for finding in findings.pop(title)]
         sections.append(report.Section(title, own))
@@ -341,5 +356,10 @@ def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise SettingsError(f"{twice[0]} is named twice: name every inverter once")
     short = [Kept.of(name).label for name in names]
-    taken = {own for own in short if short.count(own) > 1} | {"compare"}  # where a comparison is kept
-    return {str(name) if own in taken else own: name for own, name in zip(short, names, strict=True)}
+    taken = {own for own in short if short.count(own) > 1} | {"compare", TOGETHER}  # where comparisons are kept
+    return {whole(name) if own in taken else own: name for own, name in zip(short, names, strict=True)}
+
+
+def whole(name: str | Path) -> str:
+    """A name as it is, a path however it was written."""
+    return str(Path(name)) if is_path(name) else str(name)

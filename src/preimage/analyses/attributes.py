@@ -40,6 +40,8 @@ class Hue(Analysis):
     columns: ClassVar[Mapping[str, str]] = {
         "degrees": "hue turned by, degrees",
         "colour_error": "colour error, CIELAB units ↓",
+        "grey_error": "the same without any colour",
+        "hue_shift": "hue of the reconstructions turned by, degrees",
         "confidence": "probability of the likeliest class",
     }
     degrees: tuple[float, ...] = (0.0, 120.0, 240.0)

@@ -94,10 +94,10 @@ class Detail(Analysis):
             )
         if len(parts) == 1:
             parts.append("The photographs have no colour by which they differ.")
-        highest = max(float(row["noise_floor"]) for row in table if row["condition"] == KEPT)
+        floors = [float(row["noise_floor"]) for row in table if row["condition"] == KEPT]
         return (
-            f"{' '.join(parts)} 0 % is the mean image. The noise floor, below which a share is not told from nothing, "
-            f"is {percent(highest)} in the worst band (n = {n})."
+            f"{' '.join(parts)} 0 % is the mean image, below it worse than that. A share is told from nothing where it "
+            f"is above the band's noise floor, of {percent(min(floors))} to {percent(max(floors))} (n = {n})."
         )
 
     def plot(self, table: Sequence[Record]) -> Plot:

@@ -53,6 +53,7 @@ class Identity(Analysis):
     columns: ClassVar[Mapping[str, str]] = {
         "space": "distance in",
         "top1": "right one first, share ↑",
+        "top5": "right one among five, share ↑",
         "rank": "place of the right one, mean ↓",
         "chance": "chance of the right one first, share",
     }

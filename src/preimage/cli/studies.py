@@ -84,11 +84,17 @@ def analyse(
     if as_json:
         print(to_json({title: [finding.content for finding in findings] for title, findings in found.items()}))
         return
-    for title, findings in found.items():
-        for finding in findings:
-            out.print(Text.assemble((f"{title}, {finding.analysis}", "bold"), f": {finding.question}"))
-            out.print(finding.answer or f"does not apply: {finding.reason}", highlight=False)
+    own = {title: found[title] for title in studies.labels(inverters)}
+    together = {finding.analysis: finding for finding in studies.side_by_side(own)}
+    for findings in zip(*own.values(), strict=True):
+        first = findings[0]
+        out.print(Text.assemble((first.analysis, "bold"), f": {first.question}"))
+        for title, finding in zip(own, findings, strict=True):
+            said = finding.answer or f"does not apply: {finding.reason}"
+            out.print(f"{title}: {said}" if len(own) > 1 else said, highlight=False)
+        for finding in [together[first.analysis]] if first.analysis in together else findings:
             print_finding(finding)
+    for title in found:
         note(f"records and figures: {output / file_name(title)}")
 
 
@@ -246,6 +252,8 @@ def audit(
 
 
 def print_audit(content: dict[str, Any], as_json: bool) -> None:
+    from preimage.audit_summary import percent
+
     if as_json:
         print(to_json(content))
         return
@@ -254,8 +262,8 @@ def print_audit(content: dict[str, Any], as_json: bool) -> None:
             row["attacker"],
             plus_minus(row["nre"], row["nre_sem"]),
             plus_minus(row["ssim"], row["ssim_sem"]),
-            f"{row['top1']:.1%} (chance {row['top1_chance']:.1%})",
-            f"{row['true_match_rate']:.1%}",
+            f"{percent(row['top1'])} (chance {percent(row['top1_chance'])})",
+            percent(row["true_match_rate"]),
             f"{row['colour_error']:.1f}",
         ]
         for row in content["rows"]

@@ -89,7 +89,7 @@ def train(
         else:
             if preset is not None and features is not None:
                 raise SettingsError(f"name either a preset ({preset}) or --features, not both")
-            given = {"a preset (hog) or --features": preset or features, "--images": images, "--run": run}
+            given = {"a preset (hog), -r or --features": preset or features, "--images": images, "--run": run}
             if missing := [name for name, value in given.items() if not value]:
                 raise SettingsError(f"to train, name {', '.join(missing)} too; or --resume a run")
             assert run is not None

@@ -95,8 +95,9 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(to_pixels(image[None])[0])
 
 
-def save_image(image: Tensor, path: Path) -> None:
+def save_image(image: Tensor, path: str | Path) -> None:
     """One image (3, H, W) in [0, 1] -> an 8-bit file; the suffix says the format."""
+    path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise ImageError(f"no picture can be written as {path.suffix or 'a file without suffix'}: {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 
 from preimage.decoders import Decoder
 from preimage.errors import SettingsError
-from preimage.interfaces import Batch, Pairs, Representation
+from preimage.interfaces import Batch, Pairs, Representation, ignore
 from preimage.inverters.upconv import UpConv
 from preimage.representations.network import ModuleLayer, run_to_layer
-from preimage.training import TrainingSettings
+from preimage.training import Progress, TrainingSettings
 
 
 class Autoencoder(UpConv):
@@ -76,8 +77,10 @@ class Autoencoder(UpConv):
         self.representation = trained(self.original, network.encoder)
         return self
 
-    def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
-        return super().fit(pairs, settings).frozen()
+    def fit(
+        self, pairs: Pairs, settings: TrainingSettings | None = None, on_step: Callable[[Progress], None] = ignore
+    ) -> Self:
+        return super().fit(pairs, settings, on_step).frozen()
 
     def state(self) -> dict[str, Tensor]:
         """Of the encoder only what training has changed: the layers behind the inverted one stay as they were."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from preimage import training
 from preimage.decoders import build_decoder, load_weights
 from preimage.errors import NotFittedError
-from preimage.interfaces import Batch, Inverter, Pairs, Representation
+from preimage.interfaces import Batch, Inverter, Pairs, Representation, ignore
 from preimage.networks import without_autocast
-from preimage.training import TrainingSettings
+from preimage.training import Progress, TrainingSettings
 
 PREPARATION_PHOTOS = 256  # that tell the network the features' scale and the mean colour
 
@@ -90,10 +90,12 @@ class UpConv(Inverter):
         self.network.to(images[0].device).prepare(torch.cat(inputs), torch.cat(images))
 
     @training.learning()
-    def fit(self, pairs: Pairs, settings: TrainingSettings | None = None) -> Self:
+    def fit(
+        self, pairs: Pairs, settings: TrainingSettings | None = None, on_step: Callable[[Progress], None] = ignore
+    ) -> Self:
         """Train on pairs as they come, over and over; `preimage.train` adds shuffling, augmentation, a run folder.
 
-        The budget of `settings` is its `steps`, 1000 if it has none; others are refused.
+        The budget of `settings` is its `steps`, 1000 if it has none; others are refused. `on_step` is told of each.
         """
         settings = settings or TrainingSettings()
         steps = training.steps_of(settings)
@@ -101,7 +103,7 @@ class UpConv(Inverter):
         batches = ((self.inputs(batch), batch.images) for batch in repeated(pairs))
         state = training.start(self.network, settings)
         accelerator = training.make_accelerator(next(self.network.parameters()).device.type)
-        training.train(state, batches, steps, settings, accelerator, places=self.places)
+        training.train(state, batches, steps, settings, accelerator, places=self.places, on_step=on_step)
         return self.use(state.best)
 
     @torch.inference_mode()
