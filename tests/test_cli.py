@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -474,6 +475,17 @@ def test_no_two_photographs_get_the_name_of_one_file() -> None:
     assert file_names(["cat.jpg", "cat.png"]) == {"cat.jpg": "cat.jpg", "cat.png": "cat.png"}
     assert file_names(["cat.jpg", "cat.png", "../dog.jpg"])["../dog.jpg"] == "dog"  # ".._dog" would be hidden
     assert len(set(file_names(["a/b.jpg", "a_b.jpg", "c.jpg"]).values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("evaluate ho", ["hog"]), ("train efficientnet_lite0.p", ["efficientnet_lite0.pool", "efficientnet_lite0.prob"])],
+)
+def test_the_tab_key_completes_names(typed: str, offered: list[str]) -> None:
+    words = {"_PREIMAGE_COMPLETE": "complete_bash", "COMP_WORDS": f"preimage {typed}", "COMP_CWORD": "2"}
+    command = Path(sys.executable).with_name("preimage")
+    result = subprocess.run([command], env=os.environ | words, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == offered
 
 
 def test_a_table_that_is_too_wide_continues_below_with_whole_cells(

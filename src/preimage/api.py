@@ -17,6 +17,7 @@ from preimage.analyses import ANALYSES
 from preimage.cache import cached
 from preimage.config import DecoderSettings, Settings, load_preset, make_settings, preset_names
 from preimage.decoders import DECODERS
+from preimage.defaults import BASELINE_LIMIT, CONFIDENCE_STEPS
 from preimage.errors import (
     ImageError,
     SettingsError,
@@ -234,7 +235,7 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     loaded: Mapping[str, Inverter] | None = None,
     baselines: Iterable[str | Path] = (),
-    baseline_limit: int = 20,
+    baseline_limit: int = BASELINE_LIMIT,
     on_progress: Callable[[int, int], None] = ignore,
 ) -> Evaluation:
     """An inverter beside its baselines and its control, on photographs it has not seen.
@@ -307,7 +308,7 @@ def fit_confidence(
     images: Sources,
     output: str | Path,
     *,
-    steps: int = 1000,
+    steps: int = CONFIDENCE_STEPS,
     fit: Fit | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from preimage import leakage, training
 from preimage.audit_summary import ALPHA, summary
+from preimage.defaults import AUDIT_SIZE, AUDIT_STEPS, QUICK_AUDIT_STEPS
 from preimage.defences import FLOAT_BYTES, Changed, Defence, fit_defences, neighbours_kept, neighbours_of
 from preimage.errors import FeatureError, SettingsError
 from preimage.files import read_json, write_json
@@ -57,11 +58,11 @@ FITTED_ON = 2000  # photographs, of a defence
 class AuditSettings:
     """How thorough an audit is. `quick` leaves out the learning curve and the defences.
 
-    `steps` are those of a network's training, at most: by default 1500, or 600 of a quick audit.
+    `steps` are those of a network's training, at most: by default `AUDIT_STEPS`, `QUICK_AUDIT_STEPS` of a quick audit.
     """
 
     quick: bool = False
-    image_size: int = 64
+    image_size: int = AUDIT_SIZE
     steps: int | None = None
     width: float = 0.5  # of the network
     sizes: int = 5  # of the training sets of the learning curve
@@ -76,7 +77,7 @@ class AuditSettings:
 
     def __post_init__(self) -> None:
         if self.steps is None:
-            object.__setattr__(self, "steps", 600 if self.quick else 1500)
+            object.__setattr__(self, "steps", QUICK_AUDIT_STEPS if self.quick else AUDIT_STEPS)
         for name in ("image_size", "steps", "width", "sizes", "seeds", "max_test", "max_train", "permutations"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is positive, got {getattr(self, name)}")

@@ -16,6 +16,7 @@ from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.conditions import resized
 from preimage.api import evaluate
 from preimage.config import parse_override, settings_for, split_override
+from preimage.defaults import LIMIT
 from preimage.errors import ImageError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet, evaluate_contenders, inverted
 from preimage.files import file_name, replace_text
@@ -31,7 +32,6 @@ from preimage.pages import check_page
 from preimage.pairs import EncodedPhotos
 from preimage.plain import plus_minus
 
-LIMIT = 64  # photographs, unless told otherwise
 SHOWN = 8  # photographs on a sheet
 TOGETHER = "together"  # the folder of what was found for all
 SIDE = 256  # pixels of pictures that stand beside those of another size

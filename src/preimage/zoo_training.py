@@ -19,6 +19,7 @@ from typing import Any, Literal
 from preimage import runs, zoo
 from preimage.api import evaluate, training_settings
 from preimage.config import Settings, overrides_for, settings_for, split_override
+from preimage.defaults import BASELINE_LIMIT
 from preimage.errors import (
     BusyError,
     DivergedError,
@@ -279,7 +280,7 @@ def measure_slow_baselines(
     images: Sources,
     *,
     baselines: Sequence[str | Path] = (GradientDescent.name,),
-    limit: int = 20,
+    limit: int = BASELINE_LIMIT,
     overrides: Sequence[str] = (),
     device: str = "cpu",
     on_begin: Callable[[str, list[str]], None] = ignore,

@@ -28,6 +28,7 @@ from preimage.cli.terminal import (
     progress_bar,
     representation_of,
     representation_settings,
+    shipped_like,
     to_file,
     to_folder,
 )
@@ -172,7 +173,13 @@ def invert(
     images: Annotated[list[Path] | None, typer.Argument(help="Photographs to encode and invert.")] = None,
     output: Annotated[Path, to_folder("Folder for the pictures.")] = Path("out"),
     representation: Annotated[
-        list[str], typer.Option("--representation", "-r", help="What ships: hog (by default), ...; repeatable.")
+        list[str],
+        typer.Option(
+            "--representation",
+            "-r",
+            help="What ships: hog (by default), ...; repeatable.",
+            autocompletion=shipped_like,
+        ),
     ] = [],  # noqa: B006
     run: Annotated[list[str], typer.Option(help="A run folder or .safetensors file; repeatable.")] = [],  # noqa: B006
     features: Annotated[Path | None, typer.Option(help="Invert saved features instead of photographs.")] = None,

@@ -25,11 +25,13 @@ from preimage.cli.terminal import (
     pick_device,
     print_columns,
     print_finding,
+    shipped_like,
     stepwise,
     tell_left_out,
     to_file,
     to_folder,
 )
+from preimage.defaults import AUDIT_SIZE, AUDIT_STEPS, LIMIT, QUICK_AUDIT_STEPS
 from preimage.errors import SettingsError
 from preimage.plain import plus_minus, to_json
 
@@ -38,8 +40,9 @@ if TYPE_CHECKING:
     from preimage.studies import Trial
 
 
-Inverters = Annotated[list[str], typer.Argument(help=INVERTERS)]
+Inverters = Annotated[list[str], typer.Argument(help=INVERTERS, autocompletion=shipped_like)]
 Folder = Annotated[Path, to_folder("Folder for records and figures.")]
+AUDIT_BUDGET = f"Steps of each network, at most; {AUDIT_STEPS}, quick {QUICK_AUDIT_STEPS}."
 Page = Annotated[Path, to_file("The page to write.")]
 
 
@@ -67,7 +70,7 @@ def analyse(
     images: ImagesOption = [],  # noqa: B006
     output: Folder = Path("analyses"),
     baseline: Baselines = [],  # noqa: B006
-    limit: Limit = 64,
+    limit: Limit = LIMIT,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
@@ -103,7 +106,7 @@ def compare(
     inverters: Inverters,
     images: ImagesOption = [],  # noqa: B006
     output: Folder = Path("analyses"),
-    limit: Limit = 64,
+    limit: Limit = LIMIT,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
@@ -129,7 +132,7 @@ def report(
     output: Page = Path("report.html"),
     analyses: Annotated[str, typer.Option(help="Analyses with commas, 'all' or 'none'.")] = "all",
     baseline: Baselines = [],  # noqa: B006
-    limit: Limit = 64,
+    limit: Limit = LIMIT,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
@@ -154,7 +157,7 @@ def reproduce(
     ] = [],  # noqa: B006
     baseline: Baselines = [],  # noqa: B006
     output: Page = Path("reproduce.html"),
-    limit: Limit = 64,
+    limit: Limit = LIMIT,
     fit: FitOption = None,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
@@ -201,8 +204,8 @@ def audit(
     test_features: Annotated[Path | None, typer.Option(help="Features to test on; else a random split.")] = None,
     test_images: Annotated[list[str], typer.Option(help="The photographs of --test-features.")] = [],  # noqa: B006
     labels: Annotated[Path | None, typer.Option(help="Classes: CSV lines of photograph,class.")] = None,
-    size: Annotated[int, typer.Option(help="Pixels: the photographs' side.")] = 64,
-    steps: Annotated[int | None, typer.Option(help="Steps of each network, at most; 1500, quick 600.")] = None,
+    size: Annotated[int, typer.Option(help="Pixels: the photographs' side.")] = AUDIT_SIZE,
+    steps: Annotated[int | None, typer.Option(help=AUDIT_BUDGET)] = None,
     keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Test on near duplicates too.")] = False,
     seed: Annotated[int, typer.Option(help="Decides the split, weights, order and noise.")] = 0,
     fit: FitOption = None,

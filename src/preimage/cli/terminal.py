@@ -11,6 +11,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from glob import glob
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import wrap
@@ -35,10 +37,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help=("Shows what a visual representation keeps: turns features back into pictures and measures the result."),
 )
+
+
+def names_like(start: str, folder: str, suffix: str) -> list[str]:
+    """For the Tab key: the names of files of the package, without loading it; paths once there is a slash."""
+    if "/" in start:
+        return [f"{path}/" if Path(path).is_dir() else path for path in sorted(glob(f"{start}*"))]
+    names = (entry.name for entry in (resources.files("preimage") / folder).iterdir() if entry.name.endswith(suffix))
+    return sorted(name.removesuffix(suffix) for name in names if name.startswith(start))
+
+
+def shipped_like(incomplete: str) -> list[str]:
+    return names_like(incomplete, "zoo", ".safetensors")
+
+
+def presets_like(incomplete: str) -> list[str]:
+    return names_like(incomplete, "presets", ".toml")
 
 
 def tell_version(wanted: bool) -> None:
@@ -70,7 +87,10 @@ FeaturesOption = Annotated[
     Path | None,
     typer.Option("--features", help="Saved features (.npy, .npz, .safetensors, .pt, .parquet) of --images."),
 ]
-Name = Annotated[str, typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.")]
+Name = Annotated[
+    str,
+    typer.Option("--representation", "-r", help="hog, ...; see `preimage list`.", autocompletion=presets_like),
+]
 Layer = Annotated[str | None, typer.Option("--layer", help="Short for --set representation.layer=LAYER.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable.")]
 NAMED = "Change a setting, of all or of one name or network (NAME:KEY=VALUE); repeatable."
@@ -80,6 +100,10 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; by default cud
 FIT = "Make photographs square: crop the centre, or squeeze the whole. By default as in the run, else crop."
 FitOption = Annotated[Literal["crop", "whole"] | None, typer.Option("--fit", help=FIT)]
 INVERTERS = "Shipped names (hog), or paths with a slash (./runs/hog)."
+Inverter = Annotated[
+    str,
+    typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).", autocompletion=shipped_like),
+]
 Val = Annotated[list[str], typer.Option("--val", help="Validation photographs, as --images.")]
 Seed = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
 Limit = Annotated[int, typer.Option(min=2, help="Use only the first N photographs.")]

@@ -16,6 +16,7 @@ from preimage.cli.terminal import (
     FeaturesOption,
     FitOption,
     ImagesOption,
+    Inverter,
     Layer,
     Name,
     Overrides,
@@ -29,6 +30,7 @@ from preimage.cli.terminal import (
     make_reporter,
     note,
     pick_device,
+    presets_like,
     print_evaluation,
     progress_bar,
     representation_of,
@@ -38,13 +40,16 @@ from preimage.cli.terminal import (
     stop_on_signals,
     to_file,
 )
+from preimage.defaults import BASELINE_LIMIT, CONFIDENCE_STEPS
 from preimage.errors import SettingsError
 from preimage.plain import mebibytes
 
 
 @app.command()
 def train(
-    preset: Annotated[str | None, typer.Argument(help="hog, ...: the preset to start from.")] = None,
+    preset: Annotated[
+        str | None, typer.Argument(help="hog, ...: the preset to start from.", autocompletion=presets_like)
+    ] = None,
     images: ImagesOption = [],  # noqa: B006
     val: Val = [],  # noqa: B006
     run: Annotated[Path | None, typer.Option(help="The new run folder.")] = None,
@@ -110,13 +115,15 @@ def train(
 
 @app.command()
 def evaluate(
-    inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
+    inverter: Inverter,
     images: ImagesOption = [],  # noqa: B006
     features: FeaturesOption = None,
     train_images: TrainImages = [],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=2, help="Use only the first N photographs.")] = None,
     baseline: Baselines = [],  # noqa: B006
-    baseline_limit: Annotated[int, typer.Option(min=2, help="Photographs for each --baseline: these are slow.")] = 20,
+    baseline_limit: Annotated[
+        int, typer.Option(min=2, help="Photographs for each --baseline: these are slow.")
+    ] = BASELINE_LIMIT,
     records: Annotated[
         Path | None, typer.Option(callback=for_file, help="Also write a CSV, a line per photograph and inverter.")
     ] = None,
@@ -193,10 +200,10 @@ def fit(
 
 @app.command()
 def confidence(
-    inverter: Annotated[str, typer.Argument(help="A shipped name (hog), or a path with a slash (./runs/hog).")],
+    inverter: Inverter,
     images: ImagesOption,
     output: Annotated[Path, to_file("The .safetensors file to write.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = CONFIDENCE_STEPS,
     fit: FitOption = None,
     seed: Annotated[int, typer.Option(help="Decides weights and order.")] = 0,
     settings: Overrides = [],  # noqa: B006

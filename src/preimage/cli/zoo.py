@@ -33,6 +33,7 @@ from preimage.cli.terminal import (
     to_file,
     to_folder,
 )
+from preimage.defaults import BASELINE_LIMIT
 from preimage.errors import SettingsError
 from preimage.plain import duration, mebibytes, plus_minus, to_json
 
@@ -176,7 +177,7 @@ def zoo_baselines(
     names: Names = None,
     images: ImagesOption = [],  # noqa: B006
     baseline: Baselines = [],  # noqa: B006
-    limit: Limit = 20,
+    limit: Limit = BASELINE_LIMIT,
     settings: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
