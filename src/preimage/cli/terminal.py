@@ -73,6 +73,7 @@ def root(
 
 
 LEFT_OUT_TOLD = 20  # names that are told one by one
+FEW = 200  # photographs to train on
 SILENCE = 60  # seconds between two lines of a training where no bar can be drawn
 
 WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 1000  # in a file, tables need not be cut
@@ -274,6 +275,8 @@ def make_reporter(bar: Progress) -> Reporter:
                 f"about {plan.memory / 2**30:.1f} GiB, about {duration(left * plan.seconds_per_step)}, and what "
                 "validations take"
             )
+            if plan.photos < FEW:
+                note(f"{plan.photos} photographs are few: the network will remember them more than learn from them")
             if not plan.validation_photos:
                 note(
                     "nothing will tell how good it gets: no photographs are held out (--val PHOTOS, or a tenth of "
