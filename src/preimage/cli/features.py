@@ -106,12 +106,12 @@ def weights(
 def check(
     representation: Name = "hog",
     layer: Layer = None,
-    settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+    overrides: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
 ) -> None:
     """Check on a few pictures that a representation keeps the promises of all representations; exit code 1 if not."""
     from preimage.contract import PROMISES, broken_promises
 
-    broken = broken_promises(representation_of(representation, settings + as_override(layer)))
+    broken = broken_promises(representation_of(representation, overrides + as_override(layer)))
     reasons = list(broken.values())
     if reasons and reasons.count(reasons[0]) > 1:  # it cannot be asked at all
         raise FeatureError(reasons[0])
@@ -126,13 +126,13 @@ def check(
 @app.command()
 def layers(
     representation: Annotated[str, typer.Argument(help="timm:NAME, torch:MODULE:FACTORY, ..., or efficientnet_lite0.")],
-    settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+    overrides: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
     as_json: AsJson = False,
 ) -> None:
     """List the layers of a torch module (for --layer) or of a network known here (for -r), with output shapes."""
     from preimage import api
 
-    found = api.layers(representation, **representation_settings(settings))
+    found = api.layers(representation, **representation_settings(overrides))
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -149,7 +149,7 @@ def encode(
     representation: Name = "hog",
     layer: Layer = None,
     fit: FitOption = None,
-    settings: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
+    overrides: Overrides = [],  # noqa: B006 (typer reads it, nobody changes it)
     device: Device = None,
 ) -> None:
     """Features of photographs: an array (N, ...) and, beside it, their shape and settings as JSON."""
@@ -160,7 +160,7 @@ def encode(
 
     if output.suffix != ".npy":
         raise SettingsError(f"features are written as .npy, not {output}")
-    chosen = representation_of(representation, settings + as_override(layer))
+    chosen = representation_of(representation, overrides + as_override(layer))
     photos = open_photos(images, chosen.image_size, fit)
     pairs = EncodedPhotos(chosen, photos, device=pick_device(device))
     described = save_features(pairs, output, on_batch=lambda batch: warn_empty(batch.ids, batch.features))
@@ -187,7 +187,7 @@ def invert(
     size: Annotated[
         Literal["own", "native"], typer.Option(help="The representation's, or the photograph's (hog, lbp, sift).")
     ] = "own",
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Features back into pictures: out/PHOTO.hog.png, and PHOTO.hog.sheet.png beside the photograph.
@@ -214,10 +214,10 @@ def invert(
     where = pick_device(device)
     if images is None:
         assert features is not None
-        files = invert_features(inverters, features, output, overrides=settings, device=where)
+        files = invert_features(inverters, features, output, overrides=overrides, device=where)
     else:
         files = invert_photos(
-            inverters, images, output, fit=fit, native=size == "native", overrides=settings, device=where
+            inverters, images, output, fit=fit, native=size == "native", overrides=overrides, device=where
         )
     for file in files:
         print(file)

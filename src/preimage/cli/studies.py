@@ -51,7 +51,7 @@ def trial_of(
     images: list[str],
     limit: int,
     fit: Fit | None,
-    settings: list[str],
+    overrides: list[str],
     device: str | None,
     baselines: Sequence[str] = (),
 ) -> Iterator[Trial]:
@@ -60,7 +60,7 @@ def trial_of(
 
     where = pick_device(device)
     with stepwise() as step:
-        yield Trial(images, limit, fit, where, step, settings, baselines)
+        yield Trial(images, limit, fit, where, step, overrides, baselines)
 
 
 @app.command()
@@ -72,7 +72,7 @@ def analyse(
     baseline: Baselines = [],  # noqa: B006
     limit: Limit = LIMIT,
     fit: FitOption = None,
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +82,7 @@ def analyse(
     from preimage.files import file_name
 
     names = list(ANALYSES) if name == "all" else name.split(",")
-    with trial_of(images, limit, fit, settings, device, baseline) as trial:
+    with trial_of(images, limit, fit, overrides, device, baseline) as trial:
         found = studies.analyse_all(names, inverters, trial, output)
     if as_json:
         print(to_json({title: [finding.content for finding in findings] for title, findings in found.items()}))
@@ -108,14 +108,14 @@ def compare(
     output: Folder = Path("analyses"),
     limit: Limit = LIMIT,
     fit: FitOption = None,
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Layers or encoders side by side on the same photographs: a table, a figure, a sheet."""
     from preimage import studies
 
-    with trial_of(images, limit, fit, settings, device) as trial:
+    with trial_of(images, limit, fit, overrides, device) as trial:
         finding = studies.compare(inverters, trial, output)
     if as_json:
         print(to_json(finding.content))
@@ -134,14 +134,14 @@ def report(
     baseline: Baselines = [],  # noqa: B006
     limit: Limit = LIMIT,
     fit: FitOption = None,
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """One self-contained page: how it was made, the table with baselines, sheets, every analysis."""
     from preimage import studies
 
     chosen = {"all": None, "none": []}.get(analyses, analyses.split(","))
-    with trial_of(images, limit, fit, settings, device, baseline) as trial:
+    with trial_of(images, limit, fit, overrides, device, baseline) as trial:
         page = studies.write_report(inverters, trial, output, chosen)
     print(page)
     note(f"records and figures: {page.with_suffix('')}")
@@ -159,7 +159,7 @@ def reproduce(
     output: Page = Path("reproduce.html"),
     limit: Limit = LIMIT,
     fit: FitOption = None,
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """The paper's tables and figures beside what is measured here, on one page."""
@@ -168,7 +168,7 @@ def reproduce(
     if not images:
         raise SettingsError(f"name the photographs to measure on: --images PHOTOS. There are: {', '.join(own.ITEMS)}")
     named, trained = paths_by_name("--run", run), paths_by_name("--autoencoder", autoencoder)
-    with trial_of(images, limit, fit, settings, device, baseline) as trial:
+    with trial_of(images, limit, fit, overrides, device, baseline) as trial:
         print(own.reproduce(items or [], own.Study(trial, output.with_suffix(""), named, trained), output))
 
 

@@ -61,7 +61,7 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Budget in steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Budget in passes over the photographs.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes, turned into steps by timing.")] = None,
-    settings: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     seed: Seed = 0,
     representation: Annotated[str | None, typer.Option("--representation", "-r", help="Any encoder.")] = None,
     layer: Layer = None,
@@ -77,13 +77,13 @@ def train(
     if preset is not None and representation is not None:
         raise SettingsError(f"name either a preset ({preset}) or --representation ({representation}), not both")
     preset = preset or representation
-    settings = settings + as_override(layer)
+    overrides = overrides + as_override(layer)
     stop = stop_on_signals()
     with progress_bar() as bar:
         reporter = make_reporter(bar)
         budgets = {"steps": steps, "epochs": epochs, "minutes": minutes}
         if resume is not None:
-            given = plain_settings(settings, "representation")
+            given = plain_settings(overrides, "representation")
             if any([preset, run, start_from, seed, *budgets.values(), given.keys() - {"weights"}]):
                 raise SettingsError(
                     "--resume goes on with a run's own settings: it takes no others, but --images, --val, --features "
@@ -98,9 +98,9 @@ def train(
             if missing := [name for name, value in given.items() if not value]:
                 raise SettingsError(f"to train, name {', '.join(missing)} too; or --resume a run")
             assert run is not None
-            overrides = settings + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
+            budgeted = overrides + [f"training.{key}={value}" for key, value in budgets.items() if value is not None]
             result = api.train(
-                preset, images, run, features=features, validation=val, start_from=start_from, overrides=overrides,
+                preset, images, run, features=features, validation=val, start_from=start_from, overrides=budgeted,
                 seed=seed, device=device, reporter=reporter, should_stop=stop,
             )  # fmt: skip
     if not speaks_for_all():
@@ -128,7 +128,7 @@ def evaluate(
         Path | None, typer.Option(callback=for_file, help="Also write a CSV, a line per photograph and inverter.")
     ] = None,
     fit: FitOption = None,
-    settings: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -145,7 +145,7 @@ def evaluate(
             fit=fit,
             device=pick_device(device),
             limit=limit,
-            settings=representation_settings(settings),
+            settings=representation_settings(overrides),
             baselines=baseline,
             baseline_limit=baseline_limit,
             on_progress=partial(step, "evaluating"),
@@ -163,7 +163,7 @@ def fit(
     representation: Name = "hog",
     layer: Layer = None,
     fit: FitOption = None,
-    settings: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Fit an inverter other than the network, and write it for `invert --run` and `evaluate --baseline`.
@@ -181,8 +181,8 @@ def fit(
             not section and key not in settings_of(inverter) and has_setting(representation, key)
         )
 
-    of_representation = as_override(layer) + list(filter(is_of_representation, settings))
-    own = [override for override in settings if override not in of_representation]
+    of_representation = as_override(layer) + list(filter(is_of_representation, overrides))
+    own = [override for override in overrides if override not in of_representation]
     note(f"fitting {inverter} for {representation} ...")
     api.fit_inverter(
         inverter,
@@ -206,7 +206,7 @@ def confidence(
     steps: Annotated[int, typer.Option(min=1, help="Steps of 16 photographs.")] = CONFIDENCE_STEPS,
     fit: FitOption = None,
     seed: Annotated[int, typer.Option(help="Decides weights and order.")] = 0,
-    settings: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Learn how uncertain each pixel is, and write the inverter with this map; reconstructions do not change."""
@@ -219,7 +219,7 @@ def confidence(
             output,
             steps=steps,
             fit=fit,
-            settings=representation_settings(settings),
+            settings=representation_settings(overrides),
             seed=seed,
             device=pick_device(device),
             on_progress=partial(step, "fitting"),
@@ -233,12 +233,12 @@ def export(
     output: Annotated[Path, to_file("The .safetensors file to write.")],
     licence: Annotated[str, typer.Option(help="What others may do with the file.")] = "",
     full: Annotated[bool, typer.Option("--full", help="Keep float32 instead of float16.")] = False,
-    settings: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """A run's inverter, with its mean image and ridge regression, as one file to pass on, and a card of facts."""
     from preimage import zoo
 
-    given = representation_settings(settings)
+    given = representation_settings(overrides)
     card = zoo.export(run, output, licence=licence, half=not full, settings=given, device=pick_device(device))
     print(f"{output}: {mebibytes(card['size_bytes'])}, card in {output.with_suffix('.json').name}")

@@ -52,7 +52,7 @@ ACTIONS = {"train": "training", "resume": "going on", "skip": "finished already"
 @app.command()
 def demo(
     output: Annotated[Path, to_folder("Folder for the page.")] = Path("demo"),
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +60,7 @@ def demo(
     from preimage import demo as exhibition
 
     where = pick_device(device)
-    exhibits = exhibition.show(output, overrides=settings, device=where, tell=note)
+    exhibits = exhibition.show(output, overrides=overrides, device=where, tell=note)
     if as_json:
         print(to_json({exhibit.name: exhibit.evaluation.to_json() for exhibit in exhibits}))
     else:
@@ -75,7 +75,7 @@ def results(
     output: Annotated[Path, to_file("The Markdown file.")] = Path("docs/results.md"),
     sheets: Annotated[Path | None, typer.Option(help="Folder for sheets of your own photographs.")] = None,
     images: Annotated[list[str], typer.Option("--images", help=f"Photographs for --sheets. {SOURCES}")] = [],  # noqa: B006
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Write the page of results from the cards of what ships, pictures included."""
@@ -84,9 +84,9 @@ def results(
     if (sheets is None) != (not images):
         raise SettingsError("--sheets FOLDER and --images PHOTOS go together")
     where = pick_device(device)
-    print(page.write(output, overrides=settings, device=where, tell=note))
+    print(page.write(output, overrides=overrides, device=where, tell=note))
     if sheets is not None:
-        for file in page.draw_sheets(sheets, images, overrides=settings, device=where, tell=note):
+        for file in page.draw_sheets(sheets, images, overrides=overrides, device=where, tell=note):
             print(file)
 
 
@@ -96,7 +96,7 @@ def zoo_train(
     images: ImagesOption = [],  # noqa: B006
     val: Val = [],  # noqa: B006
     runs: RunsFolder = Path("runs"),
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     seed: Seed = 0,
     device: Device = None,
 ) -> None:
@@ -112,7 +112,7 @@ def zoo_train(
             images,
             runs,
             validation=val,
-            overrides=settings,
+            overrides=overrides,
             seed=seed,
             device=device,
             reporter=make_reporter(bar),
@@ -178,7 +178,7 @@ def zoo_baselines(
     images: ImagesOption = [],  # noqa: B006
     baseline: Baselines = [],  # noqa: B006
     limit: Limit = BASELINE_LIMIT,
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
     device: Device = None,
 ) -> None:
     """Measure baselines that take long (--baseline, by default gradient-descent), and write them onto the cards."""
@@ -192,7 +192,7 @@ def zoo_baselines(
         images,
         baselines=baseline or ["gradient-descent"],
         limit=limit,
-        overrides=settings,
+        overrides=overrides,
         device=pick_device(device),
         on_begin=lambda name, fitting: note(f"{name}: {', '.join(fitting) or 'left out, none of them inverts it'}"),
     ):
@@ -230,12 +230,12 @@ def zoo_list(as_json: AsJson = False) -> None:
 @zoo_app.command("check")
 def zoo_check(
     folder: Annotated[Path | None, typer.Argument(help="By default what ships.")] = None,
-    settings: NamedOverrides = [],  # noqa: B006
+    overrides: NamedOverrides = [],  # noqa: B006
 ) -> None:
     """Verify hash, card, size and probe of every file; exit code 1 where something is wrong."""
     from preimage import zoo
 
-    found = zoo.check(folder, settings)
+    found = zoo.check(folder, overrides)
     table = plain_table("", "file", "size", "problems", "notes")
     for one in found:
         table.add_row(one.name, mebibytes(one.size_bytes), "; ".join(one.problems) or "none", "; ".join(one.notes))
