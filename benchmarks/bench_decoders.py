@@ -52,8 +52,8 @@ from preimage.evaluation import CONTROL, FLOOR
 from preimage.files import read_json
 from preimage.inverters import MeanImage, UpConv
 from preimage.metrics import mean_and_sem
-from preimage.plain import plus_minus
 from preimage.runs import Run
+from preimage.words import plus_minus
 from rivals import Candidate, candidates, noise, stepper
 from timing import clock_of, in_turns
 

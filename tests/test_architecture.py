@@ -15,7 +15,7 @@ SOURCE = Path(preimage.__file__).parent
 
 # From the bottom to the top; a module imports only from modules before it (and from its own family).
 LAYERS = [
-    "defaults", "errors", "memory", "randomness", "plain", "files", "pages", "interfaces", "cache", "images",
+    "defaults", "errors", "memory", "randomness", "words", "plain", "files", "pages", "interfaces", "cache", "images",
     "figures", "metrics", "leakage", "networks", "probe", "representations", "defences", "contract", "decoders",
     "pairs", "training", "inverters", "evaluation", "findings", "paper", "analyses", "report", "config", "runs",
     "audit_summary", "audit", "audit_page", "zoo", "kept", "judging", "api", "studies", "inversion", "reproduce",

@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from preimage.plain import duration, to_json
+from preimage.plain import to_json
+from preimage.words import duration
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,8 @@ import torch
 from preimage.analyses.confidence import ConfidenceMap
 from preimage.evaluation import Evaluation, Row
 from preimage.findings import Finding, Plot, Record, Sheet
-from preimage.report import (
-    NOTHING,
-    Block,
-    Section,
-    cells,
-    evaluation_block,
-    finding_block,
-    with_error,
-    without_folders,
-    write_page,
-)
+from preimage.report import Block, Section, cells, evaluation_block, finding_block, without_folders, write_page
+from preimage.words import NOTHING, with_error
 
 NAN = float("nan")
 

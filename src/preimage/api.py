@@ -49,7 +49,6 @@ from preimage.kept import Kept, Named
 from preimage.networks import NETWORKS, named_files
 from preimage.networks.weights import PUBLISHED
 from preimage.pairs import EncodedPhotos
-from preimage.plain import duration, shape_in_words
 from preimage.representations import DOORS, REPRESENTATIONS, ModuleLayer, SavedFeatures, get_representation
 from preimage.representations.foreign import attempt
 from preimage.representations.modules import ModuleDoor
@@ -57,6 +56,7 @@ from preimage.representations.network import outputs_of
 from preimage.representations.saved import PREFIX
 from preimage.runs import HELD_OUT_IN_WORDS, Reporter, Run, Start
 from preimage.training import BUDGETS
+from preimage.words import duration, shape_in_words
 
 HELD_OUT = 0.1  # share of saved pairs that are kept for validation
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")  # free to show: scikit-image's wheel

@@ -12,8 +12,8 @@ from preimage.figures import bars, curve, sheet
 from preimage.files import replace_text
 from preimage.metrics import NRE_AXIS
 from preimage.pages import embedded, render
-from preimage.plain import plus_minus
 from preimage.report import without_folders
+from preimage.words import plus_minus
 
 
 def write_page(audit: Audit, file: str | Path) -> None:

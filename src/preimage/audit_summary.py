@@ -7,8 +7,8 @@ from typing import Any
 
 from preimage.inverters import MeanImage
 from preimage.metrics import COLOURLESS
-from preimage.plain import plus_minus
 from preimage.representations.matching import WITHOUT_IDS
+from preimage.words import plus_minus
 
 Content = Mapping[str, Any]  # of an audit
 Row = Mapping[str, Any]  # of one attacker

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from preimage.errors import SettingsError, UnknownNameError, WeightsError
-from preimage.plain import shape_in_words
 from preimage.randomness import seeded
+from preimage.words import shape_in_words
 
 SLOPE = 0.2
 REACH = 10.0  # robust deviations; of normally distributed features nothing lies beyond

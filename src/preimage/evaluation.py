@@ -28,7 +28,8 @@ from preimage.metrics import (
     ssim,
 )
 from preimage.pairs import EncodedPhotos
-from preimage.plain import aligned, parts, plus_minus, to_csv
+from preimage.plain import parts, to_csv
+from preimage.words import aligned, plus_minus
 
 FLOOR = "decoder-size"  # the photograph itself, scaled to the size the first inverter works at and back
 SLOW_BATCH = 4  # photographs between two signs of life from a slow inverter

@@ -23,7 +23,8 @@ from preimage.figures import bars, curve, sheet
 from preimage.files import replace_text
 from preimage.interfaces import Inverter, check_images
 from preimage.metrics import mean_and_sem
-from preimage.plain import plus_minus, to_csv, to_json
+from preimage.plain import to_csv, to_json
+from preimage.words import plus_minus
 
 Record = dict[str, str | float]  # one photograph under one condition
 Point = tuple[float, float, float | tuple[float, float]]  # x, y, and y's standard error or 95 % interval (low, high)

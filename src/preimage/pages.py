@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,9 +46,3 @@ def embedded(picture: Path | Image.Image, kind: Literal["webp", "png"] = "webp")
     content = io.BytesIO()
     image.save(content, kind, **({"quality": QUALITY} if kind == "webp" else {"optimize": True}))
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def span(values: Iterable[float], form: str = ",") -> str:
-    """Numbers in words, each formatted: the one that they all are, or from the smallest to the largest."""
-    texts = [f"{value:{form}}" for value in sorted(values)]
-    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from preimage.metrics import paired_difference
-from preimage.plain import plus_minus
+from preimage.words import plus_minus
 
 # NRE on part of ImageNet's validation set: by representation, then method.
 NRE: dict[str, dict[str, float]] = {

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from preimage.errors import SettingsError, UnknownNameError
@@ -69,50 +69,9 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     raise SettingsError(f"{where} is {getattr(hint, '__name__', hint)}, got {value!r}")
 
 
-def plus_minus(mean: float, sem: float | None, digits: int = 3, sign: str = "") -> str:
-    """`0.123 ± 0.004`; where one value is all there is, `0.123`. A `sign` of "+" is written out."""
-    error = "" if sem is None or math.isnan(sem) else f" ± {sem:.{digits}f}"
-    return f"{round(mean, digits) + 0.0:{sign}.{digits}f}{error}"  # never -0.000
-
-
-def duration(seconds: float) -> str:
-    """A time in words: `0.12 ms`, `56 ms`, `3.4 s`, `90 s`, `12 min`, `3.4 h`."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.2g} ms"
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-TOLD = 5  # names of many
-
-
-def shape_in_words(shape: Iterable[int]) -> str:
-    """`40 x 28 x 28`."""
-    return " x ".join(map(str, shape))
-
-
-def listed(names: Sequence[str], separator: str = ", ") -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-    return separator.join(names[:TOLD]) + more
-
-
 def parts(count: int, size: int) -> list[range]:
     """So many in parts of a size, the last one shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def mebibytes(size: int) -> str:
-    """`7.7 MiB`, of so many bytes."""
-    return f"{size / 2**20:.1f} MiB"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of text, one column under the other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def to_json(content: Any) -> str:

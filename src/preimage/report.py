@@ -16,6 +16,7 @@ from preimage.files import replace_text
 from preimage.findings import Record, read_finding
 from preimage.metrics import METRICS
 from preimage.pages import embedded, render
+from preimage.words import NOTHING, number, with_error, with_interval
 
 # What the columns of any table are called on a page; an analysis says what its own are.
 COLUMNS = {
@@ -40,7 +41,6 @@ FOLDERS = re.compile(
     re.VERBOSE,
 )
 LONG = 16  # rows of a table that is shown at once, at most
-NOTHING = "\u2013"  # a dash, in a cell without a value
 
 
 @dataclass(frozen=True)
@@ -199,41 +199,6 @@ def cell(row: Record, name: str) -> str:
         return with_interval(value, low, high)
     error = row.get(f"{name}_sem")
     return with_error(value, float(error) if isinstance(error, float | int) else math.nan)
-
-
-def with_interval(value: float, low: float, high: float) -> str:
-    if not all(map(math.isfinite, (value, low, high))):
-        return number(value)
-    places = max(2, -magnitude(high - low))
-    return f"{fixed(value, places)} ({fixed(low, places)} to {fixed(high, places)})"
-
-
-def with_error(value: float, error: float) -> str:
-    """A value to the second digit of its standard error, `0.652 ± 0.012`; alone where it has none."""
-    if not (math.isfinite(value) and math.isfinite(error)):
-        return number(value)
-    if error == 0:
-        return f"{number(value)} ± 0"
-    places = min(6, max(0, 1 - magnitude(error)))
-    return f"{fixed(value, places)} ± {fixed(error, places)}"
-
-
-def magnitude(value: float) -> int:
-    """The place of the first digit: 1 of 34, -2 of 0.034; that of 0 is 0."""
-    return math.floor(math.log10(abs(value))) if value else 0
-
-
-def number(value: float) -> str:
-    """A number to three digits, those before the point all shown; a dash for what is none."""
-    if not math.isfinite(value):
-        return NOTHING
-    text = fixed(value, max(0, 2 - magnitude(value)))
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def fixed(value: float, places: int) -> str:
-    """Never `-0.00`."""
-    return f"{round(value, places) + 0.0:.{places}f}"
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

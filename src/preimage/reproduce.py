@@ -20,10 +20,10 @@ from preimage.findings import Finding, Plot, Record, errors_by
 from preimage.inverters import Autoencoder, MeanImage, UpConv
 from preimage.kept import Kept
 from preimage.metrics import NRE_AXIS
-from preimage.pages import check_page, span
+from preimage.pages import check_page
 from preimage.paper import Claim
-from preimage.plain import plus_minus
 from preimage.studies import Trial, labels
+from preimage.words import plus_minus, span
 
 MISSING = "no trained inverter for it ships or was named by --run"
 HAND_MADE = ("hog", "sift", "lbp")

@@ -22,9 +22,9 @@ from preimage.interfaces import ignore
 from preimage.inverters import GradientDescent, MeanImage, Nearest, PairedDictionary, Ridge, UpConv
 from preimage.metrics import METRICS, NRE_AXIS
 from preimage.networks import NETWORKS
-from preimage.pages import render, span
-from preimage.plain import duration, mebibytes, plus_minus, shape_in_words
+from preimage.pages import render
 from preimage.representations import get_representation
+from preimage.words import duration, mebibytes, plus_minus, shape_in_words, span
 
 COLUMNS = (UpConv.name, FLOOR, Ridge.name, Nearest.name, MeanImage.name, CONTROL)
 DRAWN = (UpConv.name, Ridge.name, Nearest.name, MeanImage.name)

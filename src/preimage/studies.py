@@ -30,7 +30,7 @@ from preimage.metrics import NRE_AXIS, distance, mean_and_sem, mean_pairwise_dis
 from preimage.networks import NETWORKS
 from preimage.pages import check_page
 from preimage.pairs import EncodedPhotos
-from preimage.plain import plus_minus
+from preimage.words import plus_minus
 
 SHOWN = 8  # photographs on a sheet
 TOGETHER = "together"  # the folder of what was found for all

@@ -19,7 +19,7 @@ from preimage.findings import Analysis, Finding, Plot, Point, Record, Sheet, mea
 from preimage.interfaces import Inverter
 from preimage.inverters.confidence import CONSTANT, GRADIENT, KINDS, LEVELS, MAP, Confidence, log_likelihood
 from preimage.metrics import mean_and_sem
-from preimage.plain import plus_minus
+from preimage.words import plus_minus
 
 OTHER = "map of another"  # photograph: what a map is worth that looks right and belongs elsewhere
 PERCENTS = tuple(f"{100 * level:.0f}" for level in LEVELS)

@@ -20,7 +20,7 @@ from preimage.findings import Analysis, Finding, Plot, Record, Sheet, errors_by,
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
 from preimage.metrics import NRE_AXIS, distance, mean_pairwise_distance, paired_difference
-from preimage.plain import duration
+from preimage.words import duration
 
 # What is slow or must be fitted first is measured only where it is given: how to give it.
 TO_GIVE = {

@@ -33,7 +33,7 @@ from preimage.cli.terminal import (
     to_folder,
 )
 from preimage.errors import FeatureError, SettingsError
-from preimage.plain import mebibytes, plus_minus, shape_in_words
+from preimage.words import mebibytes, plus_minus, shape_in_words
 
 
 @app.command("list")

@@ -33,7 +33,8 @@ from preimage.cli.terminal import (
 )
 from preimage.defaults import AUDIT_SIZE, AUDIT_STEPS, LIMIT, QUICK_AUDIT_STEPS
 from preimage.errors import SettingsError
-from preimage.plain import plus_minus, to_json
+from preimage.plain import to_json
+from preimage.words import plus_minus
 
 if TYPE_CHECKING:
     from preimage.images import Fit

@@ -26,7 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from preimage.errors import PreimageWarning, SettingsError
-from preimage.plain import duration, plus_minus, shape_in_words, to_json
+from preimage.plain import to_json
+from preimage.words import duration, plus_minus, shape_in_words
 
 if TYPE_CHECKING:
     from preimage.evaluation import Evaluation

@@ -42,7 +42,7 @@ from preimage.cli.terminal import (
 )
 from preimage.defaults import BASELINE_LIMIT, CONFIDENCE_STEPS
 from preimage.errors import SettingsError
-from preimage.plain import mebibytes
+from preimage.words import mebibytes
 
 
 @app.command()

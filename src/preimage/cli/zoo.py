@@ -35,7 +35,8 @@ from preimage.cli.terminal import (
 )
 from preimage.defaults import BASELINE_LIMIT
 from preimage.errors import SettingsError
-from preimage.plain import duration, mebibytes, plus_minus, to_json
+from preimage.plain import to_json
+from preimage.words import duration, mebibytes, plus_minus
 
 if TYPE_CHECKING:
     from preimage.zoo_training import Standing

@@ -19,7 +19,8 @@ from torch import Tensor
 from preimage.errors import ImageError, PreimageWarning
 from preimage.images.pictures import Fit, Pixels, decode, resize, to_tensor
 from preimage.images.sources import Photo, Sources, find_photos, places_of
-from preimage.plain import listed, parts
+from preimage.plain import parts
+from preimage.words import listed
 
 
 class Photos:

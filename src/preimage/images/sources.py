@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from preimage.errors import ImageError
 from preimage.images.pictures import SUFFIXES
-from preimage.plain import listed
+from preimage.words import listed
 
 Sources = str | Path | Iterable[str | Path]  # of photographs
 SOURCES_SHOWN = 2  # of many, the first alone

@@ -18,8 +18,8 @@ from torch import Tensor
 from preimage.errors import SettingsError
 from preimage.images import grey
 from preimage.interfaces import Inverter, Pairs, Representation
-from preimage.plain import shape_in_words
 from preimage.representations.hog import HOG
+from preimage.words import shape_in_words
 
 WINDOW = 5  # cells across a window
 MARGIN = 1  # cells that its patch shows beyond it, on each side

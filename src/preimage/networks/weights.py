@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from preimage.errors import UnknownNameError, WeightsError
 from preimage.interfaces import ignore
 from preimage.networks.caffemodel import read_caffemodel
-from preimage.plain import listed, shape_in_words
+from preimage.words import listed, shape_in_words
 
 FOLDER = Path.home() / ".cache" / "preimage" / "weights"
 NESTED = ("state_dict", "model_state_dict", "model")  # where training scripts put a state dict within a checkpoint

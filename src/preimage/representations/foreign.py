@@ -30,8 +30,8 @@ from preimage.errors import (
 from preimage.images import to_tensor
 from preimage.interfaces import Representation, check_features, check_images
 from preimage.networks.preprocessing import Preprocessing
-from preimage.plain import shape_in_words
 from preimage.probe import probe_picture
+from preimage.words import shape_in_words
 
 IMAGE_SIZE = 224  # pixels, where neither the encoder nor its user names a size
 REPEATED = 1e-4  # of the largest feature: how far the same image may come out differently, encoded again

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from preimage.errors import FeatureError
 from preimage.images import SUFFIXES
-from preimage.plain import listed
 from preimage.representations.tables import Table
+from preimage.words import listed
 
 WITHOUT_IDS = "no ids were found"
 

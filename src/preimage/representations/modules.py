@@ -21,11 +21,11 @@ from preimage.interfaces import short_hash
 from preimage.networks import device_of, on_device
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import Stamp, fingerprint, load_into, read_weights, stamp_of, values_hash
-from preimage.plain import listed, shape_in_words
 from preimage.randomness import seeded
 from preimage.representations.code import code_hashes, import_object
 from preimage.representations.foreign import Fed, Layout, attempt
 from preimage.representations.network import check_frozen, check_layer, frozen, layer_output
+from preimage.words import listed, shape_in_words
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from preimage.interfaces import short_hash
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.protobuf import Messages, message_class
 from preimage.networks.weights import Stamp, file_hash, stamp_of
-from preimage.plain import shape_in_words
 from preimage.representations.foreign import IMAGE_SIZE, Fed, attempt
+from preimage.words import shape_in_words
 
 TYPES = {
     "tensor(float)": np.float32,

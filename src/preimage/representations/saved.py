@@ -21,9 +21,9 @@ from preimage.errors import FeatureError, ImageError, SettingsError
 from preimage.images import Photos
 from preimage.interfaces import Representation, short_hash
 from preimage.networks.weights import file_hash
-from preimage.plain import listed, shape_in_words
 from preimage.representations.matching import match
 from preimage.representations.tables import Table, open_table
+from preimage.words import listed, shape_in_words
 
 PREFIX = "saved:"
 IMAGE_SIZE = 128  # pixels, unless another is asked for

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from preimage.errors import FeatureError
 from preimage.networks.weights import PickledCodeError, describe, is_dense, load_without_code
-from preimage.plain import listed, shape_in_words
 from preimage.representations.foreign import CLASS_TOKENS, before_places
+from preimage.words import listed, shape_in_words
 
 ID_NAMES = ("ids", "id", "name", "names", "path", "paths", "file", "filename", "image_id")
 FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vectors", "vector")

@@ -34,7 +34,6 @@ from preimage.inverters.upconv import UpConv
 from preimage.metrics import NRE_AXIS, distance, mean_and_sem, mean_pairwise_distance_of
 from preimage.networks.weights import fingerprint
 from preimage.pairs import EncodedPhotos
-from preimage.plain import shape_in_words
 from preimage.probe import Probe
 from preimage.randomness import seeded
 from preimage.representations import SavedFeatures
@@ -48,6 +47,7 @@ from preimage.runs.material import (
     warn_seen,
 )
 from preimage.training import Precision, Progress, TrainingSettings, TrainingState
+from preimage.words import shape_in_words
 
 DEFAULT_EPOCHS = 30
 LOG_EVERY = 50  # steps
