@@ -76,9 +76,9 @@ def draw_defences(content: dict[str, Any], file: Path) -> None:
     At the mean image's error nothing is given away that ridge regression could find.
     """
     mean = next(row for row in content["rows"] if row["attacker"] == MEAN)
-    series = {MEAN: [(share, mean["nre"], mean["nre_sem"]) for share in (0.0, 1.0)]}
+    series: dict[str, list[tuple[float, float, float]]] = {}
     for row in content["defences"]:
         if row["attacker"] == RIDGE:
             series.setdefault(row["defence"], []).append((row["neighbours_kept"], row["nre"], row["nre_sem"]))
     curve({name: sorted(points) for name, points in series.items()}, file, "share of nearest neighbours kept",
-          "NRE of ridge regression (higher: better defended)")  # fmt: skip
+          "NRE of ridge regression (higher: better defended)", level=mean["nre"], level_name=MEAN)  # fmt: skip

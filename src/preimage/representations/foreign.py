@@ -400,6 +400,13 @@ def arrange_tokens(array: Tensor, tokens: Tokens, prefixes: Sequence[int], name:
         if before >= count:
             raise FeatureError(f"{name} gave {count} tokens: class_tokens={before} leaves none of the places")
         return array[:, before:].mean(dim=1)
+    if tokens == "auto" and prefix is None and prefixes:
+        warnings.warn(
+            f"{name} gave {count} tokens, which make no square of places: they are read as one vector. If some come "
+            "before the places, say how many by --set class_tokens=K",
+            PreimageWarning,
+            stacklevel=1,  # here: Python repeats none of one place
+        )
     if tokens == "flat" or (tokens == "auto" and prefix is None):
         return array.flatten(1)
     if prefix is None:
