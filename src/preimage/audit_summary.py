@@ -57,7 +57,7 @@ def verdict(content: Content, own: Row, mean: Row) -> str:
         only = f", but {content['n_test']} test photographs can only show much: test on more" if few else ""
         return (
             f"With {pairs}, none of the attackers tried here can be shown to tell one photograph's features from "
-            f"another's (p = {p:.2g}, not below {ALPHA}{only}). That is not proof that nothing can be rebuilt."
+            f"another's (p = {p:.3g}, not below {ALPHA}{only}). That is not proof that nothing can be rebuilt."
         )
     closer = 1 - own["nre"] / mean["nre"]
     if closer <= 0:
