@@ -21,7 +21,7 @@ from preimage import leakage
 from preimage.audit import ATTACKERS, Attack, Audit, AuditSettings, curve_sizes, judge_features, summary
 from preimage.audit_page import page, write_page
 from preimage.defences import fit_defences, neighbours_kept, neighbours_of
-from preimage.errors import FeatureError, SettingsError
+from preimage.errors import FeatureError, PreimageWarning, SettingsError
 from preimage.images import Photos, save_image
 
 SMALL = AuditSettings(quick=True, image_size=32, steps=60, width=0.1, permutations=699)
@@ -236,6 +236,12 @@ def full(thumbnails: Tensor, photos: Photos, folder: Path, tmp_path_factory: pyt
     return audit
 
 
+def only(journal: Path) -> dict[str, Any]:
+    """The rows of the only audit in a journal."""
+    (rows,) = json.loads(journal.read_text()).values()
+    return dict(rows)
+
+
 def test_an_audit_that_was_stopped_goes_on_from_there(
     full: Audit, thumbnails: Tensor, photos: Photos, folder: Path, tmp_path: Path
 ) -> None:
@@ -247,18 +253,24 @@ def test_an_audit_that_was_stopped_goes_on_from_there(
 
     with pytest.raises(KeyboardInterrupt):
         judge_features(file, folder, settings=FULL, journal=journal, on_progress=stop)
-    found = set(json.loads(journal.read_text())["rows"])
+    found = set(only(journal))
     assert "learning curve, 96 pairs: upconv, seed 1" in found
     learnt: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         learn = Attack.learn
         patch.setattr(Attack, "learn", lambda self, name, *rest: learnt.append(name) or learn(self, name, *rest))
         again = judge_features(file, folder, settings=FULL, journal=journal)
-    assert len(learnt) == len(ATTACKERS) + len(json.loads(journal.read_text())["rows"]) - len(found)
+    assert len(learnt) == len(ATTACKERS) + len(only(journal)) - len(found)
     assert again.content | {"seconds": 0, "features": ""} == full.content | {"seconds": 0, "features": ""}
-    judge_features(file, folder, settings=SMALL, journal=journal)  # another audit takes nothing of it
-    rows = json.loads(journal.read_text())["rows"]
-    assert list(rows) == [f"control: shuffled pairs: {name}, seed 0" for name in ("upconv", "ridge")]
+    judge_features(
+        file, folder, settings=SMALL, journal=journal
+    )  # another audit takes nothing of it, nor takes it away
+    kept = list(map(list, json.loads(journal.read_text()).values()))
+    assert len(kept[0]) > len(kept[1])
+    assert kept[1] == [f"control: shuffled pairs: {name}, seed 0" for name in ("upconv", "ridge")]
+    journal.write_text("{")
+    with pytest.warns(PreimageWarning, match="begins anew"):
+        judge_features(file, folder, settings=SMALL, journal=journal)
 
 
 def test_the_learning_curve_is_geometric_and_ends_at_all_pairs(full: Audit) -> None:

@@ -31,6 +31,7 @@ from preimage.images import Photos
 from preimage.inverters import MeanImage, Ridge, load_inverters, read_inverters, save_inverters
 from preimage.pairs import EncodedPhotos
 from preimage.representations import get_representation
+from preimage.representations.code import own_files
 
 NAME = "python:encoders:Thumbnails"
 
@@ -207,6 +208,27 @@ def test_the_code_it_imports_counts_too(tmp_path: Path, monkeypatch: pytest.Monk
     assert prints() == before
     (tmp_path / "own_pack" / "deep.py").write_text("SHARE = 2.0\n")
     assert not set(prints()) & set(before)
+
+
+def test_code_is_the_same_before_it_is_used_and_whatever_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "late_helper.py").write_text("SHARE = 1\n")
+    (tmp_path / "late.py").write_text(
+        "try:\n    from .late_helper import SHARE\nexcept ImportError:\n    pass\n"
+        "def f(images):\n    import late_helper\n    import torch\n"
+        "    return late_helper.SHARE * images.mean(axis=(1, 2))\n"
+    )
+    encoder = get_representation("python:late:f", image_size=16)
+    before = encoder.fingerprint
+    encoder.encode(torch.rand(1, 3, 16, 16))
+    assert get_representation("python:late:f", image_size=16).fingerprint == before
+    assert list(own_files("late")) == ["late", "late_helper"]
+    (tmp_path / "late_helper.py").write_text("no Python at all\n")
+    assert get_representation("python:late:f", image_size=16).fingerprint != before
+    (tmp_path / "late.py").unlink()
+    assert own_files("late") == {}
 
 
 def test_code_that_leaves_python_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ class Perfect(Inverter):
 @pytest.fixture(scope="module")
 def result(samples: Photos) -> Evaluation:
     perfect = Perfect(samples)
-    contenders = [Contender(perfect, "heart"), *fit_baselines(HOG(), samples, "the samples")]
+    contenders = [Contender(perfect, "heart"), *fit_baselines(EncodedPhotos(HOG(), samples), "the samples")]
     return evaluate_contenders(contenders, samples, "samples")
 
 
@@ -163,7 +163,7 @@ def test_photographs_are_held_a_few_at_a_time(
         read.append(len(indices))
         return images(self, indices)
 
-    contenders = [Contender(Perfect(samples), "heart"), *fit_baselines(HOG(), samples, "the samples")]
+    contenders = [Contender(Perfect(samples), "heart"), *fit_baselines(EncodedPhotos(HOG(), samples), "the samples")]
     monkeypatch.setattr(Photos, "images", spy)
     again = evaluate_contenders(contenders, samples, "samples", batch_size=2)
     assert max(read) == 2

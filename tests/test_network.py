@@ -133,6 +133,14 @@ def test_the_fingerprint_knows_state_that_is_no_tensor() -> None:
     assert fingerprint(network) != before
 
 
+def test_state_that_python_can_only_point_to_counts_by_its_type() -> None:
+    network = WithState(3, 4, 3)
+    network.extra = object()
+    before = fingerprint(network)
+    network.extra = object()
+    assert fingerprint(network) == before
+
+
 def test_a_module_that_gives_a_number_an_image_is_a_vector_of_one() -> None:
     number = ModuleLayer(nn.Sequential(nn.Flatten(), nn.Linear(768, 1), nn.Flatten(0)), "", Preprocessing(16))
     assert (number.feature_shape, number.name) == ((1,), "Sequential")

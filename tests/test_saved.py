@@ -157,6 +157,28 @@ def test_a_column_of_another_name_is_taken_for_ids_if_it_names_the_photographs(
     assert "no ids were found" in saved.matched_by
 
 
+@pytest.mark.parametrize(
+    "texts", [["dog", *"abcdefghijk"], [str(row) for row in range(12)]], ids=["a caption", "counts"]
+)
+def test_texts_that_name_photographs_by_accident_are_no_ids(texts: list[str], tmp_path: Path) -> None:
+    names = ["dog.jpg", *(f"{number:04d}.jpg" for number in range(1, 12))]
+    np.savez(tmp_path / "f.npz", features=np.eye(12), texts=np.array(texts))
+    found = match(open_table(tmp_path / "f.npz"), names)
+    assert "no ids were found" in found.how
+    assert len(found.rows) == 12
+
+
+def test_texts_in_a_dictionary_are_texts_too(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+    import pyarrow
+    import pyarrow.parquet
+
+    names = pyarrow.array(["b.jpg", "a.jpg"]).dictionary_encode()
+    table = pyarrow.table({"embedding": [[0.0], [1.0]], "where": names, "gaps": [None, "a.jpg"]})
+    pyarrow.parquet.write_table(table, tmp_path / "f.parquet")
+    assert open_table(tmp_path / "f.parquet").texts == {"where": ["b.jpg", "a.jpg"]}
+
+
 def test_without_ids_the_order_of_the_file_names_counts_and_is_told(
     photos: Photos, thumbnails: Array, tmp_path: Path
 ) -> None:

@@ -202,6 +202,11 @@ def test_a_report_on_several_encoders_has_every_analysis_in_one_table(trial: Tri
     assert page.words.index("Side by side") < page.words.index("hog: ") < page.words.index("How it was made")
 
 
+def test_a_path_written_twice_is_one() -> None:
+    with pytest.raises(SettingsError, match="named twice"):
+        labels(["./a/run", "./a/run/"])
+
+
 def test_a_path_is_called_the_same_however_it_is_written() -> None:
     paths: list[str | Path] = ["./a/run", "./b/run"]
     assert list(labels(paths)) == list(labels([Path(path) for path in paths])) == ["a/run", "b/run"]

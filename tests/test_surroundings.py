@@ -160,6 +160,23 @@ def test_modules_of_another_precision_are_fed_in_it(dtype: torch.dtype, near: fl
     assert other.fingerprint != ModuleLayer(module, "body", AT_32).fingerprint
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda module: module.register_buffer("table", torch.zeros(10_000, dtype=torch.float64)),
+        lambda module: setattr(module, "unused", nn.Linear(500, 500).half()),
+        lambda module: module.register_parameter("stored", nn.Parameter(torch.zeros(9).to(torch.float8_e4m3fn))),
+    ],
+    ids=["a table", "a part in half precision", "a type to store in"],
+)
+def test_modules_of_mixed_precision_are_fed_as_always(changed: Callable[[nn.Module], object]) -> None:
+    module = Small().eval()
+    images = torch.rand(1, 3, 32, 32)
+    expected = ModuleLayer(module, "body", AT_32).encode(images)
+    changed(module)
+    torch.testing.assert_close(ModuleLayer(module.requires_grad_(False), "body", AT_32).encode(images), expected)
+
+
 class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from preimage.analyses import get_analysis
-from preimage.analyses.trade_off import TradeOff, titled
+from preimage.analyses.trade_off import TradeOff, as_options, titled
+from preimage.cli.terminal import representation_settings
 from preimage.errors import SettingsError
 from preimage.evaluation import Contender
 from preimage.findings import Finding, read_finding
 from preimage.interfaces import Batch
 from preimage.inverters import GradientDescent, MeanImage, Nearest
-from preimage.representations import HOG
+from preimage.representations import HOG, get_representation
 
 IDS = ["astronaut", "cat", "coffee", "rocket"]
 HOG64 = HOG(image_size=64)
@@ -50,6 +53,16 @@ def finding(images: Tensor) -> Finding:
     mean = Contender(MeanImage(HOG64).fit(Known(images)), "the four")
     analysis = TradeOff(photographs=3).against(lambda: [mean])
     return analysis(Nearest(HOG64).fit(Known(images)), IDS, images)
+
+
+def test_the_command_that_is_advised_makes_the_same_encoder() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        of_user = get_representation("torch:encoders:small", layer="body", mean=0.5, bgr=True)
+    for encoder in (of_user, HOG(cell_size=16), HOG()):
+        name, *options = shlex.split(as_options(encoder))
+        assert get_representation(name, **representation_settings(options[1::2])) == encoder
+    assert as_options(HOG()) == "hog"
 
 
 def test_all_methods_invert_the_same_photographs(finding: Finding) -> None:

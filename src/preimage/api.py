@@ -44,7 +44,15 @@ from preimage.inverters import (
     save_inverters,
 )
 from preimage.inverters.confidence import DEFAULT as CONFIDENCE
-from preimage.judging import at_hand, encoding_contenders, judged, quick_inverter, saved_contenders
+from preimage.judging import (
+    UNKNOWN,
+    at_hand,
+    basis_of,
+    encoding_contenders,
+    judged,
+    quick_inverter,
+    saved_contenders,
+)
 from preimage.kept import Kept, Named
 from preimage.networks import NETWORKS, named_files
 from preimage.networks.weights import PUBLISHED
@@ -266,14 +274,18 @@ def evaluate(
             "to fit them on"
         )
     found = judged(source, representation, images, features, fit, trained_on=True)
-    photos = found.photos.load(limit)
+    photos = found.load(limit)
     if saved:
         contenders = saved_contenders(kept, source.run, found, device)
     else:
-        contenders = encoding_contenders(
-            kept, source.run, photos, found.trained_on, train_images, fit or source.fit, device, baselines,
-            baseline_limit,
-        )  # fmt: skip
+        own_photographs = sources_in_words(source.run.settings.photos.train) if source.run else UNKNOWN
+        train_photos, words = found.trained_on, own_photographs
+        if train_images is not None:
+            train_photos = Photos.open(train_images, representation.image_size, fit or source.fit)
+            words = sources_in_words(train_images)
+            runs.warn_seen(photos.among(train_photos), "are those that baselines are fitted on")
+        basis = basis_of(representation, train_photos, words, photos, device)
+        contenders = encoding_contenders(kept, own_photographs, basis, baselines, baseline_limit)
     images = images or list(source.run.settings.photos.validation if source.run else ())
     images_in_words = images_in_words or sources_in_words(images) or HELD_OUT_IN_WORDS
     return evaluate_contenders(contenders, photos, images_in_words, device=device, on_progress=on_progress)

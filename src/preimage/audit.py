@@ -11,8 +11,10 @@ from __future__ import annotations
 import csv
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from preimage import leakage, training
 from preimage.audit_summary import ALPHA, summary
 from preimage.defaults import AUDIT_SIZE, AUDIT_STEPS, QUICK_AUDIT_STEPS
 from preimage.defences import FLOAT_BYTES, Changed, Defence, fit_defences, neighbours_kept, neighbours_of
-from preimage.errors import FeatureError, SettingsError
+from preimage.errors import FeatureError, PreimageWarning, RunError, SettingsError
 from preimage.files import read_json, write_json
 from preimage.images import Augmentation, Fit, Photos, Sources, TrainingStream, at_most, split
 from preimage.interfaces import Inverter, Representation, ignore, short_hash
@@ -124,10 +126,10 @@ class AttackMaterial:
 
     def fingerprint(self, settings: AuditSettings, device: str) -> str:
         """Of all that an audit's numbers depend on."""
-        tested = values_hash(self.test_images) + values_hash(self.test_features)
-        return short_hash(
-            [self.representation.fingerprint, self.train.ids, self.test_ids, tested, asdict(settings), device]
-        )
+        seen = [values_hash(batch) for _, batch in self.train.batches(FEW)]
+        tested = [values_hash(self.test_images), values_hash(self.test_features)]
+        who = [version("preimage"), self.representation.fingerprint, device, asdict(settings)]
+        return short_hash([*who, self.train.ids, seen, self.test_ids, tested])
 
     def defended(self, defence: Defence) -> AttackMaterial:
         """The same photographs, their features changed."""
@@ -174,15 +176,22 @@ class Journal:
 
     def __init__(self, file: str | Path | None, audit: str) -> None:
         self.file, self.audit = None if file is None else Path(file), audit
-        self.rows: dict[str, Row] = {}
-        if self.file is not None and self.file.exists():
-            content = read_json(self.file)
-            self.rows = content["rows"] if content.get("audit") == audit else {}
+        self.rows: dict[str, Row] = self.audits().get(audit, {})
+
+    def audits(self) -> dict[str, Any]:
+        """What the file keeps, by audit; nothing of one that is damaged."""
+        if self.file is None or not self.file.exists():
+            return {}
+        try:
+            return read_json(self.file)
+        except RunError as error:
+            warnings.warn(f"{error}: this audit begins anew", PreimageWarning, stacklevel=1)
+            return {}
 
     def add(self, what: str, row: Row) -> None:
         self.rows[what] = row
         if self.file is not None:
-            write_json(self.file, {"audit": self.audit, "rows": self.rows})
+            write_json(self.file, self.audits() | {self.audit: self.rows})
 
 
 def judge_features(

@@ -140,11 +140,9 @@ class Contender:
     limit: int | None = None
 
 
-def fit_baselines(
-    representation: Representation, train_photos: Photos, fitted_on: str, device: str = "cpu"
-) -> list[Contender]:
+def fit_baselines(pairs: EncodedPhotos, fitted_on: str) -> list[Contender]:
     """The mean image, ridge regression and the nearest neighbour, fitted on training photographs."""
-    pairs = EncodedPhotos(representation, train_photos, device=device)
+    representation = pairs.representation
     kinds: list[Inverter] = [MeanImage(representation), Nearest(representation), Ridge(representation)]
     return [Contender(kind.fit(pairs), fitted_on) for kind in kinds]
 
@@ -220,7 +218,7 @@ def encoded(representation: Representation, ids: Sequence[str], images: Tensor) 
 def with_layer(representation: Representation) -> str:
     """The name, and what is read of a network that has one name for all."""
     settings = representation.settings
-    told = [f"{key} {settings[key]}" for key in ("layer", "output", "tokens") if settings.get(key)]
+    told = [f"{key} {settings[key]}" for key in ("layer", "output", "tokens") if settings.get(key, "") != ""]
     return ", ".join([representation.name, *told])
 
 

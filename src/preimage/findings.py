@@ -100,6 +100,8 @@ class Finding:
         own = Path(folder) / self.analysis
         if self.records:
             replace_text(own / "records.csv", to_csv(self.records))
+        else:
+            (own / "records.csv").unlink(missing_ok=True)
         replace_text(own / "finding.json", to_json(self.content) + "\n")
         for place, one in enumerate(self.sheets):
             sheet(one.columns, own / f"sheet-{place}.png", captions=one.captions)

@@ -33,7 +33,7 @@ Batches = Iterable[tuple[list[str], Tensor]]  # ids, and images (N, 3, H, W) in 
 def invert(
     inverters: Sequence[str | Path],
     images: Sequence[str | Path],
-    output: Path,
+    output: str | Path,
     *,
     fit: Fit | None = None,
     native: bool = False,
@@ -46,6 +46,9 @@ def invert(
     (`native`), which needs one inverter of a representation on a grid. `overrides` are settings of representations, of
     all or of one name or network.
     """
+    output = Path(output)
+    if not inverters:
+        raise SettingsError("name an inverter")
     if native and len(inverters) > 1:
         raise SettingsError("--size native takes one inverter at a time")
     loaded = load_all(inverters, overrides, images)
@@ -68,15 +71,15 @@ def invert(
 
 def invert_features(
     inverters: Sequence[str | Path],
-    features: Path,
-    output: Path,
+    features: str | Path,
+    output: str | Path,
     *,
     overrides: Sequence[str] = (),
     device: str = "cpu",
 ) -> Iterator[Path]:
     """Write ID.LABEL.png of every row of saved features by every inverter; yields the files."""
     for title, kept in load_all(inverters, overrides).items():
-        yield from invert_saved(main_of(kept), title, features, output, device)
+        yield from invert_saved(main_of(kept), title, Path(features), Path(output), device)
 
 
 def load_all(

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,13 @@ class Judged(NamedTuple):
     photos: Photos
     trained_on: Photos | None
 
+    def load(self, limit: int | None) -> Photos:
+        """The first photographs that can be read; warns of those that were trained on."""
+        photos = self.photos.first(None).load(limit)
+        if self.trained_on is not None:
+            runs.warn_seen(photos.among(self.trained_on), "were trained on")
+        return photos
+
 
 def judged(
     kept: Kept,
@@ -83,10 +91,7 @@ def judged(
         return Judged(own, held_out, train_photos)
     photos = Photos.open(places, representation.image_size, fit or kept.fit)
     photos = own.match(photos) if isinstance(own, SavedFeatures) else photos
-    if given and train_photos is not None:
-        photos = without(photos, train_photos)
-    elif train_photos is not None:
-        runs.warn_seen(photos.among(train_photos), "were trained on")
+    photos = without(photos, train_photos) if given and train_photos is not None else photos
     return Judged(own, photos, train_photos)
 
 
@@ -115,44 +120,42 @@ def without(photos: Photos, train_photos: Photos) -> Photos:
 # --- contenders -------------------------------------------------------------------------------------------------------
 
 
-def encoding_contenders(
-    kept: Mapping[str, Inverter],
-    run: Run | None,
-    photos: Photos,
-    trained_on: Photos | None,
-    train_images: list[str] | None,
-    fit: Fit,
-    device: str,
-    baselines: Iterable[str | Path],
-    baseline_limit: int,
-) -> list[Contender]:
-    """An inverter whose representation encodes photographs, then its baselines.
+@dataclass(frozen=True)
+class Basis:
+    """What baselines are fitted on, in words too; `unseen`: others than those that are judged."""
 
-    These are fitted on `train_images`, or on what the inverter was trained on, if that is at hand.
+    pairs: EncodedPhotos
+    words: str
+    unseen: bool
+
+
+def basis_of(
+    representation: Representation, train_photos: Photos | None, words: str, photos: Photos, device: str
+) -> Basis:
+    """Photographs to train on, which are called so in `words`; without any the judged `photos` must do."""
+    if train_photos is None:
+        pairs = EncodedPhotos(representation, photos, device=device)
+        return Basis(pairs, f"the {len(photos)} evaluated photographs", unseen=False)
+    train_photos = train_photos.load()
+    warn_left_out(train_photos.left_out)
+    pairs = EncodedPhotos(representation, train_photos, device=device)
+    return Basis(pairs, f"{words} ({len(train_photos)} photographs)", unseen=True)
+
+
+def encoding_contenders(
+    kept: Mapping[str, Inverter], trained_on: str, basis: Basis, baselines: Iterable[str | Path], limit: int
+) -> list[Contender]:
+    """An inverter whose representation encodes photographs, its usual baselines, and slow ones on `limit` photographs.
+
+    What was given takes the place of a usual one.
     """
     main = main_of(kept)
-    representation = main.representation
-    own_photographs = sources_in_words(run.settings.photos.train) if run else UNKNOWN
-    fitted_on, train_photos = own_photographs, trained_on
-    if train_images is not None:
-        fitted_on = sources_in_words(train_images)
-        train_photos = Photos.open(train_images, representation.image_size, fit)
-        runs.warn_seen(photos.among(train_photos), "are those that baselines are fitted on")
-    if train_photos is not None:
-        train_photos = train_photos.load()
-        warn_left_out(train_photos.left_out)
-        fitted_on = f"{fitted_on} ({len(train_photos)} photographs)"
-        known = EncodedPhotos(representation, train_photos, device=device)
-        usual = fit_baselines(representation, train_photos, fitted_on, device)
-    else:
-        fitted_on = f"the {len(photos)} evaluated photographs"
-        known = EncodedPhotos(representation, photos, device=device)
-        usual = kept_baselines(kept, own_photographs, known)
-    given = slow_baselines(baselines, known, fitted_on, baseline_limit, unseen=train_photos is not None)
-    # what was given takes the place of a usual one
+    pairs = basis.pairs
+    usual = fit_baselines(pairs, basis.words) if basis.unseen else kept_baselines(kept, trained_on, pairs)
+    given = slow_baselines(baselines, basis, limit)
     names = {main.name, *(contender.inverter.name for contender in given)}
     usual = [contender for contender in usual if contender.inverter.name not in names]
-    return [Contender(main, own_photographs), *usual, *given]
+    return [Contender(main, trained_on), *usual, *given]
 
 
 def saved_contenders(kept: Mapping[str, Inverter], run: Run | None, found: Judged, device: str) -> list[Contender]:
@@ -161,7 +164,7 @@ def saved_contenders(kept: Mapping[str, Inverter], run: Run | None, found: Judge
     if run is not None and found.trained_on is not None:
         train_photos = found.trained_on.load()
         fitted_on = f"{sources_in_words(run.settings.photos.train)} ({len(train_photos)} photographs)"
-        baselines = fit_baselines(main.representation, train_photos, fitted_on, device)
+        baselines = fit_baselines(EncodedPhotos(main.representation, train_photos, device=device), fitted_on)
         contenders = [Contender(main, fitted_on), *baselines]
     else:
         contenders = [Contender(inverter, UNKNOWN) for inverter in kept.values()]
@@ -190,11 +193,9 @@ def kept_baselines(kept: Mapping[str, Inverter], trained_on: str, pairs: Encoded
     return found
 
 
-def slow_baselines(
-    names: Iterable[str | Path], pairs: EncodedPhotos, photographs: str, limit: int, *, unseen: bool
-) -> list[Contender]:
-    """Inverters from files, or by name fitted on pairs; unless those are `unseen`, only their mean colour is learnt."""
-    found = []
+def slow_baselines(names: Iterable[str | Path], basis: Basis, limit: int) -> list[Contender]:
+    """Inverters from files, or by name fitted here; of photographs that are judged, only the mean colour is learnt."""
+    found, pairs = [], basis.pairs
     for name in names:
         if is_path(name):
             kept = Kept.of(name)
@@ -208,8 +209,8 @@ def slow_baselines(
                     f"{pairs.representation.name} with {pairs.representation.settings}"
                 )
         else:
-            inverter, fitted_on = quick_inverter(str(name), pairs.representation), photographs
-            if not unseen and name != GradientDescent.name:
+            inverter, fitted_on = quick_inverter(str(name), pairs.representation), basis.words
+            if not basis.unseen and name != GradientDescent.name:
                 raise SettingsError(
                     f"{name} must be fitted on other photographs than those evaluated: give --train-images, or a file "
                     f"that `preimage fit {name}` wrote"

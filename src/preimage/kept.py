@@ -9,7 +9,7 @@ from typing import Any
 
 from preimage import runs, zoo
 from preimage.files import read_json
-from preimage.images import Fit
+from preimage.images import Fit, sources_in_words
 from preimage.interfaces import Inverter
 from preimage.inverters import load_inverters, read_description
 from preimage.networks.weights import file_hash
@@ -144,7 +144,13 @@ class InRun(Kept):
 
     @property
     def card(self) -> dict[str, Any]:
-        return zoo.describe(self.run)
+        """As one that is exported gets it, and what only its owner knows: where its photographs are, how far it is."""
+        settings = self.run.settings
+        return zoo.describe(self.run) | {
+            "trained_on": sources_in_words(settings.photos.train),
+            "validated_on": sources_in_words(settings.photos.validation) or "none",
+            "progress": f"{self.run.step} of {settings.training.steps} steps",
+        }
 
     def load(self, *, trusted: bool = False, **settings: Any) -> dict[str, Inverter]:  # noqa: ARG002 (its owner's)
         return runs.load_kept(self.name, **settings)

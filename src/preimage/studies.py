@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from preimage.findings import Finding, Plot, Record, Sheet, errors_by, joined, p
 from preimage.images import Fit, Photos, Sources, check_places, source_list, sources_in_words, warn_left_out
 from preimage.interfaces import Inverter, ignore
 from preimage.inverters import GradientDescent, MeanImage, main_of
-from preimage.judging import applies, judged, kept_baselines, slow_baselines
+from preimage.judging import Basis, Judged, applies, judged, kept_baselines, slow_baselines
 from preimage.kept import Kept, is_path
 from preimage.metrics import NRE_AXIS, distance, mean_and_sem, mean_pairwise_distance, paired_difference
 from preimage.networks import NETWORKS
@@ -57,6 +57,7 @@ class Trial:
     overrides: Sequence[str] = ()
     baselines: Sequence[str] = ()
     loaded: dict[str | Path | Inverter, dict[str, Inverter]] = field(default_factory=dict, repr=False, compare=False)
+    looked_at: dict[str | Path | Inverter, Judged] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", source_list(self.images))
@@ -89,10 +90,12 @@ class Trial:
     def inverter(self, name: str | Path | Inverter) -> Inverter:
         return main_of(self.load(name))
 
-    def opened(self, name: str | Path | Inverter) -> Photos:
+    def opened(self, name: str | Path | Inverter) -> Judged:
         """All photographs at an inverter's size: those that `evaluate` takes."""
-        representation = self.inverter(name).representation
-        return judged(Kept.of(name), representation, source_list(self.images), fit=self.fit, trained_on=True).photos
+        if name not in self.looked_at:
+            representation, images = self.inverter(name).representation, source_list(self.images)
+            self.looked_at[name] = judged(Kept.of(name), representation, images, fit=self.fit, trained_on=True)
+        return self.looked_at[name]
 
     def photos(self, name: str | Path | Inverter) -> Photos:
         """The first photographs at an inverter's size, in memory."""
@@ -105,7 +108,7 @@ class Trial:
         kept = self.load(name)
         pairs = EncodedPhotos(self.inverter(name).representation, photos, device=self.device)
         usual = kept_baselines(kept, "its training photographs", pairs)
-        return usual + slow_baselines(self.applying(name), pairs, "the photographs", len(photos), unseen=False)
+        return usual + slow_baselines(self.applying(name), Basis(pairs, "the photographs", unseen=False), len(photos))
 
     def applying(self, name: str | Path | Inverter) -> list[str]:
         """The slow baselines that can invert what an inverter does."""
@@ -181,70 +184,97 @@ def side_by_side(found: Mapping[str, list[Finding]]) -> list[Finding]:
     ]
 
 
+class Compared(NamedTuple):
+    """One inverter of a comparison: its records, what else stands in its row, and some pictures for the sheet."""
+
+    records: list[Record]
+    facts: Record
+    photographs: Tensor
+    pictures: Tensor
+    ids: list[str]
+    flattered: bool  # whether the mean image beside it is that of the judged photographs
+
+
 def compare(inverters: Sequence[str | Path], trial: Trial, folder: str | Path) -> Finding:
     """Inverters side by side on photographs that all of them take, each at its own size; saved in `folder`/compare.
 
     Where sizes differ, errors are also taken at the smallest, to which everything is scaled: who is closest is told by
     these, as small pictures are easier.
     """
-    question = "How much do they keep, side by side?"
-    records: list[Record] = []
-    sizes: dict[str, Record] = {}
-    columns: dict[str, Tensor] = {}
-    flattered: list[str] = []  # whose mean image is that of the judged photographs
     called = labels(inverters)
     opened = {title: trial.opened(name) for title, name in called.items()}
-    all_sizes = {photos.image_size for photos in opened.values()}
-    common = f"nre_at_{min(all_sizes)}" if len(all_sizes) > 1 else "nre"
-    shared = set.intersection(*(set(photos.ids) for photos in opened.values()))
+    shared = set.intersection(*(set(judged.photos.ids) for judged in opened.values()))
     if len(shared) < 2:
         raise ImageError(f"{', '.join(called)} share {len(shared)} photographs here, expected 2 or more: name others")
-    for place, (title, name) in enumerate(called.items()):
-        trial.on_progress(title, place, len(inverters))
-        inverter, photos = trial.inverter(name), opened[title]
-        photos = photos.subset(index for index, own in enumerate(photos.ids) if own in shared)
-        photos = photos.load(trial.limit)
+    sizes = {judged.photos.image_size for judged in opened.values()}
+    smallest = min(sizes) if len(sizes) > 1 else None
+    parts: dict[str, Compared] = {}
+    for index, (title, name) in enumerate(called.items()):
+        trial.on_progress(title, index, len(called))
+        chosen = [row for row, photo_id in enumerate(opened[title].photos.ids) if photo_id in shared]
+        photos = opened[title]._replace(photos=opened[title].photos.subset(chosen)).load(trial.limit)
         warn_left_out(photos.left_out)
-        pairs = EncodedPhotos(inverter.representation, photos)
-        mean = trial.load(name).get(MeanImage.name)
-        if mean is None:
-            mean = MeanImage(inverter.representation).fit(pairs)
-            flattered.append(title)
-        contenders = [Contender(one, "") for one in dict.fromkeys([inverter, mean])]  # which may be the same
-        result = evaluate_contenders(contenders, photos, "", device=trial.device)
-        errors = result.errors()
-        at_common = {} if common == "nre" else errors_at(min(all_sizes), inverter, photos, trial.device)
-        for one in result.records:
-            if one.inverter == inverter.name:
-                own: Record = {"id": one.id, "inverter": title, "nre": one.nre, "psnr": one.psnr, "ssim": one.ssim}
-                beside: Record = {key: errors[other][one.id] for key, other in BESIDE.items()}
-                scaled: Record = {common: at_common[one.id]} if at_common else {}
-                records.append(own | scaled | beside)
-        sizes[title] = {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)}
-        ids, shown = next(photos.first(SHOWN).batches(SHOWN))
-        columns.setdefault("photograph", resized(shown, SIDE))
-        columns[title] = resized(inverted(inverter, ids, shown, trial.device).reconstructions, SIDE)
-    table = summarise(records, ["inverter"], list(dict.fromkeys(["nre", common, "psnr", "ssim", *BESIDE])))
-    table = [row | sizes[str(row["inverter"])] for row in table]
-    titles = {
-        "its own features": "nre",
-        "features of another photograph": "other_image_nre",
-        "mean image": "mean_image_nre",
-    }
-    series = {words: points(table, key) for words, key in titles.items()}
-    plot = Plot("inverter", NRE_AXIS, series, "bars", [str(row["inverter"]) for row in table])
-    answer = closest(errors_by("inverter", records, common))
-    if common != "nre":
-        answer += f" All at {min(all_sizes)} pixels, the smallest size, to which the others were scaled."
-    if flattered:
+        parts[title] = compared(title, trial.load(name), photos, smallest, trial.device)
+    records = [record for part in parts.values() for record in part.records]
+    told_by, measures = "nre", ["nre", "psnr", "ssim", *BESIDE]
+    if smallest is not None:
+        told_by = f"nre_at_{smallest}"
+        measures.insert(1, told_by)
+    table = [row | parts[str(row["inverter"])].facts for row in summarise(records, ["inverter"], measures)]
+    answer = closest(errors_by("inverter", records, told_by))
+    if smallest is not None:
+        answer += f" All at {smallest} pixels, the smallest size, to which the others were scaled."
+    if flattered := [title for title, part in parts.items() if part.flattered]:
         answer += (
             f" The mean image beside {', '.join(flattered)} is that of these photographs, so it errs less than others."
         )
-    own_columns = {} if common == "nre" else {common: f"NRE at {min(all_sizes)} pixels ↓"}
-    sheet = Sheet(columns, ids)
-    finding = Finding("compare", question, answer, table, records, [plot], [sheet], columns=own_columns)
+    titles = {"its own features": "nre", "features of another photograph": "other_image_nre",
+              "mean image": "mean_image_nre"}  # fmt: skip
+    series = {words: points(table, key) for words, key in titles.items()}
+    first = next(iter(parts.values()))
+    shown = {"photograph": first.photographs} | {title: part.pictures for title, part in parts.items()}
+    finding = Finding(
+        "compare",
+        "How much do they keep, side by side?",
+        answer,
+        table,
+        records,
+        [Plot("inverter", NRE_AXIS, series, "bars", list(parts))],
+        [Sheet(shown, first.ids)],
+        columns={} if smallest is None else {told_by: f"NRE at {smallest} pixels ↓"},
+    )
     finding.save(Path(folder))
     return finding
+
+
+def compared(title: str, kept: Mapping[str, Inverter], photos: Photos, smallest: int | None, device: str) -> Compared:
+    """An inverter beside its mean image and its control; errors also where all is scaled to the `smallest` size."""
+    inverter = main_of(kept)
+    mean = kept.get(MeanImage.name) or MeanImage(inverter.representation).fit(
+        EncodedPhotos(inverter.representation, photos)
+    )
+    contenders = [Contender(own, "") for own in dict.fromkeys([inverter, mean])]  # which may be the same
+    result = evaluate_contenders(contenders, photos, "", device=device)
+    errors = result.errors()
+    scaled = errors[inverter.name] if smallest in (None, photos.image_size) else {}
+    if smallest is not None and not scaled:
+        scaled = errors_at(smallest, inverter, photos, device)
+    records: list[Record] = []
+    for own in result.records:
+        if own.inverter == inverter.name:
+            record: Record = {"id": own.id, "inverter": title, "nre": own.nre, "psnr": own.psnr, "ssim": own.ssim}
+            at_smallest: Record = {} if smallest is None else {f"nre_at_{smallest}": scaled[own.id]}
+            beside: Record = {key: errors[other][own.id] for key, other in BESIDE.items()}
+            records.append(record | at_smallest | beside)
+    done = inverted(inverter, *next(photos.first(SHOWN).batches(SHOWN)), device)
+    return Compared(
+        records,
+        {"pixels": result.image_size, "N": round(result.pairwise_distance, 1)},
+        resized(done.photographs, SIDE),
+        resized(done.reconstructions, SIDE),
+        done.ids,
+        flattered=MeanImage.name not in kept,
+    )
 
 
 def errors_at(size: int, inverter: Inverter, photos: Photos, device: str) -> dict[str, float]:
@@ -353,7 +383,8 @@ def in_words(value: Any) -> str:
 
 def labels(names: Sequence[str | Path]) -> dict[str, str | Path]:
     """Inverters by what they are called; those that would be called the same, by their whole names."""
-    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+    told = [whole(name) for name in names]
+    if twice := [name for index, name in enumerate(told) if name in told[:index]]:
         raise SettingsError(f"{twice[0]} is named twice: name every inverter once")
     short = [Kept.of(name).label for name in names]
     taken = {own for own in short if short.count(own) > 1} | {"compare", TOGETHER}  # where comparisons are kept

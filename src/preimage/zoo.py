@@ -36,6 +36,7 @@ from preimage.inverters import (
 )
 from preimage.networks import has_weights, needs_weights
 from preimage.networks.weights import file_hash
+from preimage.pairs import EncodedPhotos
 from preimage.probe import LIMIT, SAME_ARITHMETIC
 from preimage.representations import REPRESENTATIONS, is_door
 from preimage.runs import Run
@@ -142,7 +143,7 @@ def export(
     train_photos, validation = runs.open_photos(origin.settings, representation)
     runs.check_same_photos(origin, train_photos, validation)
     words = f"the {len(train_photos)} training photographs"
-    baselines = fit_baselines(representation, train_photos, words, device)
+    baselines = fit_baselines(EncodedPhotos(representation, train_photos, device=device), words)
     # The nearest neighbour is the photographs themselves; ridge regression reads features, and the file is loaded with
     # the encoder as it was, not the one that an autoencoder trained.
     left_out = {Nearest.name} if inverter.origin is representation else {Nearest.name, Ridge.name}

@@ -233,6 +233,33 @@ def test_a_photograph_that_never_could_be_read_has_not_changed(crops: Path, tmp_
         assert {row.inverter for row in api.evaluate(run, limit=4).rows} >= {"upconv", "ridge", "nearest"}
 
 
+def test_what_a_run_was_trained_on_is_known_without_reading_it(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = shutil.copytree(crops, tmp_path / "photos")
+    (photos / "0-broken.jpg").write_bytes(b"no picture")
+    overrides = [*TINY, "training.steps=1", "photos.held_out=0.25"]
+    run = api.train("hog", photos, tmp_path / "run", overrides=overrides, device="cpu")
+    monkeypatch.setattr(Photos, "load", lambda self, *_: pytest.fail("photographs are read"))
+    trained_on, held_out = runs.photos_of(run, HOG(image_size=64))
+    assert held_out is not None
+    assert (len(trained_on), len(held_out)) == (48, 16)
+
+
+def test_photographs_that_are_not_measured_are_not_told(crops: Path, tmp_path: Path) -> None:
+    """Nor does a broken photograph for validation cost the one of the same name that was trained on."""
+    others = tmp_path / "a-others"
+    others.mkdir()
+    for index, file in enumerate(sorted(crops.iterdir())[:4]):
+        shutil.copy(file, others / f"other-{index}{file.suffix}")
+    broken = shutil.copytree(crops, tmp_path / "val")
+    next(iter(sorted(broken.iterdir()))).write_bytes(b"no picture")
+    run = api.train("hog", crops, tmp_path / "run", validation=broken, overrides=[*TINY, "training.steps=1"]).folder
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*(were trained on|is not there as it was)")
+        assert api.evaluate(run, [others, crops], limit=4).n == 4
+
+
 def test_what_a_run_held_out_of_other_photographs_is_not_known(crops: Path, tmp_path: Path) -> None:
     """Drawn again from fewer photographs, most of what is held out would have been trained on."""
     photos = shutil.copytree(crops, tmp_path / "photos")
@@ -569,6 +596,13 @@ def test_code_may_change_as_long_as_features_stay(crops: Path, tmp_path: Path, m
     changed_to(text.replace("SHARE = 1", "SHARE = 2"))
     with pytest.raises(RunError, match=r"features of the probe picture differ by 100\.0 %"):
         api.load_inverter(run)
+
+
+def test_a_damaged_mean_image_costs_only_itself(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    Run(run).mean_file.write_bytes(b"")
+    with pytest.warns(PreimageWarning, match="is damaged, and left out"):
+        assert list(Kept.of(run).load()) == ["upconv"]
 
 
 def test_a_finished_run_keeps_the_mean_image(finished: Path, crops: Path) -> None:

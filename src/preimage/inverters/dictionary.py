@@ -71,13 +71,13 @@ class PairedDictionary(Inverter):
         self.cell_size = inner.cell_size
         self.patch = (WINDOW + 2 * MARGIN) * inner.cell_size  # pixels
         self.settings: dict[str, Any] = {"windows": windows, "atoms": atoms, "scale": scale, "seed": seed}
-        self.dictionary: dict[str, Tensor] = {}
+        self.dictionary: dict[str, Tensor] | None = None
 
     def fit(self, pairs: Pairs) -> Self:
         atoms, pixels = self.learn(pairs), self.patch**2
-        self.dictionary = {"grey": atoms[:, :pixels].contiguous(), "hog": atoms[:, pixels:].contiguous()}
+        learnt = self.dictionary = {"grey": atoms[:, :pixels].contiguous(), "hog": atoms[:, pixels:].contiguous()}
         if self.settings["scale"] == "fitted":
-            self.dictionary["scale"] = self.fit_scale(pairs)
+            learnt["scale"] = self.fit_scale(pairs)
         return self
 
     def learn(self, pairs: Pairs) -> Tensor:
@@ -153,7 +153,6 @@ class PairedDictionary(Inverter):
         return torch.stack([gain, y.mean() - gain * x.mean()]).float()
 
     def invert(self, features: Tensor) -> Tensor:
-        self.learnt(self.dictionary or None)
         self.representation.check(features)
         pictures = torch.stack([self.scaled(self.rebuild(one)) for one in features.cpu().float()])
         return pictures[:, None].clamp(0, 1).repeat(1, 3, 1, 1).to(features.device)
@@ -167,7 +166,7 @@ class PairedDictionary(Inverter):
         codes = self.codes(normalised(F.unfold(padded[None], WINDOW)[0].T))
         fade = gaussian_window(self.patch, SIGMA * self.cell_size).flatten()
         height, width = ((cells + 2 * MARGIN) * self.cell_size for cells in padded.shape[1:])
-        patches = codes @ (self.dictionary["grey"] * fade)
+        patches = codes @ (self.learnt(self.dictionary)["grey"] * fade)
 
         def laid_out(values: Tensor) -> Tensor:
             return F.fold(values.T[None], (height, width), self.patch, stride=self.cell_size)[0, 0]
@@ -181,7 +180,7 @@ class PairedDictionary(Inverter):
         from sklearn.decomposition import sparse_encode
         from sklearn.exceptions import ConvergenceWarning
 
-        atoms = self.dictionary["hog"]
+        atoms = self.learnt(self.dictionary)["hog"]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             codes = sparse_encode(
@@ -204,14 +203,14 @@ class PairedDictionary(Inverter):
     def scaled(self, picture: Tensor) -> Tensor:
         """What `rebuild` gave -> grey values, most of them in [0, 1]."""
         if self.settings["scale"] == "fitted":
-            gain, offset = self.dictionary["scale"]
+            gain, offset = self.learnt(self.dictionary)["scale"]
             return picture.mul(gain).add(offset)
         low, high = torch.aminmax(picture)
         stretched: Tensor = (picture - low) / (high - low).clamp(min=1e-12)
         return stretched
 
     def state(self) -> dict[str, Tensor]:
-        return self.learnt(self.dictionary or None)
+        return self.learnt(self.dictionary)
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.dictionary = {name: value.float() for name, value in state.items()}

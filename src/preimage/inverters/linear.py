@@ -77,7 +77,7 @@ class Ridge(Inverter):
             "max_inputs": max_inputs,
             "max_neighbourhood": max_neighbourhood,
         }
-        self.weights: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] | None = None
 
     @property
     def is_map(self) -> bool:
@@ -100,10 +100,9 @@ class Ridge(Inverter):
         return sizes[0] if sizes else 1
 
     def fit(self, pairs: Pairs) -> Self:
-        self.weights = {}
-        self.weights |= self.fit_thumbnail(pairs)
+        weights = self.weights = self.fit_thumbnail(pairs)
         if self.is_map:
-            self.weights |= self.fit_patches(pairs)
+            weights |= self.fit_patches(pairs)
         return self
 
     def fit_thumbnail(self, pairs: Pairs) -> dict[str, Tensor]:
@@ -154,13 +153,13 @@ class Ridge(Inverter):
         return windows[:, :, rows, columns].transpose(1, 2).flatten(2)
 
     def from_thumbnail(self, features: Tensor) -> Tensor:
-        basis, mean = (self.weights[f"thumbnail.{name}"].to(features.device) for name in ("basis", "mean"))
+        weights = self.learnt(self.weights)
+        basis, mean = (weights[f"thumbnail.{name}"].to(features.device) for name in ("basis", "mean"))
         thumbnails = self.predicted("thumbnail", self.pooled(features)) @ basis + mean
         size = self.settings["thumbnail"]
         return enlarge(thumbnails.view(-1, 3, size, size), self.representation.image_size)
 
     def invert(self, features: Tensor) -> Tensor:
-        self.learnt(self.weights or None)
         check_features(features, self.representation.feature_shape)
         images = self.from_thumbnail(features)
         if self.is_map:
@@ -174,14 +173,14 @@ class Ridge(Inverter):
 
     def predicted(self, step: str, x: Tensor) -> Tensor:
         """What one of the regressions makes of its inputs (..., inputs)."""
-        w = {name: value.to(x.device) for name, value in self.weights.items() if name.startswith(step)}
+        w = {name: value.to(x.device) for name, value in self.learnt(self.weights).items() if name.startswith(step)}
         weight, bias = w[f"{step}.weight"], w[f"{step}.bias"]
         if f"{step}.centre" in w:  # older files have none
             x, weight = x - w[f"{step}.centre"], weight / w[f"{step}.scale"][:, None]
         return x @ weight + bias
 
     def state(self) -> dict[str, Tensor]:
-        return self.learnt(self.weights or None)
+        return self.learnt(self.weights)
 
     def restore(self, state: dict[str, Tensor]) -> Self:
         self.weights = {name: value.float() for name, value in state.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from preimage.errors import UnknownNameError, WeightsError
 from preimage.networks import alexnet, efficientnet_lite, squeezenet
 from preimage.networks.preprocessing import Preprocessing
 from preimage.networks.weights import PUBLISHED, Stamp, stamp_of
+
+FED = {torch.float32, torch.float64, torch.float16, torch.bfloat16}  # what images are given as
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ def on_device(module: nn.Module, device: torch.device) -> nn.Module:
     """A module brought to where its input is. Networks are shared: whoever runs one brings it to where it is needed."""
     try:
         return module.to(device)
-    except NotImplementedError as error:  # of what is on the meta device there is only the shape
+    except NotImplementedError as error:
+        if not any(value.is_meta for value in (*module.parameters(), *module.buffers())):
+            raise
         raise WeightsError(f"the weights of {type(module).__name__} have no values yet: load them") from error
 
 
@@ -125,12 +128,9 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """What most weights of a module are, which is what it is fed with; float32 for one that has none."""
-    counts: Counter[torch.dtype] = Counter()
-    for value in (*module.parameters(), *module.buffers()):
-        if value.is_floating_point():
-            counts[value.dtype] += value.numel()
-    return max(counts, key=counts.__getitem__, default=torch.float32)
+    """What all weights of a module are, which it is fed with; of mixed ones, and of types to store in, float32."""
+    kinds = {value.dtype for value in module.parameters() if value.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 and kinds <= FED else torch.float32
 
 
 __all__ = [

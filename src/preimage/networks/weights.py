@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -310,11 +311,16 @@ def values_hash(value: Tensor) -> str:
     return hashlib.sha256(str(value.dtype).encode() + as_bytes(value)).hexdigest()
 
 
+PLAIN = (str, bytes, int, float, complex, NoneType, torch.dtype)
+
+
 def as_bytes(value: Any) -> bytes:
     """What is hashed of an entry of a state dict: quantised modules have tuples and numbers too."""
+    if isinstance(value, Mapping):
+        value = list(value.items())
     if isinstance(value, tuple | list):
         return b"".join(map(as_bytes, value))
-    if not isinstance(value, Tensor):
-        return repr(value).encode()
+    if not isinstance(value, Tensor):  # of other objects Python's words hold an address
+        return (repr(value) if isinstance(value, PLAIN) else type(value).__qualname__).encode()
     dense: Tensor = value.dequantize() if value.is_quantized else value
     return dense.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from preimage.errors import FeatureError
@@ -28,13 +27,14 @@ class Match:
 def match(table: Table, photo_ids: Sequence[str]) -> Match:
     """Rows to photographs: by ids, else by the order of the file names. Raises `FeatureError` where that is unsure.
 
-    Where no ids are called so, a column of texts that names most photographs is taken for them.
+    Where no ids are called so, a column of texts is taken for them that names more than half of the photographs.
     """
     if table.ids is not None:
         return match_by_ids(table, table.ids, photo_ids)
-    named = {name: len(alike(texts, photo_ids).both) for name, texts in table.texts.items()}
+    ways = keys(photo_ids)[:-1]  # numbers may count anything
+    named = {name: len(alike(texts, photo_ids, ways).both) for name, texts in table.texts.items()}
     best = max(named, key=lambda name: named[name], default="")
-    if not named.get(best):
+    if 2 * named.get(best, 0) <= min(len(table), len(photo_ids)):
         return match_by_order(table, photo_ids)
     return match_by_ids(replace(table, ids_from=f"{table.file.name}, {best}"), table.texts[best], photo_ids)
 
@@ -47,17 +47,19 @@ class Alike(NamedTuple):
     both: set[str]
 
 
-def alike(ids: Sequence[str], photo_ids: Sequence[str]) -> Alike:
+def alike(ids: Sequence[str], photo_ids: Sequence[str], ways: Sequence[tuple[str, Key]]) -> Alike:
     best = Alike(whole_id, "", set())
-    for how, key in keys(photo_ids):
+    for how, key in ways:
         both = {key(own) for own in ids}.intersection(map(key, photo_ids)) - {""}
         if len(both) > len(best.both):
             best = Alike(key, how, both)
+        if len(both) == min(len(ids), len(photo_ids)):
+            break
     return best
 
 
 def match_by_ids(table: Table, ids: list[str], photo_ids: Sequence[str]) -> Match:
-    key, how, best = alike(ids, photo_ids)
+    key, how, best = alike(ids, photo_ids, keys(photo_ids))
     if not best:
         raise FeatureError(
             f"no id in {table.ids_from} names a photograph: the ids are {listed(ids)}, the photographs "
@@ -119,12 +121,17 @@ def keys(photo_ids: Sequence[str]) -> list[tuple[str, Key]]:
 
 def without_picture_suffix(own: str) -> str:
     """`cat.0.jpg` and `cat.0` are both `cat.0`."""
-    return without_suffix(own) if Path(own).suffix.lower() in SUFFIXES else own
+    return without_suffix(own) if suffix_of(own).lower() in SUFFIXES else own
 
 
 def without_suffix(own: str) -> str:
-    name = own.rpartition("/")[2]
-    return own.removesuffix(Path(name).suffix) if name else own
+    return own.removesuffix(suffix_of(own))
+
+
+def suffix_of(own: str) -> str:
+    """As pathlib has it, for many: `.jpg`; nothing of a hidden file or one that ends in a dot."""
+    stem, dot, suffix = own.rpartition("/")[2].rpartition(".")
+    return f".{suffix}" if dot and suffix and stem.strip(".") else ""
 
 
 def ending(own: str, parts: int) -> str:

@@ -124,8 +124,9 @@ class PythonFunction(Program):
         files = own_files(self.address.partition(":")[0])
         if module is not None:
             files |= own_files(module.__name__)
-            if file := getattr(module, "__file__", None):
-                files[module.__name__] = Path(file)
+            file = Path(getattr(module, "__file__", None) or "")
+            if file.is_file():
+                files[module.__name__] = file
         return [file for _, file in sorted(files.items())]
 
     def chosen(self, given: Any) -> Any:

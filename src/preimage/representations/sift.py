@@ -89,7 +89,7 @@ class SparseSIFT(Representation):
         self, level: Floats, frames: Floats, descriptors: Floats, columns: int
     ) -> tuple[npt.NDArray[np.int64], Floats]:
         """Keypoints of a grey image -> the cells that hold one (K,), counted by rows, and what they hold (K, 133)."""
-        seen = level / (self.pixel_scale / 255)  # at the usual scale: of a brighter picture the same ones stay
+        seen = np.round(level * np.float32(255 / self.pixel_scale), 3)  # of a brighter picture the same ones stay
         order = np.random.default_rng(zlib.crc32(seen.tobytes())).permutation(len(frames))
         y, x, scale, angle = frames[order].T
         row, column = (y // self.cell_size).astype(np.int64), (x // self.cell_size).astype(np.int64)

@@ -326,8 +326,8 @@ def read_parquet(path: Path) -> Content:
             )
         name = choose(lists, path)
         id_column = next((key for key in ID_NAMES if key in columns and key != name), None)
-        wanted = [id_column] if id_column else [key for key, kind in columns.items() if str(kind).endswith("string")]
-        texts: dict[str, list[str]] = {key: [] for key in wanted}
+        wanted = [id_column] if id_column else [key for key, kind in columns.items() if is_text(kind)]
+        texts: dict[str, list[Any]] = {key: [] for key in wanted}
         with tempfile.TemporaryFile() as spool:
             for batch in content.iter_batches(1024, columns=[name, *wanted]):
                 part = vectors_of(batch.column(name), path, name)
@@ -336,17 +336,24 @@ def read_parquet(path: Path) -> Content:
                 width = part.shape[1]
                 spool.write(part.tobytes())
                 for key, own in texts.items():
-                    own += as_texts(batch.column(key).to_pylist())
+                    own += batch.column(key).to_pylist()
             spool.flush()
             if not rows or not width:
                 raise FeatureError(f"{path} is empty")
             source = np.memmap(spool, np.float32, "r", shape=(rows, width))
-    return Content(source, texts[id_column]) if id_column else Content(source, texts=texts)
+    if id_column:
+        return Content(source, as_texts(texts[id_column]))
+    return Content(source, texts={key: own for key, own in texts.items() if all(isinstance(one, str) for one in own)})
 
 
 def is_list(kind: Any) -> bool:
     """Whether an Arrow type is a list of any kind."""
     return str(getattr(kind, "storage_type", kind)).partition("<")[0].endswith("list")
+
+
+def is_text(kind: Any) -> bool:
+    """Whether an Arrow type is one of texts, be they looked up in a dictionary."""
+    return "string" in str(getattr(kind, "value_type", kind)) and not is_list(kind)
 
 
 def vectors_of(column: Any, path: Path, name: str) -> npt.NDArray[np.float32]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -100,7 +101,10 @@ def load_kept(folder: str | Path, **given: Any) -> dict[str, Inverter]:
     inverter, file = load_inverter(folder, **given), Run.open(folder).mean_file
     kept: dict[str, Inverter] = {inverter.name: inverter}
     if file.exists():
-        kept[MeanImage.name] = MeanImage(inverter.representation).restore(load_file(file))
+        try:
+            kept[MeanImage.name] = MeanImage(inverter.representation).restore(load_file(file))
+        except (OSError, SafetensorError, KeyError) as error:
+            warnings.warn(f"{file} is damaged, and left out: {error}", PreimageWarning, stacklevel=2)
     return kept
 
 
@@ -115,10 +119,10 @@ def check_same_encoder(run: Run, representation: Representation) -> None:
     probe = Probe.read(run.probe_file)
     different = math.inf if probe is None else probe.difference(representation)
     if different > LIMIT:
-        size = f"differ by {100 * different:.1f} %" if different < math.inf else "are others"
+        size = f": features of the probe picture differ by {100 * different:.1f} %" if different < math.inf else ""
         raise RunError(
             f"{run.folder} was trained on another {representation.name!r}: its weights, settings, code or version have "
-            f"changed since, and features of the probe picture {size} (fingerprint {then} then, {now} now)"
+            f"changed since{size} (fingerprint {then} then, {now} now)"
         )
     if different > SAME_ARITHMETIC:
         warnings.warn(
@@ -161,18 +165,26 @@ def training_photos(settings: Settings, representation: Representation) -> tuple
     """
     photos = opened(settings.photos.train, settings, representation)
     if settings.photos.held_out and not settings.photos.validation:
-        return split(photos.load(), settings.photos.held_out, settings.seed)
+        photos = photos.load()
+    return without_held_out(photos, settings)
+
+
+def without_held_out(photos: Photos, settings: Settings) -> tuple[Photos, Photos | None]:
+    """Photographs in two parts, if some are to be held out for validation."""
+    if settings.photos.held_out and not settings.photos.validation:
+        return split(photos, settings.photos.held_out, settings.seed)
     return photos, None
 
 
 def photos_of(run: Run, representation: Representation) -> tuple[Photos, Photos | None]:
     """The `training_photos` of a run that was begun; raises `RunError` where they are others by now.
 
-    They need not be read again to leave out those that could not be read then.
+    None is read: those that could not be read then are known.
     """
-    photos, held_out = training_photos(run.settings, representation)
+    photos = opened(run.settings.photos.train, run.settings, representation)
     left_out = run.provenance.get("left_out", {})
-    photos = photos.subset(index for index, photo_id in enumerate(photos.ids) if photo_id not in left_out)
+    readable = photos.subset(index for index, photo_id in enumerate(photos.ids) if photo_id not in left_out)
+    photos, held_out = without_held_out(readable, run.settings)
     check_same_photos(run, photos, held_out)
     return photos, held_out
 

@@ -190,7 +190,7 @@ def _train(
         if start is not None:
             made_with["started_from"] = {**start.origin, "weights": fingerprint(start.inverter.network)}
             run.save_checkpoint(state, 0.0)  # before the run is one: it never goes on without these weights
-        if not resuming:
+        if not run.probe_file.exists():
             with contextlib.suppress(PreimageError):  # saved features are of no picture but their own
                 Probe.of(representation).save(run.probe_file)
         run.begin(settings, state.step, made_with)
@@ -428,7 +428,8 @@ def provenance(material: Material, plan: Plan, accelerator: Accelerator) -> dict
         "representation_fingerprint": material.inverter.origin.fingerprint,
         "photos_fingerprint": material.photos.fingerprint,
         "photos": plan.photos,
-        "left_out": plan.left_out,
+        "left_out": material.photos.left_out,
+        **({"validation_left_out": validation.left_out} if validation else {}),
         "validation_photos": plan.validation_photos,
         **({"validation_fingerprint": validation.fingerprint} if validation else {}),
         **({"matched_by": plan.matched_by} if plan.matched_by else {}),
