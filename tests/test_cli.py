@@ -395,6 +395,7 @@ def test_a_folder_with_a_text_file_among_the_photos(run: Path, cat: Path, tmp_pa
         (["train", "hog", "--features", "x.npy", "--images", "x", "--run", "r"], "either a preset (hog) or --features"),
         (["layers", "hog"], "hog is no torch module"),
         (["invert", SAMPLES[0], "--run", "hog"], "hog is no run but what ships: name it by -r hog"),
+        (["invert", "hog", SAMPLES[0]], "hog is no photograph but what ships: name it by -r hog"),
         (["invert", SAMPLES[0], "-o", "one.pdf"], "into a folder: name one, not one.pdf"),
         (["invert", SAMPLES[0], "--fit", "whol"], "'whol' is not one of"),
         (["fit", "upconv", "--images", "x", "-o", "a.safetensors"], "train it by"),

@@ -208,8 +208,9 @@ def invert(
     if features is not None and not representation and not run:
         made_by = facts_beside(features).get("representation")
         representation = [own for own in zoo.shipped() if isinstance(made_by, dict) and own == made_by.get("name")]
-    if ships := [one for one in run if one in zoo.shipped() and not Path(one).exists()]:
-        raise SettingsError(f"{ships[0]} is no run but what ships: name it by -r {ships[0]}")
+    for kind, names in (("run", run), ("photograph", [str(image) for image in images or []])):
+        if ships := [name for name in names if name in zoo.shipped() and not Path(name).exists()]:
+            raise SettingsError(f"{ships[0]} is no {kind} but what ships: name it by -r {ships[0]}")
     inverters: list[str | Path] = [*representation, *map(Path, run)] or ["hog"]
     where = pick_device(device)
     if images is None:
