@@ -20,7 +20,7 @@ from preimage.findings import Analysis, Finding, Plot, Record, Sheet, errors_by,
 from preimage.interfaces import Inverter, Representation
 from preimage.inverters import GradientDescent, PairedDictionary, Ridge, make_inverter
 from preimage.metrics import NRE_AXIS, distance, mean_pairwise_distance, paired_difference
-from preimage.representations import get_known
+from preimage.representations import REPRESENTATIONS, get_known
 from preimage.words import duration
 
 # What is slow or must be fitted first is measured only where it is given: how to give it.
@@ -111,7 +111,7 @@ def why_not(name: str, representation: Representation) -> str:
 def as_options(representation: Representation) -> str:
     """A representation as commands take it behind -r, with the settings that are not the usual ones."""
     settings = representation.settings
-    if ":" not in representation.name and "weights" not in settings:
+    if representation.name in REPRESENTATIONS and "weights" not in settings:
         usual = get_known(representation.name).settings
         settings = {key: value for key, value in settings.items() if value != usual[key]}
     options = []
