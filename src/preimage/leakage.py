@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,33 +67,31 @@ def share_with_interval(shares: Tensor) -> tuple[float, float, float]:
 
 
 def permutation_p(reconstructions: Tensor, photographs: Tensor, permutations: int = 9999, seed: int = 0) -> float:
-    """How probable such a small mean distance would be if reconstructions had nothing to do with their photographs.
-
-    One-sided: the right pairing against random ones; never below 1 / (permutations + 1).
-    """
+    """How probable such a small mean distance would be if reconstructions had nothing to do with their photographs."""
     distances = torch.cdist(reconstructions.flatten(1).double(), photographs.flatten(1).double())
-    right = float(distances.diagonal().mean())
-    generator = torch.Generator().manual_seed(seed)
     own = torch.arange(len(distances))
-    as_good = 0
-    for _ in range(permutations):
-        pairing = torch.randperm(len(distances), generator=generator)
-        # Reconstructions that are all the same pair equally well: rounding must not decide.
-        as_good += float(distances[own, pairing].mean()) <= right * (1 + 1e-6)
-    return (1 + as_good) / (1 + permutations)
+    return luck(lambda pairing: -float(distances[own, pairing].mean()), len(own), permutations, seed)
 
 
 def identification_p(alike: Tensor, permutations: int = 9999, seed: int = 0) -> float:
     """How probable so many `hits` would be if reconstructions had nothing to do with their photographs."""
     picked = (alike >= alike.max(dim=1, keepdim=True).values - 1e-12).double()
     picked /= picked.sum(dim=1, keepdim=True)
-    right = float(picked.diagonal().sum())
-    generator = torch.Generator().manual_seed(seed)
     own = torch.arange(len(alike))
-    as_good = 0
-    for _ in range(permutations):
-        pairing = torch.randperm(len(alike), generator=generator)
-        as_good += float(picked[own, pairing].sum()) >= right * (1 - 1e-6)
+    return luck(lambda pairing: float(picked[own, pairing].sum()), len(own), permutations, seed)
+
+
+def luck(score: Callable[[Tensor], float], count: int, permutations: int, seed: int) -> float:
+    """How probable the score of the right pairing, or a higher one, is among random pairings of so many.
+
+    One-sided; never below 1 / (permutations + 1). A score that is no number shows nothing.
+    """
+    right = score(torch.arange(count))
+    if math.isnan(right):
+        return 1.0
+    generator = torch.Generator().manual_seed(seed)
+    enough = right - 1e-6 * abs(right)  # reconstructions that are all the same pair equally well: not so by rounding
+    as_good = sum(score(torch.randperm(count, generator=generator)) >= enough for _ in range(permutations))
     return (1 + as_good) / (1 + permutations)
 
 
