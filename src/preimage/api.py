@@ -179,8 +179,7 @@ def started_from(
     if other := [one for one in overrides if one.startswith("decoder.")]:
         raise SettingsError(f"the decoder is that of {name}: leave out {other[0]}")
     kept = Kept.of(name)
-    trusted = kept.representation["name"] == settings.representation["name"]  # which has run already
-    start = main_of(kept.load(trusted=trusted, **zoo.given_weights(settings.representation)))
+    start = main_of(kept.load_beside(settings.representation))
     if not isinstance(start, UpConv):
         raise SettingsError(f"{name} holds {start.name!r}: training starts from a trained network")
     decoder = DecoderSettings(start.settings["decoder"], start.settings["width"])
@@ -286,8 +285,7 @@ def evaluate(
             runs.warn_seen(photos.among(train_photos), "are those that baselines are fitted on")
         basis = basis_of(representation, train_photos, words, photos, device)
         contenders = encoding_contenders(kept, own_photographs, basis, baselines, baseline_limit)
-    images = images or list(source.run.settings.photos.validation if source.run else ())
-    images_in_words = images_in_words or sources_in_words(images) or HELD_OUT_IN_WORDS
+    images_in_words = images_in_words or sources_in_words(found.places) or HELD_OUT_IN_WORDS
     return evaluate_contenders(contenders, photos, images_in_words, device=device, on_progress=on_progress)
 
 

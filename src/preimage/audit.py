@@ -222,7 +222,7 @@ def judge_features(
         defences = fit_defences(sample_of(material), settings.seed)
     work = Work(on_progress)
     work.total = work_of(len(material.train), sizes, defences, settings)
-    attack = Attack(settings, work, device, Journal(journal, material.fingerprint(settings, device)))
+    attack = Attack(settings, work, device, Journal(journal, material.fingerprint(settings, device) if journal else ""))
 
     built = {}
     for name in ATTACKERS:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from preimage.config import overrides_for, settings_for
+from preimage.config import overrides_for
 from preimage.errors import ImageError, PreimageWarning, SettingsError
 from preimage.evaluation import Inverted, inverted, sheet_columns
 from preimage.figures import sheet
@@ -91,7 +91,7 @@ def load_all(
     if idle := [one for one in overrides if not any(overrides_for(encoder, [one]) for encoder in encoders.values())]:
         raise SettingsError(f"{idle[0]} is no setting of {' or '.join(encoders.values())}")
     check_places(images)
-    return {title: each.load(**settings_for(encoders[title], overrides)) for title, each in kept.items()}
+    return {title: each.load_with(overrides) for title, each in kept.items()}
 
 
 def invert_photos(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from preimage import runs, zoo
+from preimage import runs
 from preimage.errors import FeatureError, ImageError, PreimageWarning, RunError, SettingsError, UnknownNameError
 from preimage.evaluation import Contender, fit_baselines
 from preimage.images import Fit, Photos, sources_in_words, warn_left_out
@@ -45,6 +45,7 @@ class Judged(NamedTuple):
 
     representation: Representation  # the inverter's own; of saved features those that are judged
     photos: Photos
+    places: Sequence[str]  # where they lie; none for those that the run held out
     trained_on: Photos | None
 
     def load(self, limit: int | None) -> Photos:
@@ -88,11 +89,11 @@ def judged(
     if not places:
         if held_out is None or features is not None:
             raise SettingsError("name the photographs to judge it on, by --images")
-        return Judged(own, held_out, train_photos)
+        return Judged(own, held_out, places, train_photos)
     photos = Photos.open(places, representation.image_size, fit or kept.fit)
     photos = own.match(photos) if isinstance(own, SavedFeatures) else photos
     photos = without(photos, train_photos) if given and train_photos is not None else photos
-    return Judged(own, photos, train_photos)
+    return Judged(own, photos, places, train_photos)
 
 
 def at_hand(run: Run, representation: Representation) -> tuple[Photos, Photos | None] | tuple[None, None]:
@@ -198,9 +199,7 @@ def slow_baselines(names: Iterable[str | Path], basis: Basis, limit: int) -> lis
     found, pairs = [], basis.pairs
     for name in names:
         if is_path(name):
-            kept = Kept.of(name)
-            trusted = kept.representation["name"] == pairs.representation.name  # which has run already
-            inverter = main_of(kept.load(trusted=trusted, **zoo.given_weights(pairs.representation.settings)))
+            inverter = main_of(Kept.of(name).load_beside(pairs.representation.description))
             fitted_on = f"its training photographs ({name})"
             if inverter.representation.fingerprint != pairs.representation.fingerprint:
                 raise SettingsError(

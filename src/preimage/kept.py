@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from preimage import runs, zoo
+from preimage.config import settings_for
 from preimage.files import read_json
 from preimage.images import Fit, sources_in_words
 from preimage.interfaces import Inverter
@@ -77,6 +79,18 @@ class Kept(ABC):
 
         `settings` go to its representation. A file whose encoder is code is loaded only if it is `trusted`.
         """
+
+    def load_with(self, overrides: Iterable[str]) -> dict[str, Inverter]:
+        """`load` with those of several overrides that concern its representation."""
+        return self.load(**settings_for(self.representation["name"], overrides))
+
+    def load_beside(self, description: Mapping[str, Any]) -> dict[str, Inverter]:
+        """`load` where a representation of this description is at hand.
+
+        It is given that one's weights; and if it is the same, its code has run already.
+        """
+        trusted = self.representation["name"] == description["name"]
+        return self.load(trusted=trusted, **zoo.given_weights(description))
 
 
 class AtHand(Kept):

@@ -15,7 +15,7 @@ from preimage import report
 from preimage.analyses import ANALYSES, get_analysis
 from preimage.analyses.conditions import resized
 from preimage.api import evaluate
-from preimage.config import parse_override, settings_for, split_override
+from preimage.config import parse_override, split_override
 from preimage.defaults import LIMIT
 from preimage.errors import ImageError, SettingsError
 from preimage.evaluation import CONTROL, Contender, Evaluation, draw_sheet, evaluate_contenders, inverted
@@ -83,8 +83,7 @@ class Trial:
     def load(self, name: str | Path | Inverter) -> dict[str, Inverter]:
         """An inverter, then the baselines kept with it, by name."""
         if name not in self.loaded:
-            kept = Kept.of(name)
-            self.loaded[name] = kept.load(**settings_for(kept.representation["name"], self.overrides))
+            self.loaded[name] = Kept.of(name).load_with(self.overrides)
         return self.loaded[name]
 
     def inverter(self, name: str | Path | Inverter) -> Inverter:
@@ -256,8 +255,8 @@ def compared(title: str, kept: Mapping[str, Inverter], photos: Photos, smallest:
     contenders = [Contender(own, "") for own in dict.fromkeys([inverter, mean])]  # which may be the same
     result = evaluate_contenders(contenders, photos, "", device=device)
     errors = result.errors()
-    scaled = errors[inverter.name] if smallest in (None, photos.image_size) else {}
-    if smallest is not None and not scaled:
+    scaled = errors[inverter.name]
+    if smallest not in (None, photos.image_size):
         scaled = errors_at(smallest, inverter, photos, device)
     records: list[Record] = []
     for own in result.records:

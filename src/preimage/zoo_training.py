@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from preimage import runs, zoo
 from preimage.api import evaluate, training_settings
-from preimage.config import Settings, overrides_for, settings_for, split_override
+from preimage.config import Settings, overrides_for, split_override
 from preimage.defaults import BASELINE_LIMIT
 from preimage.errors import (
     BusyError,
@@ -301,7 +301,7 @@ def measure_slow_baselines(
         if "evaluation" not in card:
             raise RunError(f"{file} has no table to stand beside: its run had no validation photographs")
         inverters = file.with_suffix(".safetensors").absolute()
-        kept = Kept.of(inverters).load(**settings_for(zoo.encoder_of(inverters), overrides))
+        kept = Kept.of(inverters).load_with(overrides)
         fitting = [baseline for baseline in baselines if applies(baseline, main_of(kept))]
         on_begin(name, [str(baseline) for baseline in fitting])
         if not fitting:

@@ -139,11 +139,11 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
         raise SettingsError(
             "saved features belong to photographs as they are: leave augmentation.flip=false and min_scale=1"
         )
-    photos, validation = training_photos(settings, representation)
+    photos, validation = without_held_out(opened(settings.photos.train, settings, representation).load(), settings)
     if settings.photos.validation:
-        photos, validation = photos.load(), opened(settings.photos.validation, settings, representation).load()
+        validation = opened(settings.photos.validation, settings, representation).load()
     if validation is None:
-        return photos.load(), None
+        return photos, None
     seen = validation.among(photos)
     if isinstance(representation, SavedFeatures):
         known = set(photos.ids)
@@ -158,26 +158,15 @@ def open_photos(settings: Settings, representation: Representation) -> tuple[Pho
     return photos, validation
 
 
-def training_photos(settings: Settings, representation: Representation) -> tuple[Photos, Photos | None]:
-    """The photographs a run is trained on, and those held out of them if it has no others for validation.
-
-    Those are drawn from the ones that can be read, so then all are in memory.
-    """
-    photos = opened(settings.photos.train, settings, representation)
-    if settings.photos.held_out and not settings.photos.validation:
-        photos = photos.load()
-    return without_held_out(photos, settings)
-
-
 def without_held_out(photos: Photos, settings: Settings) -> tuple[Photos, Photos | None]:
-    """Photographs in two parts, if some are to be held out for validation."""
+    """The photographs to train on, and those held out of them where no others are for validation."""
     if settings.photos.held_out and not settings.photos.validation:
         return split(photos, settings.photos.held_out, settings.seed)
     return photos, None
 
 
 def photos_of(run: Run, representation: Representation) -> tuple[Photos, Photos | None]:
-    """The `training_photos` of a run that was begun; raises `RunError` where they are others by now.
+    """What a run that was begun is trained on, and what it held out; raises `RunError` where these are others by now.
 
     None is read: those that could not be read then are known.
     """
